@@ -1,0 +1,1 @@
+"""The TFLite file format: declarations (`enums`, `tables`, `options`), verifier, reader, writer and model builder."""
