@@ -46,21 +46,18 @@ def check(source: Source, columns: dict[str, Columns]) -> None:
 def _check_version(facts: Facts) -> None:
     version = int(facts.values("Model", "version")[0])
     if version != SCHEMA_VERSION:
-        raise ModelError(
-            f"Model provided is schema version {version} not equal to supported version {SCHEMA_VERSION}."
-        )
+        raise ModelError(f"Model provided is schema version {version} not equal to supported version {SCHEMA_VERSION}.")
 
 
 def _check_operator_codes(facts: Facts) -> None:
     if not facts.rows("OperatorCode"):
         return
-    code = np.maximum(
-        facts.values("OperatorCode", "deprecated_builtin_code"), facts.values("OperatorCode", "builtin_code")
-    )
-    known = (code >= 0) & (code < len(BuiltinOperator))
+    new = facts.values("OperatorCode", "builtin_code")
+    code = np.maximum(facts.values("OperatorCode", "deprecated_builtin_code"), new)
+    known = (new >= 0) & (code < len(BuiltinOperator))
     if not known.all():
         raise ModelError(
-            f"Op builtin_code out of range: {code[np.argmin(known)]}. Are you using old TFLite binary with newer "
+            f"Op builtin_code out of range: {np.where(new < 0, new, code)[np.argmin(known)]}. Are you using old TFLite binary with newer "
             f"model? Registration failed. (litejit knows 0 to {len(BuiltinOperator) - 1})"
         )
     name = facts.column("OperatorCode", "custom_code")

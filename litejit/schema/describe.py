@@ -47,7 +47,9 @@ def describe_html(model: Model) -> str:
             escape(histogram(subgraph)),
         ]
         rows.append("<tr>" + "".join(f"<td style='text-align:left'>{cell}</td>" for cell in cells) + "</tr>")
-    head = "".join(f"<th style='text-align:left'>{name}</th>" for name in ("subgraph", "inputs", "outputs", "operators"))
+    head = "".join(
+        f"<th style='text-align:left'>{name}</th>" for name in ("subgraph", "inputs", "outputs", "operators")
+    )
     return f"<p>{escape(_title(model))}</p><table><tr>{head}</tr>{''.join(rows)}</table>"
 
 

@@ -111,9 +111,7 @@ def constant_sizes(facts: Facts) -> np.ndarray:
     """Bytes of each buffer, inside or outside the flatbuffer; buffer 0 is the one of tensors without."""
     column = facts.column("Buffer", "data")
     inside = column.count if column else np.zeros(facts.buffers, np.int64)
-    outside = np.where(
-        facts.values("Buffer", "offset").view(np.uint64) > 1, facts.values("Buffer", "size"), 0
-    )
+    outside = np.where(facts.values("Buffer", "offset").view(np.uint64) > 1, facts.values("Buffer", "size"), 0)
     sizes = np.where(inside > 0, inside, outside)
     sizes[0] = 0
     return sizes

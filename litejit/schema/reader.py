@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
-from struct import unpack, unpack_from
+from struct import Struct, unpack, unpack_from
 from typing import Any
 
 import numpy as np
 
 from .tables import UNIONS, Field, Table, table
+
+_offset = Struct("<I").unpack_from
+#: Appended to every vtable, so that fields newer than the file are absent without a test.
+_ABSENT = (0,) * 32
 
 
 class Source:
@@ -28,15 +32,15 @@ class Source:
 
     def root(self) -> View:
         """The Model table."""
-        return View(self, table("Model"), unpack_from("<I", self.bytes)[0])
+        return View(self, table("Model"), _offset(self.bytes)[0])
 
     def slots(self, position: int) -> tuple[int, ...]:
-        """Offsets of the fields of the table at `position`, by slot; 0 for absent; may be shorter than the table."""
+        """Offsets of the fields of the table at `position`, by slot; 0 for absent."""
         start = position - unpack_from("<i", self.bytes, position)[0]
         found = self.vtables.get(start)
         if found is None:
             size = unpack_from("<H", self.bytes, start)[0]
-            found = self.vtables[start] = unpack(f"<{size // 2 - 2}H", self.bytes[start + 4 : start + size])
+            found = self.vtables[start] = unpack(f"<{size // 2 - 2}H", self.bytes[start + 4 : start + size]) + _ABSENT
         return found
 
 
@@ -57,16 +61,14 @@ class View:
         self._slots = source.slots(position)
 
     def __getattr__(self, name: str) -> Any:
-        field = self._table.fields.get(name)
-        if field is None:
-            raise AttributeError(f"{self._table.name} has no field {name!r}; it has: {', '.join(self._table.fields)}")
-        offset = self._slots[field.slot] if field.slot < len(self._slots) else 0
-        if not offset:
-            return field.default
-        at = self._position + offset
-        if field.vector:
-            return _VECTORS[field.kind](self._source, field, at + unpack_from("<I", self._source.bytes, at)[0])
-        return _VALUES[field.kind](self, field, at)
+        readers = _readers.get(self._table.name) or _make_readers(self._table)
+        try:
+            slot, default, read = readers[name]
+        except KeyError:
+            fields = ", ".join(readers) or "none"
+            raise AttributeError(f"{self._table.name} has no field {name!r}; its fields: {fields}") from None
+        offset = self._slots[slot]
+        return read(self, self._position + offset) if offset else default
 
     def __dir__(self) -> list[str]:
         return list(self._table.fields)
@@ -76,7 +78,7 @@ class View:
         return f"{self._table.name}({values})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, View) and tree(self) == tree(other)
+        return isinstance(other, View) and self._table is other._table and tree(self) == tree(other)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -87,12 +89,21 @@ class View:
 
     def positions(self, name: str) -> list[int]:
         """Positions of the tables in a vector, for making views of them later."""
-        field = self._table.fields[name]
-        offset = self._slots[field.slot] if field.slot < len(self._slots) else 0
+        offset = self._slots[self._table.fields[name].slot]
         if not offset:
             return []
         at = self._position + offset
-        return _positions(self._source, at + unpack_from("<I", self._source.bytes, at)[0])
+        return _positions(self._source, at + _offset(self._source.bytes, at)[0])
+
+    def ints(self, name: str) -> tuple[int, ...]:
+        """A vector of int32 as a tuple, () if the file has none."""
+        offset = self._slots[self._table.fields[name].slot]
+        if not offset:
+            return ()
+        data = self._source.bytes
+        at = self._position + offset
+        at += _offset(data, at)[0]
+        return unpack_from(f"<{_offset(data, at)[0]}i", data, at + 4)
 
 
 def _shown(value: Any) -> str:
@@ -105,68 +116,83 @@ def _shown(value: Any) -> str:
     return repr(value)
 
 
-def _scalar(view: View, field: Field, at: int) -> Any:
-    return unpack_from(field.format, view._source.bytes, at)[0]
+_Read = Callable[[View, int], Any]
+_readers: dict[str, dict[str, tuple[int, Any, _Read]]] = {}
 
 
-def _enum(view: View, field: Field, at: int) -> Any:
-    return field.members(unpack_from(field.format, view._source.bytes, at)[0])
+def _make_readers(declared: Table) -> dict[str, tuple[int, Any, _Read]]:
+    """For each field its slot, its default, and the function that reads a value at a position."""
+    found = _readers[declared.name] = {
+        name: (field.slot, field.default, (_vector if field.vector else _value)(field))
+        for name, field in declared.fields.items()
+    }
+    return found
 
 
-def _string(view: View, field: Field, at: int) -> str:
+def _value(field: Field) -> _Read:
+    """Reader of one value that is no vector."""
+    if field.kind == "scalar":
+        number = Struct(field.format).unpack_from
+        return lambda view, at: number(view._source.bytes, at)[0]
+    if field.kind == "enum":
+        number = Struct(field.format).unpack_from
+        members = tuple(field.members)
+        return lambda view, at: members[number(view._source.bytes, at)[0]]
+    if field.kind == "string":
+        return _string
+    if field.kind == "table":
+        declared = table(field.type)
+        return lambda view, at: View(view._source, declared, at + _offset(view._source.bytes, at)[0])
+    return _union(field)
+
+
+def _string(view: View, at: int) -> str:
     data = view._source.bytes
-    at += unpack_from("<I", data, at)[0]
-    size = unpack_from("<I", data, at)[0]
-    return str(data[at + 4 : at + 4 + size], "utf-8", "replace")
+    at += _offset(data, at)[0]
+    return str(data[at + 4 : at + 4 + _offset(data, at)[0]], "utf-8", "replace")
 
 
-def _table(view: View, field: Field, at: int) -> View:
-    return View(view._source, table(field.type), at + unpack_from("<I", view._source.bytes, at)[0])
+def _union(field: Field) -> _Read:
+    members = UNIONS[field.type]
+    tag_slot = field.slot - 1
+
+    def read(view: View, at: int) -> View | None:
+        offset = view._slots[tag_slot]
+        data = view._source.bytes
+        tag = data[view._position + offset] if offset else 0
+        return View(view._source, table(members[tag]), at + _offset(data, at)[0]) if tag else None
+
+    return read
 
 
-def _union(view: View, field: Field, at: int) -> View | None:
-    offset = view._slots[field.slot - 1]
-    tag = view._source.bytes[view._position + offset] if offset else 0
-    if not tag:
-        return None
-    target = at + unpack_from("<I", view._source.bytes, at)[0]
-    return View(view._source, table(UNIONS[field.type][tag]), target)
+def _vector(field: Field) -> _Read:
+    """Reader of a vector."""
+    if field.kind == "table":
+        declared = table(field.type)
+        return lambda view, at: tuple(
+            View(view._source, declared, position) for position in _positions(view._source, _follow(view, at))
+        )
+    if field.kind == "enum":
+        members = tuple(field.members)
+        return lambda view, at: tuple(
+            members[value] for value in _numbers(view._source, _follow(view, at), field.dtype).tolist()
+        )
+    if field.dtype == "?":  # any byte but 0 is true, which NumPy does not promise for views
+        return lambda view, at: _numbers(view._source, _follow(view, at), "u1") != 0
+    return lambda view, at: _numbers(view._source, _follow(view, at), field.dtype)
+
+
+def _follow(view: View, at: int) -> int:
+    return at + _offset(view._source.bytes, at)[0]
+
+
+def _numbers(source: Source, at: int, dtype: str) -> np.ndarray:
+    return np.frombuffer(source.array, dtype, _offset(source.bytes, at)[0], at + 4)
 
 
 def _positions(source: Source, at: int) -> list[int]:
-    offsets = numbers(source, at, "<u4")
+    offsets = _numbers(source, at, "<u4")
     return (offsets + np.arange(at + 4, at + 4 + 4 * offsets.size, 4)).tolist()
-
-
-def numbers(source: Source, at: int, dtype: str) -> np.ndarray:
-    """The vector at `at` as a read-only array on the file's bytes."""
-    size = unpack_from("<I", source.bytes, at)[0]
-    return np.frombuffer(source.array, dtype, size, at + 4)
-
-
-def _numbers(source: Source, field: Field, at: int) -> np.ndarray:
-    if field.dtype == "?":  # any byte but 0 is true, which NumPy does not promise for views
-        return numbers(source, at, "u1") != 0
-    return numbers(source, at, field.dtype)
-
-
-def _members(source: Source, field: Field, at: int) -> tuple[IntEnum, ...]:
-    return tuple(map(field.members, numbers(source, at, field.dtype).tolist()))
-
-
-def _tables(source: Source, field: Field, at: int) -> tuple[View, ...]:
-    declared = table(field.type)
-    return tuple(View(source, declared, position) for position in _positions(source, at))
-
-
-_VALUES: dict[str, Callable[[View, Field, int], Any]] = {
-    "scalar": _scalar,
-    "enum": _enum,
-    "string": _string,
-    "table": _table,
-    "union": _union,
-}
-_VECTORS: dict[str, Callable[[Source, Field, int], Any]] = {"scalar": _numbers, "enum": _members, "table": _tables}
 
 
 def tree(view: View) -> dict[str, Any]:
@@ -174,7 +200,7 @@ def tree(view: View) -> dict[str, Any]:
     `(table name, dictionary)`, vectors as lists (uint8 vectors as bytes)."""
     found: dict[str, Any] = {}
     for name, field in view._table.fields.items():
-        if field.deprecated or field.slot >= len(view._slots) or not view._slots[field.slot]:
+        if field.deprecated or not view._slots[field.slot]:
             continue
         value = getattr(view, name)
         if field.kind == "union":

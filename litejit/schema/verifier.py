@@ -177,9 +177,7 @@ class Verifier:
         if field.kind == "table" and self.tables + elements > self.max_tables:
             raise ModelError(f"{INVALID}: more than {self.max_tables} tables in {self.size} bytes")
 
-    def _union(
-        self, columns: Columns, field: Field, column: Column, rows: np.ndarray, tag_offset: np.ndarray
-    ) -> None:
+    def _union(self, columns: Columns, field: Field, column: Column, rows: np.ndarray, tag_offset: np.ndarray) -> None:
         declared = columns.table
         tag_at = columns.position[rows] + tag_offset[rows]
         self._require(declared, field, rows, tag_at < self.size, "the tag")
