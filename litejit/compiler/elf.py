@@ -172,9 +172,7 @@ class _Linker:
         old = self.defined.get(symbol.name)
         if old and old[0] == rank == STRONG:
             raise LinkError(f"symbol {symbol.name} is defined twice")
-        if old is None or rank < old[0]:
-            self.defined[symbol.name] = rank, place, symbol.size
-        elif rank == old[0] == TENTATIVE and symbol.size > old[2]:
+        if old is None or rank < old[0] or rank == old[0] == TENTATIVE and symbol.size > old[2]:
             self.defined[symbol.name] = rank, place, symbol.size
 
     def find(self, number: int, symbol: Symbol) -> Place:
@@ -271,7 +269,7 @@ class _Linker:
         """The bytes of the library."""
         rights = {CONSTANTS: 4, CODE: 5, DATA: 6}
         headers = [(1, 4, 0, tables.end, PAGE)]                    # type, rights, offset, size, alignment
-        headers += [(1, rights[name], base[name], len(buffer), PAGE) for name, buffer in self.segments.items()]
+        headers += [(1, rights[name], base[name], len(buffer), PAGE) for name, buffer in self.segments.items() if buffer]
         headers += [(2, 6, dynamic, dynamic_size, 16), (0x6474E551, 6, 0, 0, 16)]  # DYNAMIC, stack not executable
         out = bytearray(b"\x7fELF\x02\x01\x01".ljust(16, b"\0"))
         out += struct.pack("<HHIQQQIHHHHHH", 3, 62, 1, 0, 64, 0, 0, 64, 56, len(headers), 0, 0, 0)

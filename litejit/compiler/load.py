@@ -25,7 +25,7 @@ class LoadError(Exception):
 class Library:
     """Machine code in memory. `path` is the file it came from, or None."""
 
-    __slots__ = ("kind", "path", "_lookup", "_keep", "_addresses")
+    __slots__ = ("_addresses", "_keep", "_lookup", "kind", "path")
 
     def __init__(self, kind: str, path: str | None, lookup: Any, keep: Any) -> None:
         self.kind, self.path = kind, path

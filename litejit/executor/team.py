@@ -2,7 +2,7 @@
 
 A team has one run at a time; a second invoke at the same moment runs on its caller's thread alone, with the same
 results. Workers are daemon threads of Python inside one foreign call, so that they never hold the GIL; they are
-started when they are first needed. What they do is in compiler/runtime.py.
+started when they are first needed. What they do is in compiler/runtime.py and compiler/steps.py.
 """
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from litejit.compiler.runtime import (
-    EPOCH, EVERYBODY, FUTEX_CALL, FUTEX_WAKE, INSIDE, MAX_THREADS, SPIN, STEP, STOP, WORDS, has_futex, runtime_library)
+from litejit.compiler.instructions import ANYBODY, EVERYBODY, FUTEX_CALL, FUTEX_WAKE, MACHINE, has_futex
+from litejit.compiler.runtime import runtime_library
+from litejit.compiler.steps import EPOCH, INSIDE, MAX_THREADS, SPIN, STEP, STOP, WORDS
 
 if TYPE_CHECKING:
     from litejit.compiler.load import Library
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _Word = ctypes.c_int64
 _Entry = ctypes.CFUNCTYPE(ctypes.c_int64)           # releases the GIL; no argument types: prepared ones are passed
 SPIN_SECONDS = 40e-6                                # then a thread sleeps
+PATIENCE = 5.0                                      # seconds that `close` waits for a run
 ALONE = 1 << 8                                      # ctl of a run on one thread
 
 
@@ -40,8 +42,9 @@ class Team:
     def _reset(self) -> None:
         """A team without threads: new memory, for threads of a forked parent do not exist here."""
         self._lock = threading.Lock()
-        self._memory = (_Word * (WORDS + 8))()
-        self._address = (ctypes.addressof(self._memory) + 63) & -64
+        memory = (_Word * (WORDS + 8))()
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))    # for ever: threads outlive every object at exit
+        self._address = (ctypes.addressof(memory) + 63) & -64
         self._words = (_Word * WORDS).from_address(self._address)
         self._words[SPIN], self._words[EPOCH], self._words[STEP] = self._spin, 1, 1
         self._threads: list[threading.Thread] = []
@@ -86,7 +89,7 @@ class Team:
         nthr = min(nthr, MAX_THREADS)
         entry = self._library.address("lj_worker")
         while not self._closed and len(self._threads) + 1 < nthr:
-            worker = threading.Thread(target=_work, args=(entry, self._address, len(self._threads) + 1, self._memory),
+            worker = threading.Thread(target=_work, args=(entry, self._address, len(self._threads) + 1),
                                       name=f"litejit-{len(self._threads) + 1}", daemon=True)
             try:
                 worker.start()
@@ -106,8 +109,10 @@ class Team:
 
     def close(self) -> None:
         """Stops the workers. Later runs have one thread."""
-        with self._lock:
-            self._closed = True
+        self._closed = True
+        if not self._lock.acquire(timeout=PATIENCE):    # a run that does not end: its threads end with the process
+            return
+        try:
             self._words[STOP] = 1
             self._words[EPOCH] += 2                 # the word that sleeping workers compare
             for thread in self._threads:
@@ -115,19 +120,20 @@ class Team:
                     _wake(self._address + 8 * EPOCH)
                     thread.join(0.01)
             self._threads = []
+        finally:
+            self._lock.release()
 
 
-def _work(entry: int, team: int, tid: int, memory: object) -> None:
-    """A worker's life; `memory` is the team's, and lives as long."""
+def _work(entry: int, team: int, tid: int) -> None:
+    """A worker's life, in one foreign call."""
     result, error = _Word(), _Word()
     ctypes.CFUNCTYPE(ctypes.c_int32)(entry)(ctypes.byref(result), ctypes.byref(error), _Word(team), _Word(tid))
 
 
 def _wake(address: int) -> None:
     if has_futex():
-        call = ctypes.c_long(FUTEX_CALL[os.uname().machine])
-        arguments = (address, FUTEX_WAKE, EVERYBODY, 0, 0, 0)
-        ctypes.CDLL(None).syscall(call, *map(ctypes.c_long, arguments))
+        arguments = (FUTEX_CALL[MACHINE], address, FUTEX_WAKE, EVERYBODY, 0, 0, ANYBODY)
+        ctypes.CDLL(None).syscall(*map(ctypes.c_long, arguments))
 
 
 def _cores() -> int:

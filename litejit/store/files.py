@@ -28,6 +28,19 @@ class Foreign(Exception):
     """A file or directory that somebody else may have written."""
 
 
+def make_folder(root: str, *below: str) -> str:
+    """A directory below `root`, all of them ours alone. Raises OSError."""
+    os.makedirs(os.path.dirname(root), exist_ok=True)
+    path = ""
+    for name in (root, *below):
+        path = os.path.join(path, name)
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            pass
+    return path
+
+
 def check_owner(status: os.stat_result, path: str) -> None:
     """Machine code must be ours or root's, and nobody else may be able to write it. Raises Foreign."""
     if not hasattr(os, "geteuid"):                  # Windows: access lists, not bits
@@ -38,8 +51,8 @@ def check_owner(status: os.stat_result, path: str) -> None:
         raise Foreign(f"{path} can be written by others (mode {stat.S_IMODE(status.st_mode):o})")
 
 
-def read(path: str, key: str) -> tuple[bytes, bytes]:
-    """Payload and description of a file, verified. Raises OSError, Damaged or Foreign."""
+def read(path: str, key: str, discard: bool = True) -> tuple[bytes, bytes]:
+    """Payload and description of a file, verified. Raises OSError, Foreign, or Damaged after removing the file."""
     descriptor = os.open(path, _OPEN)
     try:
         status = os.fstat(descriptor)
@@ -50,7 +63,12 @@ def read(path: str, key: str) -> tuple[bytes, bytes]:
             data = file.read()
     finally:
         os.close(descriptor)
-    return unpack(data, key)
+    try:
+        return unpack(data, key)
+    except Damaged:
+        if discard:
+            _remove_damaged(path, status)
+        raise
 
 
 def unpack(data: bytes, key: str) -> tuple[bytes, bytes]:
@@ -98,11 +116,10 @@ def remove(path: str) -> bool:
         return False
 
 
-def remove_damaged(path: str, status: os.stat_result | None) -> None:
-    """Removes a damaged file, unless somebody has replaced it meanwhile."""
+def _remove_damaged(path: str, status: os.stat_result) -> None:
+    """Removes a file, unless somebody has replaced it meanwhile."""
     try:
-        now = os.stat(path, follow_symlinks=False)
-        if status is None or (now.st_ino, now.st_mtime_ns) == (status.st_ino, status.st_mtime_ns):
+        if os.path.samestat(os.stat(path, follow_symlinks=False), status):
             os.unlink(path)
     except OSError:
         pass

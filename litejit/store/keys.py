@@ -30,6 +30,8 @@ def _canonical(value: Any) -> str:
     """A text that is equal for equal values only, in this and every other process."""
     if value is None or isinstance(value, (bool, int, str, bytes)):
         return repr(value)
+    if hasattr(value, "__index__"):
+        return repr(int(value))
     if isinstance(value, float):
         return value.hex()
     if isinstance(value, (list, tuple)):
@@ -63,9 +65,10 @@ def _version(name: str, path: tuple[str, ...]) -> str:
             names = os.listdir(folder or ".")
         except OSError:
             continue
-        for entry in names:
-            if entry.startswith(start) and entry.endswith((".dist-info", ".egg-info")):
-                return entry[len(start):].rsplit(".", 1)[0]
+        found = sorted(entry[len(start):].rsplit(".", 1)[0] for entry in names
+                       if entry.startswith(start) and entry.endswith((".dist-info", ".egg-info")))
+        if found:
+            return ",".join(found)
     try:                                            # an unusual installation: ask the package itself
         return str(__import__(name).__version__)
     except ImportError:

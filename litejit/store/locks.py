@@ -25,23 +25,30 @@ def locked(path: str | None, patience: float = PATIENCE) -> Iterator[bool]:
     try:
         yield descriptor is not None
     finally:
-        if descriptor is not None:
+        if path and descriptor is not None:
             try:
-                os.unlink(path)                     # type: ignore[arg-type]
+                os.unlink(path)
             except OSError:
                 pass
             os.close(descriptor)
 
 
-def _acquire(path: str | None, patience: float) -> int | None:
+def _acquire(path: str, patience: float) -> int | None:
     end, pause = time.monotonic() + patience, 0.002
     while True:
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)    # type: ignore[arg-type]
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError:
             return None
-        if _try(descriptor, path):
-            return descriptor
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _names(path, descriptor):
+                return descriptor
+        except BlockingIOError:
+            pass                                    # somebody holds it
+        except OSError:
+            os.close(descriptor)                    # a file system without locks
+            return None
         os.close(descriptor)
         if time.monotonic() > end:
             return None
@@ -49,10 +56,9 @@ def _acquire(path: str | None, patience: float) -> int | None:
         pause = min(2 * pause, 0.05)
 
 
-def _try(descriptor: int, path: str | None) -> bool:
-    """Whether the lock is ours, and on the file that has this name now: its last holder removes it."""
+def _names(path: str, descriptor: int) -> bool:
+    """Whether the path still names this file: the last holder of a lock removes its file."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))    # type: ignore[arg-type]
-    except OSError:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
         return False

@@ -26,7 +26,7 @@ _DAY = 86_400
 class Statistics:
     """What a store did: entries found, entries not found, entries compiled and handed to it."""
 
-    __slots__ = ("hits", "misses", "compiled")
+    __slots__ = ("compiled", "hits", "misses")
 
     def __init__(self) -> None:
         self.hits = self.misses = self.compiled = 0
@@ -61,7 +61,8 @@ class Store:
 
     @property
     def roots(self) -> tuple[str, ...]:
-        """Directories in the order in which they are searched."""
+        """Directories in the order in which they are searched, refused ones included."""
+        list(self._places())                        # adds the user's directory if it takes part
         return tuple(self._roots)
 
     # ---- entries ---------------------------------------------------------------------------------
@@ -136,7 +137,6 @@ class Store:
                 continue
             except files.Damaged as error:
                 self._warn(f"{path} is damaged ({error}): not used")
-                files.remove(path)
                 continue
             self._touch(path)
             yield path, payload
@@ -153,11 +153,12 @@ class Store:
     def _places(self) -> Any:
         """The search path; the user's directory is found out only if nothing before it can be written."""
         yield from [root for root in self._roots if root not in self._refused]
-        if self._fallback and not any(_writable(root) for root in self._roots):
+        if self._fallback and not any(root not in self._refused and _writable(root) for root in self._roots):
             self._fallback = False
             root = user_directory()
-            self._roots.append(root)
-            yield root
+            if os.path.isabs(root):                 # not so where a user has no home
+                self._roots.append(root)
+                yield root
 
     def _folder(self, root: str, key: str, create: bool) -> str | None:
         """The directory of a key below a root; None where there is none, or none that is ours alone."""
@@ -166,7 +167,7 @@ class Store:
         folder = os.path.join(root, GENERATION, key[:2])
         try:
             if create:
-                os.makedirs(folder, mode=0o700, exist_ok=True)
+                files.make_folder(root, GENERATION, key[:2])
             for path in (root, os.path.join(root, GENERATION), folder):
                 if path not in self._checked:
                     files.check_owner(os.stat(path), path)

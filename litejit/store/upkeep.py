@@ -43,7 +43,7 @@ def entries(root: str) -> Iterator[Entry]:
         description, problem = b"", ""
         try:
             status = os.stat(path)
-            _, description = files.read(path, key)
+            _, description = files.read(path, key, discard=False)
         except FileNotFoundError:
             continue                                # removed meanwhile
         except (OSError, files.Damaged, files.Foreign) as error:
