@@ -269,13 +269,14 @@ class _Linker:
         """The bytes of the library."""
         rights = {CONSTANTS: 4, CODE: 5, DATA: 6}
         headers = [(1, 4, 0, tables.end, PAGE)]                    # type, rights, offset, size, alignment
-        headers += [(1, rights[name], base[name], len(buffer), PAGE) for name, buffer in self.segments.items() if buffer]
+        headers += [(1, rights[name], base[name], len(buffer), PAGE)
+                    for name, buffer in self.segments.items() if buffer]
         headers += [(2, 6, dynamic, dynamic_size, 16), (0x6474E551, 6, 0, 0, 16)]  # DYNAMIC, stack not executable
         out = bytearray(b"\x7fELF\x02\x01\x01".ljust(16, b"\0"))
         out += struct.pack("<HHIQQQIHHHHHH", 3, 62, 1, 0, 64, 0, 0, 64, 56, len(headers), 0, 0, 0)
         for kind, flags, offset, size, align in headers:
             out += struct.pack("<IIQQQQQQ", kind, flags, offset, offset, offset, size, size, align)
-        out += content
+        out = out.ljust(_Tables.HEADERS, b"\0") + content
         for name, buffer in self.segments.items():
             out.extend(bytes(base[name] - len(out)))
             out += buffer

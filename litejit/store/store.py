@@ -147,8 +147,8 @@ class Store:
             from litejit.errors import StoreError
 
             places = os.pathsep.join(self._roots) or "no directory"
-            raise StoreError(f"The {kind} {key} is not in the store ({places}), and mode 'require' forbids compiling it. "
-                             "Run once with LITEJIT_CACHE=use, on a machine with the same litejit, Numba and kind of CPU.")
+            raise StoreError(f"The {kind} {key} is not in the store ({places}), and mode 'require' forbids compiling it."
+                             " Run once with LITEJIT_CACHE=use, with the same litejit and Numba on the same kind of CPU.")
 
     def _places(self) -> Any:
         """The search path; the user's directory is found out only if nothing before it can be written."""
