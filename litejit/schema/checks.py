@@ -56,9 +56,10 @@ def _check_operator_codes(facts: Facts) -> None:
     code = np.maximum(facts.values("OperatorCode", "deprecated_builtin_code"), new)
     known = (new >= 0) & (code < len(BuiltinOperator))
     if not known.all():
+        bad = int(np.where(new < 0, new, code)[np.argmin(known)])
         raise ModelError(
-            f"Op builtin_code out of range: {np.where(new < 0, new, code)[np.argmin(known)]}. Are you using old TFLite binary with newer "
-            f"model? Registration failed. (litejit knows 0 to {len(BuiltinOperator) - 1})"
+            f"Op builtin_code out of range: {bad}. Are you using old TFLite binary with newer model? "
+            f"Registration failed. (litejit knows 0 to {len(BuiltinOperator) - 1})"
         )
     name = facts.column("OperatorCode", "custom_code")
     named = name.position != 0 if name else np.zeros(code.size, bool)
@@ -277,7 +278,7 @@ def _calls_of(
             f"Invalid subgraph index {callee[at]} exceeds max subgraph index {facts.subgraphs}: "
             f"{name}.{field} of {facts.operator(int(operators[at]))}"
         )
-    return list(zip(caller[operators].tolist(), callee.tolist()))
+    return list(zip(caller[operators].tolist(), callee.tolist(), strict=True))
 
 
 def _check_calls(facts: Facts) -> None:
@@ -292,8 +293,8 @@ def _check_calls(facts: Facts) -> None:
             state[root] = True
         while path:
             subgraph, rest = path[-1]
-            callee = next(rest, None)
-            if callee is None:
+            callee = next(rest, -1)
+            if callee < 0:
                 state[subgraph] = False
                 path.pop()
             elif callee not in state:

@@ -69,7 +69,7 @@ def _sparsity_fault(sparsity: View, shape: list[int]) -> int | str:
     if not all(0 <= block < rank for block in blocks) or len(set(blocks)) < len(blocks):
         return f"block map {blocks}"
     sizes = shape + [0] * len(blocks)
-    for level, dimension in zip(dims, order):
+    for level, dimension in zip(dims, order, strict=True):
         if dimension >= rank:
             size = level.dense_size
             blocked = blocks[dimension - rank]
@@ -77,11 +77,12 @@ def _sparsity_fault(sparsity: View, shape: list[int]) -> int | str:
                 return f"blocks of {size} in dimension {blocked}"
             sizes[dimension] = size
             sizes[blocked] //= size
-    count: int | str = 1
-    for number, (level, dimension) in enumerate(zip(dims, order)):
-        count = _level(level, sizes[dimension], count)
-        if isinstance(count, str):
-            return f"dimension {number} in traversal order: {count}"
+    count = 1
+    for number, (level, dimension) in enumerate(zip(dims, order, strict=True)):
+        found = _level(level, sizes[dimension], count)
+        if isinstance(found, str):
+            return f"dimension {number} in traversal order: {found}"
+        count = found
     return count
 
 

@@ -76,7 +76,7 @@ def _title(model: Model) -> str:
     return f"Model({name}{_bytes(len(model.buffer))}{text})"
 
 
-def _bytes(count: int) -> str:
+def _bytes(count: float) -> str:
     for unit in ("B", "KB", "MB"):
         if count < 1000:
             return f"{count:.3g} {unit}"

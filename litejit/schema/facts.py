@@ -1,4 +1,4 @@
-"""What the checks of a model read: columns of the verifier decoded, sizes of tensors and constants, names for errors."""
+"""What the checks of a model read: columns decoded, sizes of tensors and constants, names for errors."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def _contents(file: Any, size: int) -> np.ndarray:
         array = _aligned(size)
         filled = 0
         while filled < size:
-            count = file.readinto(memoryview(array)[filled:])
+            count = file.readinto(array.data[filled:])
             if not count:
                 break
             filled += count

@@ -27,7 +27,7 @@ class Source:
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
-        self.bytes = memoryview(array)
+        self.bytes: memoryview = array.data
         self.vtables: dict[int, tuple[int, ...]] = {}
 
     def root(self) -> View:
@@ -136,7 +136,7 @@ def _value(field: Field) -> _Read:
         return lambda view, at: number(view._source.bytes, at)[0]
     if field.kind == "enum":
         number = Struct(field.format).unpack_from
-        members = tuple(field.members)
+        members: tuple[IntEnum, ...] = tuple(field.members)
         return lambda view, at: members[number(view._source.bytes, at)[0]]
     if field.kind == "string":
         return _string
@@ -173,7 +173,7 @@ def _vector(field: Field) -> _Read:
             View(view._source, declared, position) for position in _positions(view._source, _follow(view, at))
         )
     if field.kind == "enum":
-        members = tuple(field.members)
+        members: tuple[IntEnum, ...] = tuple(field.members)
         return lambda view, at: tuple(
             members[value] for value in _numbers(view._source, _follow(view, at), field.dtype).tolist()
         )
@@ -196,7 +196,7 @@ def _positions(source: Source, at: int) -> list[int]:
 
 
 def tree(view: View) -> dict[str, Any]:
-    """A table as nested dictionaries, as `writer.write` takes them: fields that the file has, unions as
+    """A table as nested dictionaries, as `writer.write` takes them: without absent fields and defaults, unions as
     `(table name, dictionary)`, vectors as lists (uint8 vectors as bytes)."""
     found: dict[str, Any] = {}
     for name, field in view._table.fields.items():
@@ -211,6 +211,6 @@ def tree(view: View) -> dict[str, Any]:
             value = value.tobytes() if field.dtype == "<u1" else value.tolist()
         elif field.vector:
             value = [tree(item) if isinstance(item, View) else item for item in value]
-        if value is not None:
+        if value is not None and (field.vector or value != field.default):
             found[name] = value
     return found

@@ -76,6 +76,7 @@ SCALARS: dict[str, tuple[str, str, int]] = {
     "uint64": ("<Q", "<u8", 8),
     "float32": ("<f", "<f4", 4),
 }
+Members = type[IntEnum]
 _ALIASES = {"subgraph": "int32", "usubgraph": "uint32"}
 
 
@@ -95,7 +96,7 @@ class Field(NamedTuple):
     deprecated: bool
 
     @property
-    def members(self) -> type[IntEnum]:
+    def members(self) -> Members:
         """The enumeration of an enum field."""
         return ENUMS[self.type][0]
 
