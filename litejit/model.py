@@ -16,7 +16,8 @@ from .schema.associated import AssociatedFiles
 from .schema.checks import check
 from .schema.constants import constant_bytes
 from .schema.enums import BuiltinOperator
-from .schema.opening import address, open_buffer, open_file
+from .schema.external import external_bytes
+from .schema.opening import aligned, open_buffer, open_file
 from .schema.parts import Operator, Part, Quantization, Signature, Subgraph, Tensor
 from .schema.reader import Source, View
 from .schema.tables import table
@@ -103,9 +104,11 @@ class Model(Part):
         """Bytes of a buffer as a read-only uint8 array, None if it has none; a copy only where the file misaligns
         them (old writers did)."""
         data = constant_bytes(self.source, View(self.source, table("Buffer"), self._buffers[buffer]))
-        if data is None or alignment == 1 or address(data) % alignment == 0:
-            return data
-        return open_buffer(data.tobytes())
+        return None if data is None else aligned(data, alignment)
+
+    def external_constant(self, tensor: Tensor) -> np.ndarray:
+        """Bytes of a constant that the model keeps in another file beside its own."""
+        return external_bytes(self._root, self.path, tensor)
 
     def _load_subgraphs(self) -> tuple[Subgraph, ...]:
         return tuple(Subgraph(self, index, view) for index, view in enumerate(self._root.subgraphs))
@@ -127,7 +130,7 @@ class Model(Part):
         return AssociatedFiles(self.buffer)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Model.from_buffer, (bytes(self.buffer),)
+        return _restored, (bytes(self.buffer), self.path)
 
     def __repr__(self) -> str:
         from .schema.describe import describe
@@ -138,3 +141,8 @@ class Model(Part):
         from .schema.describe import describe_html
 
         return describe_html(self)
+
+
+def _restored(content: bytes, path: str | bytes | None) -> Model:
+    """The model of a pickle: its bytes travel with it, whatever happens to the file."""
+    return Model(open_buffer(content), path)

@@ -12,16 +12,13 @@ import numpy as np
 from ..errors import ModelError
 from .constants import check_sparsity, check_strings
 from .enums import BuiltinOperator, TensorType
-from .facts import Facts, constant_sizes, element_counts
+from .facts import BITS, Facts, constant_sizes, element_counts
 from .reader import Source
 from .tables import SCHEMA_VERSION, UNIONS, table
 from .verifier import Columns
 
-#: Bits of one element by TensorType; 0 where the bytes of a tensor do not follow from its shape.
-BITS = np.array(
-    [32, 16, 32, 8, 64, 0, 8, 16, 64, 8, 64, 128, 64, 0, 0, 32, 16, 4, 16, 2, 4, 8, 8],
-    np.int64,
-)
+#: Tensors from here on could not be addressed on any machine; what is below cannot overflow 64 bits in kernels.
+MOST_BYTES = 2.0**48
 
 
 def check(source: Source, columns: dict[str, Columns]) -> None:
@@ -81,7 +78,7 @@ def _check_buffers(facts: Facts) -> None:
             facts, "Operator", "large_custom_options_offset", "large_custom_options_size", "Custom options of operator"
         )
     if facts.rows("Metadata"):
-        _check_range(facts.values("Metadata", "buffer"), facts.buffers, "Metadata", "specifies an out of range buffer")
+        _check_range(facts.values("Metadata", "buffer"), facts.buffers, "Metadata", "specifies out of range buffer")
 
 
 def _check_range(index: np.ndarray, limit: int, what: str, problem: str) -> None:
@@ -108,6 +105,10 @@ def _check_outside(facts: Facts, name: str, offset: str, size: str, what: str) -
 
 
 def _check_graphs(facts: Facts) -> None:
+    tensors = facts.column("SubGraph", "tensors")
+    missing = tensors.position == 0 if tensors else np.ones(facts.subgraphs, bool)
+    if missing.any():
+        raise ModelError(f"Did not get tensors in subgraph {np.argmax(missing)}.")
     for field in ("inputs", "outputs"):
         subgraph, index = facts.ints("SubGraph", field)
         bad = (index < 0) | (index >= facts.tensor_count[subgraph])
@@ -147,18 +148,18 @@ def _check_tensors(facts: Facts) -> None:
     if bad.any():
         row = int(np.argmax(bad))
         raise ModelError(
-            f"Tensor {facts.owner(row, facts.tensor_row, facts.tensor_count)[1]} specifies an out of range buffer "
+            f"Tensor {facts.owner(row, facts.tensor_row, facts.tensor_count)[1]} specifies out of range buffer "
             f"{buffer[row]} (only {facts.buffers} buffers). It is {facts.tensor(row)}"
         )
     type_ = facts.values("Tensor", "type")
     bits = BITS[type_]
-    size = np.ceil(element_counts(facts) * bits / 8)
-    if (bad := size >= 2.0**62).any():
+    size = np.ceil(element_counts(facts, bits > 0) * bits / 8)
+    if (bad := size >= MOST_BYTES).any():
         facts.tensor_error(int(np.argmax(bad)), "BytesRequired number of elements overflowed.")
-    available = constant_sizes(facts)[buffer] if facts.buffers else np.zeros(buffer.size, np.int64)
+    available = constant_sizes(facts)[buffer] if facts.buffers else np.full(buffer.size, -1)
     sparsity = facts.column("Tensor", "sparsity")
     sparse = sparsity.position != 0 if sparsity else np.zeros(buffer.size, bool)
-    bad = (available > 0) & (available < size) & ~sparse
+    bad = (available >= 0) & (available < size) & ~sparse
     if bad.any():
         row = int(np.argmax(bad))
         facts.tensor_error(
@@ -167,7 +168,7 @@ def _check_tensors(facts: Facts) -> None:
             f"its shape needs {int(size[row])} bytes, its buffer has {available[row]}.",
         )
     variable = facts.values("Tensor", "is_variable") != 0
-    if (bad := variable & (available > 0)).any():
+    if (bad := variable & (available >= 0)).any():
         row = int(np.argmax(bad))
         facts.tensor_error(row, "A variable with constant data.", "is a variable tensor with buffer")
     for row in np.nonzero((type_ == TensorType.STRING) & (available > 0))[0].tolist():
@@ -191,9 +192,11 @@ def _check_quantization(facts: Facts) -> None:
     closing = "has invalid quantization parameters"
     if (bad := plain & (scales != zero_points)).any():
         at = int(np.argmax(bad))
+        null = zero_point is None or not zero_point.position[row[at]]
         facts.tensor_error(
             int(rows[at]),
-            f"QuantizationParam has {zero_points[at]} zero_point values and {scales[at]} scale values. "
+            ("Quantization parameters has non-null scale but null zero_point. " if null else "")
+            + f"QuantizationParam has {zero_points[at]} zero_point values and {scales[at]} scale values. "
             "Must have same number.",
             closing,
         )

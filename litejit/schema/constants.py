@@ -21,7 +21,7 @@ def constant_bytes(source: Source, buffer: View) -> np.ndarray | None:
     data = buffer.data
     if data is not None and data.size:
         return data
-    if buffer.offset > 1 and buffer.size:
+    if buffer.offset > 1:
         return source.array[buffer.offset : buffer.offset + buffer.size]
     return None
 

@@ -10,6 +10,12 @@ from ..errors import ModelError
 from .reader import Source
 from .verifier import Column, Columns, elements
 
+#: Bits of one element by TensorType; 0 where the bytes of a tensor do not follow from its shape.
+BITS = np.array(
+    [32, 16, 32, 8, 64, 0, 8, 16, 64, 8, 64, 128, 64, 0, 0, 32, 16, 4, 16, 2, 4, 8, 8],
+    np.int64,
+)
+
 
 class Facts:
     """The columns of one file with what the checks share: which tensors each subgraph has, and how to name them."""
@@ -95,8 +101,11 @@ class Facts:
         raise ModelError(f"{text} Tensor {index} {closing}. It is {self.tensor(row)}")
 
 
-def element_counts(facts: Facts) -> np.ndarray:
-    """Number of elements of each tensor as float64 (exact below 2**53); infinite where a dimension is negative."""
+def element_counts(facts: Facts, counted: np.ndarray) -> np.ndarray:
+    """Number of elements of each tensor as float64 (exact below 2**53); infinite where a dimension is negative.
+
+    Only for the tensors that are `counted`, 0 for the others: the original does not look at the shapes of texts.
+    """
     counts = np.ones(facts.rows("Tensor"))
     row, dimension = facts.ints("Tensor", "shape")
     if row.size:
@@ -104,14 +113,14 @@ def element_counts(facts: Facts) -> np.ndarray:
         first = np.nonzero(np.diff(row, prepend=-1))[0]
         with np.errstate(over="ignore", invalid="ignore"):
             counts[row[first]] = np.nan_to_num(np.multiply.reduceat(dimension, first), nan=np.inf, posinf=np.inf)
-    return counts
+    return np.where(counted, counts, 0)
 
 
 def constant_sizes(facts: Facts) -> np.ndarray:
-    """Bytes of each buffer, inside or outside the flatbuffer; buffer 0 is the one of tensors without."""
+    """Bytes of each buffer, inside or outside the flatbuffer; -1 for those without data, as number 0 always is."""
     column = facts.column("Buffer", "data")
     inside = column.count if column else np.zeros(facts.buffers, np.int64)
-    outside = np.where(facts.values("Buffer", "offset").view(np.uint64) > 1, facts.values("Buffer", "size"), 0)
+    outside = np.where(facts.values("Buffer", "offset").view(np.uint64) > 1, facts.values("Buffer", "size"), -1)
     sizes = np.where(inside > 0, inside, outside)
-    sizes[0] = 0
+    sizes[0] = -1
     return sizes

@@ -71,6 +71,11 @@ def open_buffer(buffer: Any) -> np.ndarray:
     return array
 
 
+def aligned(data: np.ndarray, alignment: int) -> np.ndarray:
+    """The array itself, or a read-only copy if its address is no multiple of `alignment`."""
+    return data if alignment == 1 or address(data) % alignment == 0 else open_buffer(data.tobytes())
+
+
 def address(array: np.ndarray) -> int:
     """Address of the first element (`array.ctypes` would take four times as long)."""
     return array.__array_interface__["data"][0]

@@ -170,8 +170,11 @@ class Tensor(Part):
         _set(self, "index", index)
         _set(self, "name", view.name or "")
         _set(self, "type", view.type)
-        _set(self, "shape", view.ints("shape"))
-        _set(self, "shape_signature", view.ints("shape_signature") or None)
+        shape, signature = view.ints("shape"), view.ints("shape_signature")
+        if shape and min(shape) < 0:  # happens in tensors of texts only; the verifier refuses others
+            shape, signature = tuple(1 if extent < 0 else extent for extent in shape), signature or shape
+        _set(self, "shape", shape)
+        _set(self, "shape_signature", signature or None)
         _set(self, "has_rank", view.has_rank)
         _set(self, "is_variable", view.is_variable)
         _set(self, "buffer", view.buffer)
@@ -195,6 +198,8 @@ class Tensor(Part):
         return Quantization(view)
 
     def _load_data(self) -> np.ndarray | None:
+        if self.external_buffer:
+            return self._model.external_constant(self)
         return self._model.constant(self.buffer, min(self.dtype.itemsize, 8)) if self.buffer else None
 
     def __repr__(self) -> str:
