@@ -163,30 +163,52 @@ def _through_temporary(image: bytes) -> Library:
 # ---- llvmlite ------------------------------------------------------------------------------------
 
 def _load_bundle(image: bytes, path: str | None) -> Library:
-    """Lets llvmlite's MCJIT, which is what Numba itself uses on every platform, relocate the objects."""
+    """Lets llvmlite relocate the objects: ORC, because MCJIT aborts the process where a symbol is missing."""
     from llvmlite import binding
 
-    names_size, count = struct.unpack_from("<QQ", image, 8)
-    sizes = struct.unpack_from(f"<{count}Q", image, 24)
-    at = 24 + 8 * count + names_size
-    exports = frozenset(image[at - names_size:at].decode().split("\0"))
-    binding.initialize_native_target()
-    binding.initialize_native_asmprinter()          # without it MCJIT aborts the process
-    machine = binding.Target.from_default_triple().create_target_machine(reloc="pic", codemodel="small")
-    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
-    for size in sizes:
-        engine.add_object_file(binding.ObjectFileRef.from_data(image[at:at + size]))
-        at += size
-    engine.finalize_object()
+    exports, objects = _unpack(image)
+    if not _jit:
+        binding.initialize_native_target()
+        binding.initialize_native_asmprinter()
+        machine = binding.Target.from_default_triple().create_target_machine(reloc="pic", codemodel="small")
+        _jit.append(binding.create_lljit_compiler(machine, suppress_errors=True))
+    builder = binding.JITLibraryBuilder().add_current_process()
+    for data in objects:
+        builder.add_object_img(data)
+    for name in exports:
+        builder.export_symbol(name)
+    try:
+        tracker = builder.link(_jit[0], f"litejit{len(_bundles)}")
+    except RuntimeError as error:
+        raise LoadError(f"compiled code cannot be loaded: {error}") from None
 
     def lookup(symbol: str) -> int:
-        found = engine.get_function_address(symbol) if symbol in exports else 0
-        if not found:
+        if symbol not in exports:
             raise LookupError(f"{path or 'library in memory'} has no symbol {symbol}")
-        return found
-    library = Library("llvm", path, lookup, engine)
+        return tracker[symbol]
+    library = Library("llvm", path, lookup, tracker)
     _bundles.append(library)
     return library
 
 
+_jit: list[Any] = []                                # the one JIT, once it is needed
 _bundles: list[Library] = []                        # never unloaded, as with dlopen
+
+
+def _unpack(image: bytes) -> tuple[list[str], list[bytes]]:
+    """Exported names and objects of a bundle."""
+    try:
+        names_size, count = struct.unpack_from("<QQ", image, 8)
+        if count > len(image):
+            raise struct.error
+        sizes = struct.unpack_from(f"<{count}Q", image, 24)
+        at = 24 + 8 * count
+        exports = image[at:at + names_size].decode().split("\0")
+    except (struct.error, UnicodeDecodeError):
+        raise LoadError("compiled code cannot be loaded: not a bundle of objects") from None
+    at += names_size
+    objects = []
+    for size in sizes:
+        objects.append(image[at:at + size])
+        at += size
+    return exports, objects
