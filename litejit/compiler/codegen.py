@@ -1,0 +1,206 @@
+"""Numba's front end to relocatable object code: compile for a CPU level, keep one symbol, emit.
+
+The functions are compiled in a context of their own whose target machine is the level's (position independent,
+small code model), so that Numba neither generates code for its own JIT nor looks at the host.
+"""
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from litejit.compiler.cpu import Cpu, target
+from litejit.compiler.lazy import Kernel, MicroKernel
+from litejit.compiler.primitives import Primitive
+
+os.environ.setdefault("NUMBA_DISABLE_INTEL_SVML", "1")  # objects would ask for a library that is rarely there
+
+from llvmlite import binding, ir  # noqa: E402
+from numba import types  # noqa: E402
+from numba.core import compiler  # noqa: E402
+from numba.core.compiler_lock import global_compiler_lock  # noqa: E402
+from numba.core.codegen import AOTCodeLibrary, AOTCPUCodegen  # noqa: E402
+from numba.core.registry import CPUDispatcher, CPUTarget, cpu_target  # noqa: E402
+from numba.extending import intrinsic  # noqa: E402
+
+_targets: dict[str, Any] = {}
+
+
+class _Library(AOTCodeLibrary):
+    def get_pointer_to_function(self, name: str) -> int:
+        return 1                                    # never called: Numba only asks whether it exists
+
+
+class _Codegen(AOTCPUCodegen):
+    """Numba's code generator on the target machine of a CPU level."""
+
+    _library_class = _Library
+
+    def __init__(self, cpu: Cpu) -> None:
+        self._cpu = cpu
+        super().__init__("litejit")
+
+    def _customize_tm_options(self, options: dict[str, Any]) -> None:
+        options.update(cpu=self._cpu.llvm_cpu, features=self._cpu.llvm_features, reloc="pic", codemodel="small")
+
+    def set_env(self, name: str, env: Any) -> None:
+        pass
+
+
+class _Target(CPUTarget):
+    """Numba's description of a target, with a code generator for one CPU level."""
+
+    def __init__(self, cpu: Cpu) -> None:
+        super().__init__("cpu")
+        self._context = cpu_target.target_context.subtarget(_internal_codegen=_Codegen(cpu))
+
+    @property
+    def target_context(self) -> Any:
+        return self._context
+
+    @property
+    def typing_context(self) -> Any:
+        return cpu_target.typing_context
+
+
+def _target(cpu: Cpu) -> Any:
+    if cpu.name not in _targets:
+        cpu_target.typing_context.refresh()
+        cpu_target.target_context.refresh()
+        _targets[cpu.name] = _Target(cpu)
+    return _targets[cpu.name]
+
+
+def device_dispatcher(function: Callable[..., Any], fastmath: frozenset[str]) -> Any:
+    """What `numba.njit` makes of a device function, compiled for our target instead of Numba's."""
+    class Dispatcher(CPUDispatcher):
+        targetdescr = _target(target())
+
+    options = {"nopython": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "error_model": "numpy",
+               "nogil": True}
+    if fastmath:
+        options["fastmath"] = set(fastmath)
+    return Dispatcher(function, targetoptions=options)
+
+
+def _flags(fastmath: frozenset[str]) -> Any:
+    from numba.core.cpu_options import FastMathOptions
+
+    flags = compiler.Flags()
+    flags.no_compile = True
+    flags.no_cpython_wrapper = True
+    flags.no_cfunc_wrapper = True
+    flags.error_model = "numpy"
+    flags.nrt = False
+    if fastmath:
+        flags.fastmath = FastMathOptions(set(fastmath))
+    return flags
+
+
+def emit_module(function: Callable[..., Any], argument_types: tuple[Any, ...], symbol: str, cpu: Cpu | None = None,
+                fastmath: frozenset[str] = frozenset(), result: Any = None) -> Any:
+    """The optimised LLVM module of one function, `symbol` its only exported name."""
+    cpu = cpu or target()
+    with global_compiler_lock:
+        described = _target(cpu)
+        compiled = compiler.compile_extra(described.typing_context, described.target_context, function, argument_types,
+                                          types.int64 if result is None else result, _flags(fastmath), {})
+        compiled.library._ensure_finalized()
+        module = binding.parse_bitcode(compiled.library._final_module.as_bitcode())
+    module.get_function(compiled.fndesc.llvm_func_name).name = symbol
+    for defined in module.functions:
+        if not defined.is_declaration and defined.name != symbol:
+            defined.linkage = "internal"
+    return module
+
+
+def emit_object(function: Callable[..., Any], argument_types: tuple[Any, ...], symbol: str, cpu: Cpu | None = None,
+                fastmath: frozenset[str] = frozenset(), result: Any = None) -> bytes:
+    """Object code of `int32 symbol(result*, exc**, arguments...)`; argument types are Numba's, the result int64."""
+    cpu = cpu or target()
+    module = emit_module(function, argument_types, symbol, cpu, fastmath, result)
+    return machine(cpu).emit_object(module)
+
+
+def machine(cpu: Cpu) -> Any:
+    """LLVM's target machine of a CPU level."""
+    return _target(cpu).target_context.codegen()._tm
+
+
+def record_type(kernel: Kernel) -> Any:
+    """Numba's type of a kernel's parameters."""
+    from numba.np.numpy_support import from_dtype
+
+    return from_dtype(kernel.params)
+
+
+def kernel_object(kernel: Kernel, cpu: Cpu | None = None) -> bytes:
+    """Object code of a kernel."""
+    with global_compiler_lock:
+        return emit_object(kernel.resolved(), (record_type(kernel), types.int64, types.int64), kernel.symbol, cpu,
+                           kernel.fastmath)
+
+
+def kernel_assembly(kernel: Kernel, cpu: Cpu | None = None) -> str:
+    """Assembly of a kernel, to look at."""
+    cpu = cpu or target()
+    module = emit_module(kernel.resolved(), (record_type(kernel), types.int64, types.int64), kernel.symbol, cpu,
+                         kernel.fastmath)
+    return machine(cpu).emit_assembly(module)
+
+
+# ---- intrinsics ----------------------------------------------------------------------------------
+
+def primitive_intrinsic(primitive: Primitive) -> Any:
+    """Numba's @intrinsic of a primitive."""
+    signature = getattr(types, primitive.result)(*[getattr(types, name) for name in primitive.args])
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        value = primitive.emit(ir, builder, args)
+        return context.get_dummy_value() if value is None else value
+    return _intrinsic(primitive.name, len(primitive.args), signature, generate)
+
+
+_LETTERS = {"p": types.int64, "i": types.int64, "f": types.float32, "d": types.float64}
+
+
+def micro_kernel_intrinsic(micro: MicroKernel) -> Any:
+    """Numba's @intrinsic that calls a generated function of its own inside the module."""
+    signature = types.void(*[_LETTERS[letter] for letter in micro.args])
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        function = define_micro_kernel(builder.module, micro, target())
+        builder.call(function, [builder.inttoptr(value, ir.PointerType()) if letter == "p" else value
+                                for value, letter in zip(args, micro.args)])
+        return context.get_dummy_value()
+    return _intrinsic("micro_" + "".join(c if c.isalnum() else "_" for c in micro.name), len(micro.args), signature,
+                      generate)
+
+
+def define_micro_kernel(module: Any, micro: MicroKernel, cpu: Cpu) -> Any:
+    """The LLVM function of a micro-kernel in `module`, made on first use."""
+    from litejit.ops.simd.vec import Vec
+
+    name = "micro." + micro.name
+    if name in module.globals:
+        return module.globals[name]
+    plain = {"p": ir.PointerType(), "i": ir.IntType(64), "f": ir.FloatType(), "d": ir.DoubleType()}
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [plain[letter] for letter in micro.args]), name)
+    function.linkage = "internal"
+    for attribute in ("noinline", "nounwind"):
+        function.attributes.add(attribute)
+    for argument, letter in zip(function.args, micro.args):
+        if letter == "p":
+            argument.add_attribute("noalias")
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    micro.emit(Vec(builder, cpu), *function.args)
+    builder.ret_void()
+    return function
+
+
+def _intrinsic(name: str, count: int, signature: Any, generate: Callable[..., Any]) -> Any:
+    """An @intrinsic of `count` arguments; Numba reads the number of arguments off the function's own signature."""
+    names = ", ".join(f"a{i}" for i in range(count))
+    space: dict[str, Any] = {"signature": signature, "generate": generate}
+    exec(f"def {name}(typing, {names}):\n    return signature, generate", space)  # noqa: S102
+    return intrinsic(space[name])

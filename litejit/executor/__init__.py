@@ -1,0 +1,1 @@
+"""Executor: plans on memory and threads."""

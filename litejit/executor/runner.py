@@ -1,0 +1,131 @@
+"""A plan bound to memory of its own: arena, state, parameters, and the call that runs it."""
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from litejit.errors import LiteJitError
+from litejit.executor.team import make_call, team
+from litejit.fusion.driver import SYMBOL
+from litejit.fusion.link import plan_library
+from litejit.planner.graph import Value
+from litejit.planner.plan import RECORD, SLACK, Plan, padded
+
+if TYPE_CHECKING:
+    from litejit.store import Store
+
+RESULT_BITS = 40
+
+
+class Runner:
+    """One plan with its memory. `run()` does one invoke; nothing is allocated or decided in it."""
+
+    def __init__(self, plan: Plan, store: Store, threads: int = 1, fuse: bool = True) -> None:
+        self.plan, self.threads = plan, threads
+        self.library = plan_library(plan, fuse, store) if plan.records else None
+        self.arena = memory(plan.arena_size)
+        self.state = memory(plan.state_size)
+        self.reset_state()
+        image = plan.image
+        self.words = padded(image.words)[:image.words.nbytes].view(np.int64)
+        own = int(self.words.ctypes.data)
+        self.words[image.arena] += int(self.arena.ctypes.data)
+        self.words[image.state] += int(self.state.ctypes.data)
+        self.words[image.own] += own
+        for word, symbol in image.functions:
+            self.words[word] = self.library.address(symbol)  # type: ignore[union-attr]
+        self._call = self._make_call(fuse, own)
+        self._views: dict[Value, np.ndarray] = {}
+
+    def _make_call(self, fuse: bool, table: int) -> Callable[[], int]:
+        if self.library is None:
+            return lambda: 0
+        if fuse:
+            driver = self.library.address(SYMBOL)
+        else:
+            from litejit.compiler.runtime import runtime_library
+
+            driver = runtime_library().address("lj_loop")
+        threads = self.threads if self.plan.straight else 1
+        if threads == 1:
+            return make_call(driver, table)
+        return team().make_call(driver, table, len(self.plan.records), threads)
+
+    def run(self) -> None:
+        """One invoke. Raises LiteJitError naming the node that failed."""
+        result = self._call()
+        if result:
+            raise failure(self.plan, result)
+
+    def run_step(self, at: int) -> None:
+        """Run record `at` alone (a step, not a jump), through the kernel's own entry."""
+        result = self.step_call(at)()
+        if result:
+            raise failure(self.plan, (at + 1) << RESULT_BITS | result)
+
+    def step_call(self, at: int) -> Callable[[], int]:
+        """A callable that runs one step on this thread and returns the kernel's result."""
+        words = self.words[RECORD * at:RECORD * (at + 1)]
+        prototype = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * 5)
+        entry = prototype(int(words[1]))
+        ret, exc = ctypes.c_int64(), ctypes.c_int64()
+        arguments = (ctypes.addressof(ret), ctypes.addressof(exc), int(words[2]), 0, int(words[3]))
+
+        def call() -> int:
+            entry(*arguments)
+            return ret.value
+        return call
+
+    def view(self, value: Value) -> np.ndarray | None:
+        """The value's own memory as an array (written by runs); None where it has none of its own."""
+        if value in self._views:
+            return self._views[value]
+        place = self.plan.place(value)
+        if place is None:
+            return None
+        if place.kind == "constant":
+            array = place.array
+        else:
+            base = self.arena if place.kind == "arena" else self.state
+            array = base[place.offset:place.offset + value.nbytes].view(value.dtype).reshape(value.dims)
+        if array is not None:
+            self._views[value] = array
+        return array
+
+    def reset_state(self) -> None:
+        """Variables to zero, int8 ones to their zero point."""
+        self.state[:] = 0
+        for value, place in self.plan.places.items():
+            if place.kind == "state" and value.variable and value.type in ("i8", "u8") and value.zero_point:
+                self.state[place.offset:place.offset + value.nbytes] = value.zero_point & 255
+
+    def quiesce(self) -> None:
+        """Wait until no thread of the team can look at this runner's table any more."""
+        if self.threads > 1:
+            team().quiesce()
+
+
+def memory(size: int) -> np.ndarray:
+    """`size` bytes, zeroed, 64-byte aligned, with readable slack after them."""
+    raw = np.zeros(size + SLACK + 128, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start:start + size + SLACK]
+
+
+def failure(plan: Plan, result: int) -> LiteJitError:
+    """The error that a driver's result stands for."""
+    at, value = (result >> RESULT_BITS) - 1, result & ((1 << RESULT_BITS) - 1)
+    node = plan.node_of(at)
+    code, position = value & 255, value >> 8
+    texts: dict[int, str] = getattr(node.operator, "errors", {})
+    text = texts.get(code, f"kernel error {code}")
+    where = f" (element {position})" if position else ""
+    return LiteJitError(f"{text}{where} Node number {node.index} ({node.op}) failed to invoke. [{node.describe()}]")
+
+
+def summary(runner: Any) -> str:
+    """One line about a runner's memory."""
+    return f"arena {runner.arena.nbytes:,} bytes, state {runner.state.nbytes:,} bytes, {runner.threads} thread(s)"

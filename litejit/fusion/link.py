@@ -1,0 +1,85 @@
+"""From a plan to a loaded library: kernels from the store or the compiler, linked with the run-time system and driver."""
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from litejit.compiler.cpu import Cpu
+from litejit.compiler.lazy import Kernel
+from litejit.fusion.driver import SYMBOL, fused_object, sequence
+from litejit.planner.plan import Plan
+from litejit.store import make_key
+
+if TYPE_CHECKING:
+    from litejit.compiler.load import Library
+    from litejit.store import Store
+
+log = logging.getLogger("litejit")
+_libraries: dict[str, Library] = {}
+
+Progress = Callable[[str, int, int], None]
+
+
+def plan_library(plan: Plan, fused: bool, store: Store, progress: Progress | None = None) -> Library:
+    """The library of a plan's kernels, with the fused function `lj_fused` if `fused`.
+
+    progress: called with (what, done, all) while compiling. Raises StoreError if the store is required and lacks it.
+    """
+    kernels = plan.kernels
+    records = sequence(plan) if fused else ()
+    key = make_key(what="library", cpu=plan.target.cpu.name, kernels=sorted(k.fingerprint() for k in kernels),
+                   records=records)
+    if key in _libraries:
+        return _libraries[key]
+    library = store.get_library(key)
+    if library is None:
+        with store.lock(key):
+            library = store.get_library(key) or _build(key, plan, kernels, fused, store, progress)
+    _libraries[key] = library
+    return library
+
+
+def _build(key: str, plan: Plan, kernels: Sequence[Kernel], fused: bool, store: Store,
+           progress: Progress | None) -> Library:
+    from litejit.compiler.load import make_image
+    from litejit.compiler.runtime import runtime_object
+
+    start = time.perf_counter()
+    objects = kernel_objects(kernels, plan.target.cpu, store, progress)
+    exports = [k.symbol for k in kernels]
+    if fused:
+        objects += [*runtime_object(plan.target.cpu, store), fused_object(sequence(plan))]
+        exports.append(SYMBOL)
+    name = plan.graph.name or f"subgraph {plan.graph.index}"
+    library = store.put_library(key, make_image(objects, exports), {
+        "kind": "model" if fused else "kernels", "model": name, "kernels": len(kernels), "cpu": plan.target.cpu.name})
+    log.info("compiled %d kernels for %s in %.2f s", len(kernels), name, time.perf_counter() - start)
+    return library
+
+
+def kernel_key(kernel: Kernel, cpu: Cpu) -> str:
+    """The store's key of a kernel's object code."""
+    return make_key(what="kernel", kernel=kernel.fingerprint(), cpu=cpu.name)
+
+
+def kernel_objects(kernels: Sequence[Kernel], cpu: Cpu, store: Store, progress: Progress | None = None) -> list[bytes]:
+    """Object code of kernels, compiled where the store lacks it."""
+    objects = []
+    for done, kernel in enumerate(kernels):
+        if progress is not None:
+            progress(kernel.name, done, len(kernels))
+        key = kernel_key(kernel, cpu)
+        data = store.get_object(key)
+        if data is None:
+            from litejit.compiler.codegen import kernel_object
+
+            start = time.perf_counter()
+            data = kernel_object(kernel, cpu)
+            store.put_object(key, data, {"kind": "kernel", "kernel": kernel.name, "cpu": cpu.name})
+            log.debug("compiled %s in %.0f ms", kernel.name, 1e3 * (time.perf_counter() - start))
+        objects.append(data)
+    if progress is not None:
+        progress("", len(kernels), len(kernels))
+    return objects

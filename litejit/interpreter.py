@@ -1,0 +1,516 @@
+"""Interpreter: `tf.lite.Interpreter` on litejit. `import litejit.interpreter as tflite` is the one changed import."""
+from __future__ import annotations
+
+import enum
+import os
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from litejit.arrays import as_array, checked, index_of, shape_of
+from litejit.delegates import Delegate, load_delegate
+from litejit.details import operator_details, tensor_details
+from litejit.errors import LiteJitError
+from litejit.executor.session import Session
+from litejit.model import Model
+from litejit.ops.base import Target
+from litejit.planner.build import refuse_missing_builtins
+from litejit.signature import SignatureRunner, own_copy
+
+if TYPE_CHECKING:
+    from litejit.planner.plan import Plan
+
+__all__ = ["Delegate", "Interpreter", "OpResolverType", "SignatureRunner", "load_delegate"]
+
+
+@enum.unique
+class OpResolverType(enum.Enum):
+    """Which arithmetic: LiteRT's default, its reference kernels, or its kernels without XNNPACK."""
+
+    AUTO = 0
+    BUILTIN = 1
+    BUILTIN_REF = 2
+    BUILTIN_WITHOUT_DEFAULT_DELEGATES = 3
+
+
+_MODES = {OpResolverType.AUTO: "auto", OpResolverType.BUILTIN: "auto", OpResolverType.BUILTIN_REF: "ref",
+          OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES: "opt"}
+
+
+class Interpreter:
+    """Runs a TensorFlow Lite model.
+
+    model_path or model_content: the file (any path) or its bytes (any buffer). num_threads: None or 0 is 1, -1 all cores.
+    experimental_op_resolver_type: the arithmetic. experimental_preserve_all_tensors: keep intermediate tensors readable.
+    The other arguments of the original are accepted; delegates must be None. Of litejit's own, keyword only:
+    model (a `Model` to share instead of a file), fuse (one compiled function per subgraph, or step by step through a
+    table), cache_dir (the store of compiled code), precision ("float32").
+
+    Raises LiteJitError (a ValueError and a RuntimeError) for models that cannot be read or run, ValueError and TypeError
+    for bad arguments.
+    """
+
+    def __init__(self, model_path: Any = None, model_content: Any = None, experimental_delegates: Any = None,
+                 num_threads: Any = None, experimental_op_resolver_type: OpResolverType = OpResolverType.AUTO,
+                 experimental_preserve_all_tensors: bool = False,
+                 experimental_disable_delegate_clustering: bool = False,
+                 experimental_default_delegate_latest_features: bool = False,
+                 experimental_compress_quantization_zero_points: bool = False,
+                 experimental_disable_delegate_node_fusion: bool = False,
+                 experimental_force_delegate_node_profiling: bool = False, *, model: Model | None = None,
+                 fuse: bool = True, cache_dir: Any = None, precision: str = "float32") -> None:
+        self._closed = True
+        if not isinstance(experimental_op_resolver_type, OpResolverType):
+            raise ValueError(f"Unrecognized passed in op resolver type: {experimental_op_resolver_type}")
+        if experimental_delegates:
+            raise LiteJitError("litejit has no delegates: experimental_delegates must be None or empty")
+        if precision != "float32":
+            raise ValueError(f"precision must be 'float32', not {precision!r}")
+        self._threads = _threads(num_threads)
+        self._model = _model(model_path, model_content, model)
+        refuse_missing_builtins(self._model)
+        from litejit.compiler.cpu import target
+        from litejit.store import open_store
+
+        self._resolver, self._fuse, self._cache_dir = experimental_op_resolver_type, bool(fuse), cache_dir
+        self._precision = precision
+        self._compress = bool(experimental_compress_quantization_zero_points)
+        self._target = Target(target(), _MODES[experimental_op_resolver_type], precision,
+                              bool(experimental_preserve_all_tensors))
+        self._store = open_store(cache_dir)
+        self._sessions: dict[int, Session] = {}
+        self._lock = threading.RLock()
+        self._views: list[weakref.ref[np.ndarray]] = []
+        self._delegates: list[Any] = []
+        self._closed = False
+        self._main = self._session(0)
+
+    # ---- life ----------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Free the memory; later calls raise ValueError. May be called again."""
+        if not self._closed:
+            with self._lock:
+                for session in self._sessions.values():
+                    session.close()
+                self._closed = True
+
+    def __enter__(self) -> Interpreter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> Any:
+        options = {"num_threads": self._threads, "experimental_op_resolver_type": self._resolver,
+                   "experimental_preserve_all_tensors": self._target.preserve, "model": self._model, "fuse": self._fuse,
+                   "experimental_compress_quantization_zero_points": self._compress, "cache_dir": self._cache_dir,
+                   "precision": self._precision}
+        return _restore, (options, list(self._main.shapes), self._main.ready)
+
+    def __copy__(self) -> Interpreter:
+        return self.__reduce__()[0](*self.__reduce__()[1])  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "allocated" if self._main.ready else "not allocated"
+        return f"<Interpreter of {self._model.path or 'a buffer'}, {self._threads} thread(s), {state}>"
+
+    @property
+    def model(self) -> Model:
+        """The model, which other interpreters may share."""
+        return self._model
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of subgraph 0; allocate_tensors must have been called."""
+        self._check_ready(self._main, "the plan")
+        return self._main.runner.plan  # type: ignore[union-attr]
+
+    @property
+    def source(self) -> str:
+        """Readable source of the compiled function of subgraph 0."""
+        from litejit.fusion.source import source
+
+        return source(self.plan)
+
+    @property
+    def num_subgraphs(self) -> int:
+        return len(self._model.subgraphs)
+
+    @property
+    def experimental_compress_quantization_zero_points(self) -> bool:
+        return self._compress
+
+    # ---- running ---------------------------------------------------------------------------------
+
+    def allocate_tensors(self) -> None:
+        """Plan, compile (or load what is compiled) and give memory for the current input shapes.
+
+        Raises LiteJitError naming the operator that cannot be prepared, RuntimeError while a view of `tensor()` lives.
+        """
+        with self._exclusive("allocate_tensors"):
+            self._check_views()
+            self._main.allocate()
+
+    def invoke(self) -> None:
+        """Run the model. Releases the GIL.
+
+        Raises RuntimeError before allocate_tensors, while a view of `tensor()` lives, or while another thread is
+        inside a call of this interpreter; LiteJitError naming the operator that failed.
+        """
+        if not self._lock.acquire(False):
+            raise LiteJitError("this interpreter is already running in another thread")
+        try:
+            if self._views:
+                self._check_views()
+            session = self._main
+            if not session.ready:
+                self._check_open()
+                raise LiteJitError("Invoke called on model that is not ready. Call allocate_tensors() first.")
+            session.runner.run()  # type: ignore[union-attr]
+        finally:
+            self._lock.release()
+
+    def run(self, inputs: Any = None, out: Mapping[Any, np.ndarray] | None = None) -> dict[str, Any]:
+        """Run on new inputs and return {output name: array}.
+
+        inputs: a mapping by name (of a tensor, or of the only signature), a sequence in input order, or a single array for
+        a model with one input. Inputs are resized to the values' shapes. out: {name or position: array to fill}.
+        Raises LiteJitError for unknown or missing names, wrong types, and shapes that the model cannot take.
+        """
+        arrays = {self._main.spec.inputs[p]: as_array(value) for p, value in self._by_position(inputs).items()}
+        outputs = list(self._main.spec.outputs)
+        names = self._output_names()
+        results = self._call(0, arrays, outputs)
+        for key, buffer in (out or {}).items():
+            position = index_of(key, "output position") if not isinstance(key, str) else self.get_output_index(key)
+            result = results[position]
+            if np.shape(buffer) != np.shape(result) or buffer.dtype != np.asarray(result).dtype:
+                raise LiteJitError(f"out[{key!r}] has shape {np.shape(buffer)} and type {buffer.dtype}, the output "
+                                   f"{np.shape(result)} and {np.asarray(result).dtype}")
+            buffer[...] = result
+        return dict(zip(names, results))
+
+    def __call__(self, inputs: Any) -> dict[str, Any]:
+        """The same as `run`."""
+        return self.run(inputs)
+
+    def _call(self, subgraph: int, arrays: dict[int, np.ndarray], outputs: Sequence[int]) -> list[Any]:
+        """Resize, allocate, set, run and copy the outputs of a subgraph."""
+        with self._exclusive("run"):
+            self._check_views()
+            session = self._session(subgraph)
+            before = list(session.shapes)
+            try:
+                for tensor, array in arrays.items():
+                    if session.spec.tensors[tensor].data is None and array.dtype.kind not in "OSU":
+                        session.resize(tensor, tuple(array.shape))
+                session.allocate()
+                for tensor, array in arrays.items():
+                    self._set(session, tensor, array)
+            except Exception:
+                if session.shapes != before:
+                    session.shapes, session.ready = before, False
+                raise
+            session.runner.run()  # type: ignore[union-attr]
+            return [own_copy(self._memory(session, tensor)) for tensor in outputs]
+
+    def reset_all_variables(self) -> None:
+        """Variable tensors to their first contents."""
+        with self._exclusive("reset_all_variables"):
+            for session in self._sessions.values():
+                if session.runner is not None:
+                    session.runner.reset_state()
+
+    def profile(self, repeat: int = 20) -> Any:
+        """Times of the steps of subgraph 0 on its current inputs: a `Profile`, which prints as a table."""
+        from litejit.executor.profile import profile
+
+        with self._exclusive("profile"):
+            self._check_ready(self._main, "a profile")
+            return profile(self._main.runner, repeat)  # type: ignore[arg-type]
+
+    # ---- tensors ---------------------------------------------------------------------------------
+
+    def set_tensor(self, tensor_index: int, value: Any) -> None:
+        """Copy a value of exactly the tensor's type and shape into a tensor of subgraph 0. Raises LiteJitError."""
+        with self._exclusive("set_tensor"):
+            self._set(self._main, index_of(tensor_index), value)
+
+    def _set(self, session: Session, index: int, value: Any) -> None:
+        self._check_index(session, index)
+        spec = session.spec.tensors[index]
+        if session.constant(index) is not None:
+            raise LiteJitError(f"Cannot set tensor: tensor {index} '{spec.name}' is a constant of the model.")
+        from litejit.planner.graph import SHORT, Value
+
+        described = session.value(index) if session.ready else Value(
+            spec.name, index, session.index, SHORT[spec.type.name], session.shape(index))
+        array = checked(value, described, session.shape(index), index)
+        if not session.ready:
+            raise LiteJitError("Cannot set tensor: Tensor is unallocated. Try calling allocate_tensors() first. "
+                               f"(tensor {index} '{spec.name}')")
+        memory = session.memory(index)
+        if memory is None:
+            raise LiteJitError(f"Cannot set tensor: tensor {index} '{spec.name}' is an intermediate result; it has memory of "
+                               "its own only with experimental_preserve_all_tensors=True.")
+        memory[...] = array
+
+    def get_tensor(self, tensor_index: int, subgraph_index: int = 0) -> Any:
+        """A copy of a tensor's contents; scalars as NumPy scalars.
+
+        Raises LiteJitError where the tensor has no contents of its own: before allocate_tensors, or an intermediate
+        result without experimental_preserve_all_tensors.
+        """
+        with self._exclusive("get_tensor"):
+            session = self._session(self._check_subgraph(subgraph_index, "Invalid subgraph index {} exceeds max subgraph index {}"))
+            return own_copy(self._memory(session, index_of(tensor_index)))
+
+    def _memory(self, session: Session, index: int) -> np.ndarray:
+        self._check_index(session, index)
+        memory = session.memory(index)
+        if memory is None:
+            name = session.spec.tensors[index].name
+            text = f"Tensor data is null. Run allocate_tensors() first. (tensor {index} '{name}'"
+            if session.ready:
+                text += (" is an intermediate result whose memory is used again by others; it can be read with "
+                         "experimental_preserve_all_tensors=True")
+            raise LiteJitError(text + ")")
+        return memory
+
+    def tensor(self, tensor_index: int) -> Any:
+        """A function that gives a view of the tensor's current memory (constants read-only).
+
+        While such a view lives, allocate_tensors, invoke, resize_tensor_input and run raise RuntimeError.
+        """
+        def view() -> np.ndarray:
+            with self._exclusive("tensor"):
+                memory = self._memory(self._main, index_of(tensor_index))
+                made = np.ndarray(memory.shape, memory.dtype, buffer=memory.data.cast("B") if memory.size else b"")
+                if memory.flags.writeable and memory.size:
+                    self._views.append(weakref.ref(made))
+                return made
+        return view
+
+    def resize_tensor_input(self, input_index: int, tensor_size: Any, strict: bool = False) -> None:
+        """Change the shape of an input; call allocate_tensors afterwards. strict: only dimensions unknown in the file.
+
+        Raises LiteJitError for tensors that are no inputs and shapes that are none.
+        """
+        with self._exclusive("resize_tensor_input"):
+            self._check_views()
+            index = index_of(input_index)
+            count = len(self._main.spec.tensors)
+            if not 0 <= index < count:
+                raise LiteJitError("tensor_index < context_.tensors_size && tensor_index >= 0 was not true. "
+                                   f"(tensor index {index}, {count} tensors)")
+            self._main.resize(index, shape_of(tensor_size), bool(strict))
+
+    # ---- details ---------------------------------------------------------------------------------
+
+    def get_input_details(self) -> list[dict[str, Any]]:
+        """A dictionary per input of subgraph 0: name, index, shape, shape_signature, dtype, quantisation, sparsity."""
+        return [self._details(self._main, i) for i in self._main.spec.inputs]
+
+    def get_output_details(self) -> list[dict[str, Any]]:
+        """A dictionary per output of subgraph 0."""
+        return [self._details(self._main, i) for i in self._main.spec.outputs]
+
+    def get_tensor_details(self, subgraph_index: int = 0) -> list[dict[str, Any]]:
+        """A dictionary per tensor of a subgraph."""
+        session = self._session(self._check_subgraph(
+            subgraph_index, "subgraph_index is out of range: {} for the model, which has {} subgraphs."))
+        return [self._details(session, tensor.index) for tensor in session.spec.tensors]
+
+    def _details(self, session: Session, index: int) -> dict[str, Any]:
+        self._check_open()
+        self._check_index(session, index)
+        return tensor_details(session.spec.tensors[index], session.shape(index), self._compress)
+
+    def _get_tensor_details(self, tensor_index: int, subgraph_index: int = 0) -> dict[str, Any]:
+        session = self._session(self._check_subgraph(
+            subgraph_index, "subgraph_index is out of range: {} for the model, which has {} subgraphs."))
+        return self._details(session, index_of(tensor_index))
+
+    def _get_op_details(self, op_index: int) -> dict[str, Any]:
+        index = index_of(op_index, "node index")
+        if not 0 <= index < len(self._main.spec.operators):
+            raise LiteJitError(f"Invalid node index: {index}; subgraph 0 has {len(self._main.spec.operators)} nodes")
+        return operator_details(self._model, index)
+
+    def _get_ops_details(self) -> list[dict[str, Any]]:
+        return [operator_details(self._model, i) for i in range(len(self._main.spec.operators))]
+
+    def get_input_index(self, name: str) -> int:
+        """Position of an input among the inputs, by tensor or signature name. Raises LiteJitError listing the names."""
+        return self._position(name, self._main.spec.inputs, "inputs")
+
+    def get_output_index(self, name: str) -> int:
+        """Position of an output among the outputs, by tensor or signature name. Raises LiteJitError listing the names."""
+        return self._position(name, self._main.spec.outputs, "outputs")
+
+    def _position(self, name: str, indices: Sequence[int], side: str) -> int:
+        names = [self._main.spec.tensors[i].name for i in indices]
+        signature = self._only_signature()
+        own = getattr(signature, side) if signature is not None else {}
+        if name in own:
+            return list(indices).index(own[name])
+        if name in names:
+            return names.index(name)
+        raise LiteJitError(f"no {side[:-1]} is called {name!r}; the {side} are {[*own, *names]}")
+
+    def _only_signature(self) -> Any:
+        own = [s for s in self._model.signatures if s.subgraph == 0]
+        return own[0] if len(own) == 1 else None
+
+    def _output_names(self) -> list[str]:
+        indices = list(self._main.spec.outputs)
+        names = [self._main.spec.tensors[i].name or "" for i in indices]
+        signature = self._only_signature()
+        if signature is not None:
+            own = {index: name for name, index in signature.outputs.items()}
+            names = [own.get(i, n) for i, n in zip(indices, names)]
+        return [n if n and names.count(n) == 1 else f"output_{k}" for k, n in enumerate(names)]
+
+    def _by_position(self, inputs: Any) -> dict[int, Any]:
+        count = len(self._main.spec.inputs)
+        if inputs is None:
+            inputs = []
+        if isinstance(inputs, Mapping):
+            found = {self.get_input_index(k) if isinstance(k, str) else index_of(k, "input position"): v
+                     for k, v in inputs.items()}
+        elif isinstance(inputs, (list, tuple)) and not (count == 1 and len(inputs) != 1):
+            found = dict(enumerate(inputs))
+        else:
+            found = {0: inputs}
+        if sorted(found) != list(range(count)):
+            names = [self._main.spec.tensors[i].name for i in self._main.spec.inputs]
+            raise LiteJitError(f"the model has {count} inputs, {names}; given were values for {sorted(found)}")
+        return found
+
+    # ---- signatures ------------------------------------------------------------------------------
+
+    def get_signature_list(self) -> dict[str, dict[str, list[str]]]:
+        """{key: {"inputs": names, "outputs": names}}, names sorted."""
+        return {key: {side: list(names) for side, names in sides.items()}
+                for key, sides in self._get_full_signature_list().items()}
+
+    def _get_full_signature_list(self) -> dict[str, dict[str, dict[str, int]]]:
+        full: dict[str, dict[str, dict[str, int]]] = {}
+        for s in self._model.signatures:
+            full.setdefault(s.key, {"inputs": dict(s.inputs), "outputs": dict(s.outputs)})
+        return full
+
+    def get_signature_runner(self, signature_key: str | None = None) -> SignatureRunner:
+        """A callable for a signature; the key may be left out where there is exactly one. Raises LiteJitError."""
+        self._check_open()
+        if signature_key is None:
+            keys = list(self._get_full_signature_list())
+            if len(keys) != 1:
+                raise LiteJitError(f"SignatureDef signature_key is None and model has {len(keys)} Signatures. None is only "
+                                   f"allowed when the model has 1 SignatureDef; keys: {keys}")
+            signature_key = keys[0]
+        return SignatureRunner(self, signature_key)
+
+    # ---- checks ----------------------------------------------------------------------------------
+
+    def _session(self, index: int) -> Session:
+        session = self._sessions.get(index)
+        if session is None:
+            session = self._sessions[index] = Session(self._model, index, self._target, self._store, self._threads, self._fuse)
+        return session
+
+    def _exclusive(self, what: str) -> _Exclusive:
+        self._check_open()
+        return _Exclusive(self._lock, what)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LiteJitError("this interpreter is closed")
+
+    def _check_ready(self, session: Session, what: str) -> None:
+        self._check_open()
+        if not session.ready:
+            raise LiteJitError(f"{what} exists after allocate_tensors() only")
+
+    def _check_index(self, session: Session, index: int) -> None:
+        count = len(session.spec.tensors)
+        if not 0 <= index < count:
+            raise LiteJitError(f"Invalid tensor index {index} exceeds max tensor index {count}")
+
+    def _check_subgraph(self, subgraph: Any, text: str) -> int:
+        self._check_open()
+        index, count = index_of(subgraph, "subgraph index"), len(self._model.subgraphs)
+        if not 0 <= index < count:
+            raise LiteJitError(text.format(index, count))
+        return index
+
+    def _safe_to_run(self) -> bool:
+        self._views = [r for r in self._views if r() is not None]
+        return not self._views
+
+    def _ensure_safe(self) -> None:
+        self._check_views()
+
+    def _check_views(self) -> None:
+        if self._views and not self._safe_to_run():
+            raise LiteJitError(
+                "There is at least 1 reference to internal data in the interpreter in the form of a numpy array or slice. "
+                "Be sure to only hold the function returned from tensor() if you are using raw data access.")
+
+
+class _Exclusive:
+    """One call of an interpreter at a time; waits for the others, unless it would wait for itself."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self, lock: Any, what: str) -> None:
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+
+def _threads(num_threads: Any) -> int:
+    if num_threads is None:
+        return 1
+    try:
+        count = index_of(num_threads)
+    except TypeError:
+        raise ValueError("type of num_threads should be int") from None
+    if count < -1:
+        raise ValueError(f"num_threads should be >= -1, not {count}")
+    if count == -1:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(count, 1)
+
+
+def _model(path: Any, content: Any, model: Model | None) -> Model:
+    if model is not None:
+        if path is not None or content is not None:
+            raise ValueError("Can't both provide `model` and `model_path` or `model_content`")
+        return model
+    has_content = content is not None and memoryview(content).nbytes > 0 if not isinstance(content, str) else bool(content)
+    if path and has_content:
+        raise ValueError("Can't both provide `model_path` and `model_content`")
+    if path:
+        return Model.from_file(path)
+    if has_content:
+        return Model.from_buffer(content)
+    if path is not None and not isinstance(path, (str, bytes, os.PathLike)):
+        os.fspath(path)
+    raise ValueError("`model_path` or `model_content` must be specified.")
+
+
+def _restore(options: dict[str, Any], shapes: list[tuple[int, ...]], ready: bool) -> Interpreter:
+    interpreter = Interpreter(**options)
+    interpreter._main.shapes = list(shapes)
+    if ready:
+        interpreter.allocate_tensors()
+    return interpreter

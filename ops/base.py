@@ -1,0 +1,119 @@
+"""What an operator is to the planner: `prepare` gives shapes, `steps` gives kernels with their parameters.
+
+An operator is one stateless object per code; everything about a node is in the Node. Its file holds, in this order:
+the parameter records, the class (options it reads, `delegates`, `prepare`, `fold`, `steps`), then the kernels.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from litejit.compiler.cpu import Cpu
+from litejit.compiler.lazy import Kernel
+from litejit.planner.graph import Node, Value
+
+MAX_CHUNKS = 16
+
+
+class Target(NamedTuple):
+    """What steps are chosen for."""
+
+    cpu: Cpu
+    mode: str = "auto"            # "auto" (LiteRT's default), "opt" (no XNNPACK), "ref" (reference kernels)
+    precision: str = "float32"
+    preserve: bool = False        # every tensor keeps its memory
+
+
+class Packed:
+    """A constant made while planning (packed weights, tables): shared by all interpreters of a Model.
+
+    key: tells its contents apart from every other one of the Model, e.g. (weights.key, "panels 16");
+    build: gives the array (any dtype; bound 64-byte aligned, 64 readable bytes after it).
+    """
+
+    __slots__ = ("key", "build")
+
+    def __init__(self, key: tuple[Any, ...], build: Callable[[], np.ndarray]) -> None:
+        self.key, self.build = key, build
+
+
+class Scratch:
+    """Memory in the arena that lives during the steps of the node that name it (64-byte aligned, not zeroed)."""
+
+    __slots__ = ("nbytes",)
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = int(nbytes)
+
+
+class Step:
+    """One kernel over its chunks.
+
+    params: field -> number, tuple of numbers (array fields), or Value / Packed / Scratch / None (their address; 0).
+    Every tensor that the kernel touches must be named there: lifetimes are read off it.
+    """
+
+    __slots__ = ("kernel", "params", "chunks", "node", "macs", "touched", "note")
+
+    def __init__(self, node: Node, kernel: Kernel, params: dict[str, Any], chunks: int = 1, *, macs: int = 0,
+                 touched: int = 0, note: str = "") -> None:
+        self.node, self.kernel, self.params, self.chunks = node, kernel, params, chunks
+        self.macs = macs              # multiply-accumulates
+        self.touched = touched        # bytes read and written (0: those of the node's tensors)
+        self.note = note
+
+
+def chunked(total: int, grain: int, most: int = MAX_CHUNKS) -> tuple[int, int]:
+    """(chunks, units per chunk): at most `most` chunks of whole grains, the last one possibly shorter.
+
+    `grain` is how many units are worth a chunk of their own (some 10 microseconds of work). Never depends on threads.
+    """
+    if total <= grain:
+        return 1, max(total, 1)
+    grains = -(-total // grain)
+    size = -(-grains // most) * grain
+    return -(-total // size), size
+
+
+class Operator:
+    """Base of all operators."""
+
+    view = False                      # output 0 is input 0 with another shape: no step, no copy
+    random = False                    # never folded
+    errors: dict[int, str] = {}       # kernel's error code -> text
+
+    def delegates(self, node: Node) -> bool:
+        """Whether XNNPACK takes this node in LiteRT's default mode (the planner checks the general conditions)."""
+        return False
+
+    def prepare(self, node: Node) -> list[tuple[int, ...]]:
+        """Check arity, types and shapes; the shapes of the outputs. Raises PrepareError, DynamicShape."""
+        raise TypeError(f"{type(self).__name__}.prepare is missing")
+
+    def fold(self, node: Node) -> list[np.ndarray] | None:
+        """The outputs where all inputs are constants, in NumPy; None: not folded."""
+        return None
+
+    def steps(self, node: Node, target: Target) -> list[Step]:
+        """The kernels that compute the node."""
+        raise TypeError(f"{type(self).__name__}.steps is missing")
+
+    def in_place(self, node: Node) -> tuple[int, ...]:
+        """Inputs whose memory output 0 may take over (same bytes per element, each element read before it is written)."""
+        return ()
+
+
+def broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...] | None:
+    """NumPy's broadcast shape, or None."""
+    rank = max(len(a), len(b))
+    x, y = (1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b
+    if any(p != q and 1 not in (p, q) for p, q in zip(x, y)):
+        return None
+    return tuple(q if p == 1 else p for p, q in zip(x, y))
+
+
+def same_value(a: Value, b: Value) -> bool:
+    """Equal per-tensor quantisation."""
+    return a.scale == b.scale and a.zero_point == b.zero_point

@@ -1,0 +1,57 @@
+"""Fixtures of all tests: one store for a whole run, the shared reference material, a fixed seed."""
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import tempfile
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+HERE = Path(__file__).resolve().parent
+SHARED = HERE.parent.parent / "shared"
+
+# Kernels are compiled once per run: before anything imports litejit.
+if "LITEJIT_CACHE_DIR" not in os.environ:
+    _store = tempfile.TemporaryDirectory(prefix="litejit-store-")
+    os.environ["LITEJIT_CACHE_DIR"] = _store.name
+
+
+def load_module(name: str, path: Path) -> ModuleType:
+    """Import a file as module `name` (once)."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared reference material, models and cases, beside the checkout."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the reference material in {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def arithmetic(shared: Path) -> ModuleType:
+    """NumPy oracles of LiteRT's arithmetic."""
+    return load_module("litejit_reference_arithmetic", shared / "reference" / "arithmetic.py")
+
+
+@pytest.fixture(scope="session")
+def models(shared: Path) -> ModuleType:
+    """The tool that expands the architecture models: `models.load(name) -> (bytes, cases)`."""
+    return load_module("litejit_shared_models", shared / "tools" / "models.py")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A random generator, the same in every run."""
+    return np.random.default_rng(20240229)
