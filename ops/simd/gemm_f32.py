@@ -1,0 +1,191 @@
+"""float32 GEMM: C[m, n] = clamp(A[m, k] @ B[k, n] + bias[n]) on packed panels.
+
+B is packed once (`pack_f32`) into panels of `nr` columns, each [bias nr][k][nr], zero padded. acc = bias, then one fused
+multiply-add per k in order: XNNPACK's numbers where the CPU has it.
+
+    gemm_f32(a, lda, panels, c, ldc, m, k, n, block, lo, hi)           any number of rows, `lda` bytes apart
+    gemv_f32(a, panels, c, k, n, lo, hi)                               one row
+    table_gemm_f32(table, segments, panels, c, ldc, m, k, n, lo, hi)   rows in pieces found through a table
+
+are device functions on the same panels; strides in bytes, block from `row_block`. A part of the columns is computed by
+starting at a later panel: panel q begins q * nr * (k + 1) * 4 bytes after the first.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from litejit.compiler import device, micro_kernel
+from litejit.compiler.cpu import Cpu
+from litejit.ops.simd.tiles import f32_columns, f32_rows, tile_shape, tiles
+
+BLOCK_BYTES = 1 << 17             # rows of A that stay in L2 while all panels pass
+UNROLL = 2
+
+
+# ---- packing -----------------------------------------------------------------------------------
+
+def panel_columns(cpu: Cpu) -> int:
+    """Columns of a panel: nr."""
+    return tile_shape(cpu, "f32")[1]
+
+
+def pack_f32(cpu: Cpu, weights: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+    """weights [n, k], bias [n] or None -> float32 panels [ceil(n / nr), k + 1, nr]."""
+    nr, (n, k) = panel_columns(cpu), weights.shape
+    whole = np.zeros((-(-n // nr) * nr, k + 1), np.float32)
+    whole[:n, 1:] = weights
+    if bias is not None:
+        whole[:n, 0] = bias
+    return np.ascontiguousarray(whole.reshape(-1, nr, k + 1).transpose(0, 2, 1))
+
+
+def row_block(cpu: Cpu, k: int) -> int:
+    """Rows that pass one panel before the next panel is taken: whole tiles that fit the cache beside it."""
+    rows = tiles(cpu).f32[0]
+    return max(1, min(16, BLOCK_BYTES // max(1, 4 * k * rows))) * rows
+
+
+# ---- generators --------------------------------------------------------------------------------
+
+def emit_tile(table: bool, narrow: bool) -> Callable[..., None]:
+    """Generator of a tile of m rows (those past the last repeat it) and up to nr columns; narrow: up to nr/2.
+
+    Rows in place: (a, lda, panel, c, ldc, m, k, columns, lo, hi). Through a table: (table, segments, ...) with the
+    address of each row's piece of k values at table[segment][row of the tile].
+    """
+    def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, k: Any, columns: Any, lo: Any,
+             hi: Any) -> None:
+        mr, width = tiles(v.cpu).f32
+        nv, size = width // 2 if narrow else width, v.cpu.vbytes
+        row = [v.min(v.i(r), v.sub(m, 1)) if r else v.i(0) for r in range(mr)]
+        acc = [v.load(v.f32, panel, j * size) for j in range(nv)] * mr
+        pitch = width * size
+        weights = v.at(panel, pitch)
+        if table:
+            def segment(s: Any, acc: list[Any]) -> list[Any]:
+                rows = [v.load(v.type("ptr"), a, v.add(v.mul(s, 8 * mr), 8 * r), 8) for r in range(mr)]
+                return multiply(v, acc, rows, v.at(weights, v.mul(v.mul(s, k), pitch)), pitch, k, nv)
+            acc = v.loop(lda, acc, segment)
+        else:
+            acc = multiply(v, acc, [v.at(a, v.mul(lda, r)) for r in row], weights, pitch, k, nv)
+        low, high = v.splat(lo), v.splat(hi)
+        acc = [v.fmin(high, v.fmax(low, x)) for x in acc]
+        store_tile(v, acc, [v.at(c, v.mul(ldc, r)) for r in row], columns, nv, size)
+    return emit
+
+
+def multiply(v: Any, acc: list[Any], rows: list[Any], weights: Any, pitch: int, k: Any, nv: int) -> list[Any]:
+    """acc[r][j] += rows[r][0:k] * weights[0:k][j], the weights of one k `pitch` bytes apart."""
+    size = v.cpu.vbytes
+
+    def steps(times: int) -> Callable[..., list[Any]]:
+        def body(i: Any, acc: list[Any]) -> list[Any]:
+            at_a, at_b = v.shl(i, 2), v.mul(i, pitch)
+            for t in range(times):
+                b = [v.load(v.f32, weights, v.add(at_b, t * pitch + j * size)) for j in range(nv)]
+                made = []
+                for r, row in enumerate(rows):
+                    x = v.fsplat(row, v.add(at_a, 4 * t))
+                    made += [v.fma(x, b[j], acc[r * nv + j]) for j in range(nv)]
+                acc = made
+            return acc
+        return body
+    whole = v.and_(k, -UNROLL)
+    acc = v.loop(whole, acc, steps(UNROLL), step=UNROLL)
+    return v.loop(k, acc, steps(1), start=whole)
+
+
+def store_tile(v: Any, acc: list[Any], rows: list[Any], columns: Any, nv: int, size: int) -> None:
+    """Write the rows of a tile, vectors `size` bytes apart: whole, or under masks where fewer columns are left."""
+    lanes = acc[0].type.count
+
+    def whole() -> None:
+        for r, row in enumerate(rows):
+            for j in range(nv):
+                v.store(acc[r * nv + j], row, j * size)
+
+    def partly() -> None:
+        masks = [v.mask(lanes, v.sub(columns, j * lanes)) for j in range(nv)]
+        for r, row in enumerate(rows):
+            for j in range(nv):
+                v.mstore(acc[r * nv + j], row, masks[j], j * size)
+    v.either(v.icmp(">=", columns, nv * lanes), whole, partly)
+
+
+def emit_vector(v: Any, a: Any, first: Any, second: Any, c: Any, k: Any, columns: Any, lo: Any, hi: Any) -> None:
+    """One row times two panels side by side (enough chains to hide the latency); `columns` of both together."""
+    nv, size = tiles(v.cpu).f32[1], v.cpu.vbytes
+    panels = (first, second)
+    acc = [v.load(v.f32, panel, j * size) for panel in panels for j in range(nv)]
+
+    def body(i: Any, acc: list[Any]) -> list[Any]:
+        x = v.fsplat(a, v.shl(i, 2))
+        at = v.mul(v.add(i, 1), nv * size)
+        return [v.fma(x, v.load(v.f32, panels[j // nv], v.add(at, j % nv * size)), acc[j]) for j in range(2 * nv)]
+    acc = v.loop(k, acc, body)
+    low, high = v.splat(lo), v.splat(hi)
+    store_tile(v, [v.fmin(high, v.fmax(low, x)) for x in acc], [c], columns, 2 * nv, size)
+
+
+_tile = micro_kernel("gemm_f32", "pippiiiiff", emit_tile(False, False))
+_tile_narrow = micro_kernel("gemm_f32_narrow", "pippiiiiff", emit_tile(False, True))
+_table = micro_kernel("gemm_f32_table", "pippiiiiff", emit_tile(True, False))
+_table_narrow = micro_kernel("gemm_f32_table_narrow", "pippiiiiff", emit_tile(True, True))
+_vector = micro_kernel("gemv_f32", "ppppiiff", emit_vector)
+
+
+# ---- device functions --------------------------------------------------------------------------
+
+@device
+def gemm_f32(a, lda, panels, c, ldc, m, k, n, block, lo, hi):
+    """C = clamp(A @ B + bias): m rows of A, all panels of B; every panel is read once per `block` rows."""
+    mr, nr = f32_rows(), f32_columns()
+    size = (k + 1) * nr * 4
+    wide = (n + nr // 2 - 1) // nr
+    for top in range(0, m, block):
+        end = min(m, top + block)
+        for q in range(wide):
+            for r in range(top, end, mr):
+                _tile(a + r * lda, lda, panels + q * size, c + r * ldc + q * nr * 4, ldc, min(mr, end - r), k,
+                      n - q * nr, lo, hi)
+        if wide * nr < n:
+            for r in range(top, end, mr):
+                _tile_narrow(a + r * lda, lda, panels + wide * size, c + r * ldc + wide * nr * 4, ldc,
+                             min(mr, end - r), k, n - wide * nr, lo, hi)
+
+
+@device
+def gemv_f32(a, panels, c, k, n, lo, hi):
+    """c = clamp(a @ B + bias) for one row."""
+    nr = f32_columns()
+    size = (k + 1) * nr * 4
+    wide = (n + nr // 2 - 1) // nr
+    for q in range(0, wide, 2):
+        first = panels + q * size
+        _vector(a, first, first + size if q + 1 < wide else first, c + q * nr * 4, k,
+                min(n - q * nr, (wide - q) * nr), lo, hi)
+    if wide * nr < n:
+        _tile_narrow(a, 0, panels + wide * size, c + wide * nr * 4, 0, 1, k, n - wide * nr, lo, hi)
+
+
+@device
+def table_gemm_f32(table, segments, panels, c, ldc, m, k, n, lo, hi):
+    """As gemm_f32 with the rows in `segments` pieces of k values: table[tile][segment][row of the tile] addresses.
+
+    Rows past the last one of the last tile must be in the table too (any valid address).
+    """
+    mr, nr = f32_rows(), f32_columns()
+    size = (segments * k + 1) * nr * 4
+    wide = (n + nr // 2 - 1) // nr
+    step = segments * 8
+    for q in range(wide):
+        for r in range(0, m, mr):
+            _table(table + r * step, segments, panels + q * size, c + r * ldc + q * nr * 4, ldc, min(mr, m - r), k,
+                   n - q * nr, lo, hi)
+    if wide * nr < n:
+        for r in range(0, m, mr):
+            _table_narrow(table + r * step, segments, panels + wide * size, c + r * ldc + wide * nr * 4, ldc,
+                          min(mr, m - r), k, n - wide * nr, lo, hi)

@@ -1,0 +1,50 @@
+"""Tile shapes of the micro-kernels, by CPU level: data, chosen by measurement.
+
+A tile is `rows` x `vectors` accumulators. AVX-512: 7 x 2 reaches the peak of CPUs with two 512-bit multiply-adds per cycle
+(7 x 1 three quarters of it: too few chains) and 97 % of those with one; 12 or 14 rows lose to the registers or to L1.
+With 16 registers two vectors per row halve the loads.
+"""
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from litejit.compiler.cpu import Cpu, target
+from litejit.compiler.primitives import Primitive
+
+
+class Tiles(NamedTuple):
+    """Shapes for one level; lanes are 32 bits wide."""
+
+    f32: tuple[int, int]          # (rows, vectors) of the float32 GEMM; vectors are even
+    int8: tuple[int, int]         # (rows, vectors) of the int8 GEMM; vectors are even
+    depthwise: int                # columns of an output row that a depthwise tile makes at once
+
+
+_BY_REGISTERS: dict[tuple[int, int], Tiles] = {   # (bytes of a vector, registers)
+    (64, 32): Tiles((7, 2), (7, 2), 4),
+    (32, 16): Tiles((6, 2), (6, 2), 2),
+    (16, 32): Tiles((6, 4), (6, 4), 4),
+    (16, 16): Tiles((4, 2), (4, 2), 2),
+}
+
+
+def tiles(cpu: Cpu) -> Tiles:
+    """The tile shapes of a level."""
+    return _BY_REGISTERS[cpu.vbytes, cpu.nregs]
+
+
+def tile_shape(cpu: Cpu, kind: str) -> tuple[int, int]:
+    """(rows of a tile, columns of a panel) of the "f32" or "int8" GEMM."""
+    rows, vectors = getattr(tiles(cpu), kind)
+    return rows, vectors * cpu.lanes
+
+
+def _number(name: str, kind: str, column: bool) -> Primitive:
+    """A number of the level that is compiled for, as a function without arguments for kernels."""
+    def value() -> int:
+        return tile_shape(target(), kind)[column]
+    return Primitive(name, "int64", (), lambda ir, builder, args: ir.IntType(64)(value()), value)
+
+
+f32_rows, f32_columns = _number("f32_rows", "f32", False), _number("f32_columns", "f32", True)
+int8_rows, int8_columns = _number("int8_rows", "int8", False), _number("int8_columns", "int8", True)
