@@ -1,0 +1,170 @@
+"""Quantised sums, means and products: exact integer sums, rescaled in one of three ways; products rescaled step by step.
+
+The ways: the reference kernels' fixed point, XNNPACK's float32 rounded to even, and the float32 rounded away from zero of
+LiteRT's optimised SUM. The last one stands in for the reference SUM of int16, which is garbage there, and outside of
+mode "ref" of int8, which handles its bytes as unsigned.
+"""
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from litejit.compiler import device
+from litejit.compiler.lazy import Kernel
+from litejit.compiler.primitives import LOAD, STORE, load_i32, rint_f32, store_i32
+from litejit.ops import streams
+from litejit.ops.arithmetic import mbqm, mbqm64, quantize_multiplier, round_away_f32, round_half_away, saturate, wrap32
+from litejit.ops.base import Step
+from litejit.ops.reduce_loops import LOOP, Geometry, columns, columns_params, rows, rows_params
+from litejit.planner.graph import Q_RANGE, Node, Value
+
+FIXED, EVEN, AWAY = 0, 1, 2           # ways to rescale
+CODES = np.dtype([*LOOP, ("how", "i8"), ("offset", "i8"), ("multiplier", "i8"), ("shift", "i8"), ("zero", "i8"),
+                  ("low", "i8"), ("high", "i8"), ("scale", "f4"), ("bias", "f4"), ("least", "f4"), ("most", "f4")],
+                 align=True)
+
+
+def quantised_step(node: Node, what: str, shape: Geometry, reference: bool) -> Step:
+    """The step of a "sum", "mean" or "prod" of an i8, u8 or i16 tensor; `reference`: LiteRT's reference kernels."""
+    x, out = node[0], node.out
+    type = x.type
+    if what == "sum" and type == "i8" and reference:
+        type = "u8"                   # their SUM takes the bytes of int8 for uint8, in and out
+    if what == "prod":
+        params, kernel = _product(x, out, shape.count), product_kernel(type)
+    else:
+        params = _rescaling(node, what, shape.count, type, reference)
+        kernel = sum_kernel(type, "any" if type == "i16" else "columns" if shape.columns else "rows")
+    params["low"], params["high"] = Q_RANGE[type]
+    params["least"], params["most"] = (float(v) for v in Q_RANGE[type])
+    if what != "prod" and type != "i16" and shape.columns:
+        fields, chunks = columns_params(shape, 0, "uint8")
+    else:
+        fields, chunks = rows_params(shape)
+    return Step(node, kernel, {"x": x, "y": out, **fields, **params}, chunks)
+
+
+def _parameters(value: Value) -> tuple[np.float32, int]:
+    return (value.scale, value.zero_point) if value.quantised else (np.float32(1), 0)
+
+
+def _rescaling(node: Node, what: str, n: int, type: str, reference: bool) -> dict[str, Any]:
+    """Fields of CODES for a sum or mean of n elements."""
+    (si, zi), (so, zo) = _parameters(node[0]), _parameters(node.out)
+    params: dict[str, Any] = {"how": FIXED, "offset": -zi * n, "multiplier": 0, "shift": 0, "zero": zo, "scale": 0.0,
+                              "bias": 0.0}
+    with np.errstate(all="ignore"):
+        ratio = np.float32(si) / np.float32(so)
+        if n == 0:                    # nothing to add: kernels leave code 0, but for the optimised SUM
+            params["zero"] = zo if what == "sum" and not reference else 0
+        elif node.xnn:
+            scale = ratio if what == "sum" else ratio * (np.float32(1) / np.float32(n))
+            params.update(how=EVEN, scale=float(scale), bias=float(np.float32(zo) - np.float32(n * zi) * scale))
+        elif what == "sum" and (type == "i16" or type == "i8"):
+            params.update(how=AWAY, scale=float(ratio), bias=float(np.float32(-zi) * ratio * np.float32(n)))
+        else:
+            multiplier, shift = quantize_multiplier(float(si) / float(so))
+            if what == "mean":
+                k = min(n.bit_length() - 1, 32, 31 + shift)
+                multiplier, shift = (multiplier << k) // n, shift - k
+            params.update(multiplier=multiplier, shift=shift)
+    return params
+
+
+def _product(x: Value, out: Value, n: int) -> dict[str, Any]:
+    """Fields of CODES for a product of n elements; `offset` is the input's zero point, `how` the code of 1.0."""
+    (si, zi), (so, zo) = _parameters(x), _parameters(out)
+    low, high = Q_RANGE[out.type]
+    one = min(max(zo + round_half_away(min(1 / max(float(so), 1e-9), 1e9)), low), high)
+    multiplier, shift = quantize_multiplier(float(si) / float(so) ** (1.0 / max(n, 1)))
+    return {"how": one, "offset": zi, "multiplier": multiplier, "shift": shift, "zero": zo, "scale": 0.0, "bias": 0.0}
+
+
+# ---- kernels ---------------------------------------------------------------------------------------
+
+NOTHING = np.int64(1 << 40)           # accumulator of a product before its first element
+ZERO = np.int64(0)
+
+
+@device
+def fixed(p, total):
+    """Code of a sum, in fixed point."""
+    return saturate(mbqm(wrap32(total + p.offset), p.multiplier, p.shift) + p.zero, p.low, p.high)
+
+
+@device
+def even(p, total):
+    """Code of a sum, in float32 rounded to even."""
+    value = np.float32(total) * p.scale + p.bias
+    value = value if value > p.least else p.least
+    return np.int32(rint_f32(value if value < p.most else p.most))
+
+
+@device
+def away(p, total):
+    """Code of a sum, in float32 rounded away from zero."""
+    value = np.float32(total) * p.scale + p.bias
+    value = value if abs(value) < np.float32(1e9) else (np.float32(1e9) if value > 0 else np.float32(-1e9))
+    return saturate(round_away_f32(value) + p.zero, p.low, p.high)
+
+
+@device
+def add(p, acc, x):
+    return acc + x
+
+
+@device
+def add_4(acc, a, b, c, d):
+    return np.int32(acc + a + b + c + d)
+
+
+@device
+def times(p, acc, x):
+    value = x - p.offset
+    return value if acc == NOTHING else mbqm64(wrap32(acc) * value, p.multiplier, p.shift)
+
+
+@cache
+def sum_kernel(type: str, walk: str) -> Kernel:
+    """The kernel of sums and means over "columns", "rows", or elements any step apart."""
+    store = STORE[type]
+    narrow: Any = {"i8": np.int8, "u8": np.uint8, "i16": np.int16}[type]
+    name = f"reduce_codes_{type}_{walk}"
+    if walk == "columns":
+        @device
+        def finish_columns(p, acc, to, n):
+            if p.how == EVEN:
+                for i in range(n):
+                    store(p.y, to + i, narrow(even(p, load_i32(acc, i))))
+            elif p.how == FIXED:
+                for i in range(n):
+                    store(p.y, to + i, narrow(fixed(p, load_i32(acc, i))))
+            else:
+                for i in range(n):
+                    store(p.y, to + i, narrow(away(p, load_i32(acc, i))))
+        return columns(name, CODES, 1, 4, streams.LOAD[type], load_i32, streams.STORE["i32"], add_4, finish_columns)
+
+    @device
+    def finish(p, u, acc):
+        if p.how == EVEN:
+            store(p.y, u, narrow(even(p, acc)))
+        elif p.how == FIXED:
+            store(p.y, u, narrow(fixed(p, acc)))
+        else:
+            store(p.y, u, narrow(away(p, acc)))
+    return rows(name, CODES, LOAD[type], ZERO, add, finish, unit=walk == "rows")
+
+
+@cache
+def product_kernel(type: str) -> Kernel:
+    """The kernel of products."""
+    store = STORE[type]
+    narrow: Any = {"i8": np.int8, "u8": np.uint8, "i16": np.int16}[type]
+
+    @device
+    def finish(p, u, acc):
+        code = saturate(wrap32(mbqm64(wrap32(acc), p.multiplier, p.shift) + p.zero), p.low, p.high)
+        store(p.y, u, narrow(p.how if acc == NOTHING else code))
+    return rows(f"reduce_prod_codes_{type}", CODES, LOAD[type], NOTHING, times, finish, unit=False)
