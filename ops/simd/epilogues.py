@@ -1,0 +1,59 @@
+"""Ends of integer tiles: accumulators of a tile become codes or floats, in vectors.
+
+XNNPACK's requantisation is a float32 product rounded to nearest even; saturating packs make float clamps unnecessary, as
+long as |accumulator * scale| < 2**31, which the packing functions check (`fits_requant`).
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def fits_requant(weights: np.ndarray, bias: np.ndarray | None, scale: np.ndarray) -> bool:
+    """Whether no product of a row of weights [n, k] with 8-bit activations can leave the range of int32 when scaled."""
+    most = 255.0 * np.abs(weights.astype(np.int32)).sum(axis=1, dtype=np.float64)
+    if bias is not None:
+        most = most + np.abs(bias.astype(np.float64))
+    return bool((most < 2.0**31).all() and (most * scale < 2.0**31).all())
+
+
+class Codes:
+    """Requantisation to "i8" or "u8": clamp(nearest(acc * scale) + zero_point, low, high) for registers of i32 lanes."""
+
+    def __init__(self, v: Any, type: str, low: Any, high: Any, zero_point: Any) -> None:
+        self.v, self.signed = v, type == "i8"
+        lanes = v.lanes
+        if v.x86:
+            self.low, self.high = (v.splat(v.trunc(x, "i8"), 4 * lanes) for x in (low, high))
+            self.zero = v.splat(v.trunc(zero_point, "i16"), 2 * lanes)
+        else:
+            self.low, self.high = (v.splat(v.to_float(v.sub(x, zero_point))) for x in (low, high))
+            self.zero = v.splat(v.trunc(zero_point, "i32"))
+
+    def __call__(self, accs: list[Any], scale: Any) -> list[Any]:
+        """Vectors of `lanes` bytes, one for each accumulator."""
+        if not self.v.x86:
+            return [self._plain(a, scale) for a in accs]
+        made: list[Any] = []
+        for first in range(0, len(accs), 4):
+            made += self._four(accs[first:first + 4], scale)
+        return made
+
+    def _plain(self, acc: Any, scale: Any) -> Any:
+        v = self.v
+        x = v.clamp(v.fmul(v.to_float(acc), scale), self.low, self.high)
+        return v.trunc(v.add(v.nearest(x), self.zero), "i8")
+
+    def _four(self, accs: list[Any], scale: Any) -> list[Any]:
+        """Up to four accumulators narrowed together."""
+        v, lanes = self.v, self.v.lanes
+        q = [v.nearest(v.fmul(v.to_float(a), scale)) for a in accs]
+        q += [q[-1]] * (4 - len(q))
+        pairs = [v.sat_add(v.pack16(q[i], q[i + 1]), self.zero) for i in (0, 2)]
+        x = v.pack8(*pairs, signed=self.signed)
+        x = v.min(v.max(x, self.low, signed=self.signed), self.high, signed=self.signed)
+        if lanes > 4:                                          # 128-bit part l of accumulator r is at dword 4 l + r
+            x = v.shuffle(v.bitcast(x, v.i32), None, [4 * part + r for r in range(4) for part in range(lanes // 4)])
+        x = v.bitcast(x, v.type("i8", 4 * lanes))
+        return [v.shuffle(x, None, range(r * lanes, (r + 1) * lanes)) for r in range(len(accs))]

@@ -1,0 +1,236 @@
+"""8-bit GEMM: C[m, n] from sum_k A[m, k] * W[n, k], with four ends, on packed panels.
+
+Rows of A are first staged (`stage_rows`, or the gathering of a convolution): copied once, with whatever the CPU's dot
+product wants, so that tails of k and the pitch of A do not matter to the tiles:
+
+    level      group   staged element                 offset = staged - code, for i8 / u8
+    vnni       4       unsigned byte                  128 / 0
+    sdot       4       signed byte                    0 / -128
+    others     2       int16                          0 / -128
+
+A panel is [first nr x i32][second nr x f32][third nr x f32][k groups][nr][group], zero padded. Ends of a tile:
+
+    "i8", "u8"   code = clamp(nearest((first + row + sum) * second) + zero_point)     XNNPACK's requantisation
+    "f32"        clamp(fma(f32(sum + row * first) * factor, second, third))           XNNPACK's hybrid products
+    "i32"        first + row + sum                                                    for exact ends outside
+
+`row` and `factor` are terms of the row: an array of 8 bytes per row, int32 row, float32 factor.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from litejit.compiler import device, micro_kernel
+from litejit.compiler.cpu import Cpu, target
+from litejit.compiler.lazy import MicroKernel
+from litejit.compiler.primitives import Primitive
+from litejit.ops.simd.epilogues import Codes
+from litejit.ops.simd.gemm_f32 import store_tile
+from litejit.ops.simd.tiles import int8_columns, int8_rows, tile_shape, tiles
+
+UNROLL = 2
+HEADER = 3                        # vectors of nr lanes in front of a panel's weights
+
+
+# ---- packing -----------------------------------------------------------------------------------
+
+def k_group(cpu: Cpu, wide: bool = False) -> int:
+    """Values of k in a 32-bit lane; wide: for int16 activations."""
+    return 4 if cpu.dot and not wide else 2
+
+
+def staged_offset(cpu: Cpu, type: str) -> int:
+    """Staged element minus the code of type "i8" or "u8"."""
+    unsigned = cpu.dot in ("vnni", "avxvnni")
+    return (128 if unsigned else 0) if type == "i8" else (0 if unsigned else -128)
+
+
+def flip(cpu: Cpu, type: str) -> int:
+    """What the bytes of `type` are xored with when they are staged."""
+    return 0x80 if (type == "i8") == (cpu.dot in ("vnni", "avxvnni")) else 0
+
+
+def staged_pitch(cpu: Cpu, k: int) -> int:
+    """Bytes from one staged row to the next: whole cache lines, an odd number of them."""
+    return -(-(k if cpu.dot else 2 * k) // 64) * 64 | 64
+
+
+def panel_bytes(cpu: Cpu, k: int, wide: bool = False) -> int:
+    """Bytes of a panel."""
+    nr = tile_shape(cpu, "int8")[1]
+    return nr * 4 * (HEADER + -(-k // k_group(cpu, wide)))
+
+
+def pack_int8(cpu: Cpu, weights: np.ndarray, first: np.ndarray, second: np.ndarray | None = None,
+              third: np.ndarray | None = None, wide: bool = False) -> np.ndarray:
+    """weights [n, k] in int8's range and the numbers of the columns -> panels, uint8 [panels, panel_bytes].
+
+    first: int32 (wraps), second and third: float32, all [n]; see the ends above.
+    """
+    (n, k), nr, group = weights.shape, tile_shape(cpu, "int8")[1], k_group(cpu, wide)
+    count, groups = -(-n // nr), -(-k // group)
+    out = np.zeros((count, HEADER + groups, nr, 4), np.uint8)
+
+    def header(at: int, values: np.ndarray, dtype: Any) -> None:
+        whole = np.zeros(count * nr, dtype)
+        whole[:n] = values.astype(np.int64).astype(np.int32) if dtype is np.int32 else values
+        out[:, at] = whole.view(np.uint8).reshape(count, nr, 4)
+    header(0, first, np.int32)
+    if second is not None:
+        header(1, second, np.float32)
+    if third is not None:
+        header(2, third, np.float32)
+    whole = np.zeros((count * nr, groups * group), np.int8 if group == 4 else np.int16)
+    whole[:n, :k] = weights
+    cut = np.ascontiguousarray(whole.reshape(count, nr, groups, group).transpose(0, 2, 1, 3))
+    out[:, HEADER:] = cut.view(np.uint8).reshape(count, groups, nr, 4)
+    return out.reshape(count, -1)
+
+
+def corrected_bias(weights: np.ndarray, bias: np.ndarray | None, offset: int) -> np.ndarray:
+    """bias - offset * sum of each row of weights [n, k]: what `first` is for activations with that zero point + offset."""
+    total = weights.sum(axis=1, dtype=np.int64) * -offset
+    return total if bias is None else total + bias.astype(np.int64)
+
+
+# ---- generators --------------------------------------------------------------------------------
+
+def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = False) -> Callable[..., None]:
+    """Generator of a tile: (a, lda, panel, c, ldc, m, groups, columns, terms, lo, hi, zero_point).
+
+    rows: terms of the rows are added ("f32" always has them); lo, hi of "f32" are bits of floats.
+    """
+    def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, groups: Any, columns: Any, terms: Any,
+             lo: Any, hi: Any, zero_point: Any) -> None:
+        mr, width = tiles(v.cpu).int8
+        nv, size = width // 2 if narrow else width, v.cpu.vbytes
+        row = [v.min(v.i(r), v.sub(m, 1)) if r else v.i(0) for r in range(mr)]
+        first = [v.load(v.i32, panel, j * size) for j in range(nv)]
+        acc = []
+        for r in range(mr):
+            if rows or end == "f32":
+                term = v.isplat(terms, v.shl(row[r], 3))
+                acc += [v.mul(x, term) if end == "f32" else v.add(x, term) for x in first]
+            else:
+                acc += first
+        weights = v.at(panel, HEADER * width * size)
+        acc = _multiply(v, acc, [v.at(a, v.mul(lda, r)) for r in row], weights, groups, (nv, width), wide)
+        second, third = ([v.load(v.f32, panel, (at * width + j) * size) for j in range(nv)] for at in (1, 2))
+        c_rows = [v.at(c, v.mul(ldc, r)) for r in row]
+        if end in ("i8", "u8"):
+            codes = Codes(v, end, lo, hi, zero_point)
+            made = [codes([acc[r * nv + j] for r in range(mr)], second[j]) for j in range(nv)]
+            store_tile(v, [made[j][r] for r in range(mr) for j in range(nv)], c_rows, columns, nv, v.lanes)
+            return
+        if end == "f32":
+            low, high = (v.splat(v.bitcast(v.trunc(x, "i32"), v.type("f32"))) for x in (lo, hi))
+            factor = [v.fsplat(terms, v.add(v.shl(r, 3), 4)) for r in row]
+            acc = [v.fmin(high, v.fmax(low, v.fma(v.fmul(v.to_float(x), factor[i // nv]), second[i % nv], third[i % nv])))
+                   for i, x in enumerate(acc)]
+        store_tile(v, acc, c_rows, columns, nv, size)
+    return emit
+
+
+def _multiply(v: Any, acc: list[Any], rows: list[Any], weights: Any, groups: Any, shape: tuple[int, int],
+              wide: bool) -> list[Any]:
+    """Add the products of all groups of k; shape: vectors in use, vectors of a panel."""
+    (nv, width), size = shape, v.cpu.vbytes
+    dot = v.dot16 if wide else v.dot
+
+    def steps(times: int) -> Callable[..., list[Any]]:
+        def body(i: Any, acc: list[Any]) -> list[Any]:
+            at_a, at_w = v.shl(i, 2), v.mul(i, width * size)
+            for t in range(times):
+                w = [v.load(v.i32, weights, v.add(at_w, (t * width + j) * size)) for j in range(nv)]
+                made = []
+                for r, row in enumerate(rows):
+                    x = v.isplat(row, v.add(at_a, 4 * t))
+                    made += [dot(acc[r * nv + j], x, w[j]) for j in range(nv)]
+                acc = made
+            return acc
+        return body
+    whole = v.and_(groups, -UNROLL)
+    acc = v.loop(whole, acc, steps(UNROLL), step=UNROLL)
+    return v.loop(groups, acc, steps(1), start=whole)
+
+
+def emit_stage(v: Any, source: Any, dest: Any, runs: Any, step: Any, count: Any, flip: Any) -> None:
+    """Copy `runs` pieces of `count` bytes, `step` bytes apart in the source, next to each other, as `dot` wants them.
+
+    Every byte is xored with `flip`; without a dot product the result is widened to int16. Whole vectors are written:
+    up to 64 bytes after the end.
+    """
+    wide = not v.cpu.dot
+    lanes = v.cpu.vbytes // 2 if wide else v.cpu.vbytes
+    xor = v.splat(v.trunc(flip, "i8"), lanes)
+
+    def piece(s: Any, _: Any) -> None:
+        here, there = v.at(source, v.mul(s, step)), v.mul(s, count)
+
+        def part(i: Any, _: Any) -> None:
+            x = v.xor(v.load(v.type("i8", lanes), here, i), xor)
+            at = v.add(there, i)
+            v.store(v.sext(x, "i16") if wide else x, dest, v.shl(at, 1) if wide else at)
+        v.loop(count, [], part, step=lanes)
+    v.loop(runs, [], piece)
+
+
+stage = micro_kernel("stage_int8", "ppiiii", emit_stage)
+_ARGS = "pippiiiipiii"
+
+
+def tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = False) -> MicroKernel:
+    """The micro-kernel of a tile."""
+    marks = "".join(f"_{mark}" for mark, on in (("rows", rows), ("wide", wide), ("narrow", narrow)) if on)
+    return micro_kernel(f"gemm_int8_{end}{marks}", _ARGS, emit_tile(end, narrow, rows, wide))
+
+
+# ---- device functions --------------------------------------------------------------------------
+
+stage_bytes = Primitive("stage_bytes", "int64", (), lambda ir, b, args: ir.IntType(64)(1 if target().dot else 2),
+                        lambda: 1 if target().dot else 2)                # bytes of a staged element
+_GROUPS = {False: Primitive("int8_group", "int64", (), lambda ir, b, args: ir.IntType(64)(k_group(target())),
+                            lambda: k_group(target())),
+           True: Primitive("int16_group", "int64", (), lambda ir, b, args: ir.IntType(64)(2), lambda: 2)}
+
+
+@device
+def stage_rows(a, lda, m, k, staged, pitch, flip):
+    """Stage m rows of k bytes."""
+    for r in range(m):
+        stage(a + r * lda, staged + r * pitch, 1, 0, k, flip)
+
+
+def make_gemm(end: str, rows: bool = False, wide: bool = False) -> Any:
+    """Device function (staged, pitch, panels, c, ldc, m, k, n, terms, lo, hi, zero_point): all panels past m staged rows.
+
+    ldc: bytes. The staged rows should stay in L2 (`stage_block`).
+    """
+    whole, half, group_of = tile(end, False, rows, wide), tile(end, True, rows, wide), _GROUPS[wide]
+    size_of = {"i8": 1, "u8": 1, "i32": 4, "f32": 4}[end]
+    term = 8 if rows or end == "f32" else 0
+
+    @device
+    def gemm(staged, pitch, panels, c, ldc, m, k, n, terms, lo, hi, zero_point):
+        mr, nr, group = int8_rows(), int8_columns(), group_of()
+        groups = (k + group - 1) // group
+        size = (HEADER + groups) * nr * 4
+        full = (n + nr // 2 - 1) // nr
+        for q in range(full):
+            for r in range(0, m, mr):
+                whole(staged + r * pitch, pitch, panels + q * size, c + r * ldc + q * nr * size_of, ldc, min(mr, m - r),
+                      groups, n - q * nr, terms + r * term, lo, hi, zero_point)
+        if full * nr < n:
+            for r in range(0, m, mr):
+                half(staged + r * pitch, pitch, panels + full * size, c + r * ldc + full * nr * size_of, ldc,
+                     min(mr, m - r), groups, n - full * nr, terms + r * term, lo, hi, zero_point)
+    return gemm
+
+
+def stage_block(cpu: Cpu, k: int) -> int:
+    """Rows to stage at a time."""
+    rows = tiles(cpu).int8[0]
+    return max(1, min(16, (1 << 16) // (rows * staged_pitch(cpu, k)))) * rows
