@@ -157,7 +157,7 @@ class _Linker:
             for symbol in symbols:
                 if symbol.bind and symbol.section != UNDEFINED:
                     self.define(number, symbol)
-        for name, (rank, place, size) in self.defined.items():
+        for name, (rank, _, size) in self.defined.items():
             if rank == TENTATIVE:
                 self.defined[name] = rank, self.reserve(DATA, max(size, 8), 16), size
 
@@ -172,7 +172,7 @@ class _Linker:
         old = self.defined.get(symbol.name)
         if old and old[0] == rank == STRONG:
             raise LinkError(f"symbol {symbol.name} is defined twice")
-        if old is None or rank < old[0] or rank == old[0] == TENTATIVE and symbol.size > old[2]:
+        if old is None or rank < old[0] or (rank == old[0] == TENTATIVE and symbol.size > old[2]):
             self.defined[symbol.name] = rank, place, symbol.size
 
     def find(self, number: int, symbol: Symbol) -> Place:

@@ -185,7 +185,7 @@ def _load_bundle(image: bytes, path: str | None) -> Library:
     def lookup(symbol: str) -> int:
         if symbol not in exports:
             raise LookupError(f"{path or 'library in memory'} has no symbol {symbol}")
-        return tracker[symbol]
+        return int(tracker[symbol])
     library = Library("llvm", path, lookup, tracker)
     _bundles.append(library)
     return library

@@ -4,10 +4,12 @@
 body of a worker thread. Every thread of a team runs the same driver over the same table; steps.py says how they share
 a step, entries.py how Python calls.
 """
+# mypy: allow-untyped-defs
 from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from litejit.compiler.entries import ENTRIES, entries_source
@@ -183,8 +185,9 @@ def lj_spin(count):
 
 # ---- compiling -----------------------------------------------------------------------------------
 
-FUNCTIONS = {"lj_step": (lj_step, 7), "lj_loop": (lj_loop, 3), "lj_worker": (lj_worker, 2), "lj_run": (lj_run, 5),
-             "lj_spin": (lj_spin, 1)}
+FUNCTIONS: dict[str, tuple[Callable[..., int], int]] = {       # and their numbers of arguments
+    "lj_step": (lj_step, 7), "lj_loop": (lj_loop, 3), "lj_worker": (lj_worker, 2), "lj_run": (lj_run, 5),
+    "lj_spin": (lj_spin, 1)}
 
 SYMBOLS = (*FUNCTIONS, *ENTRIES)
 

@@ -12,6 +12,7 @@
 
 Waiting is a spin of SPIN pauses, then a futex; where there is none, short sleeps.
 """
+# mypy: allow-untyped-defs
 from __future__ import annotations
 
 from litejit.compiler.instructions import (

@@ -75,7 +75,7 @@ class Team:
                 if threads == 1:
                     return alone()
                 block[1], block[4] = self._address, threads
-                return entry(argument)
+                return int(entry(argument))
             finally:
                 lock.release()
         return call if nthr > 1 else alone

@@ -11,6 +11,7 @@ import stat
 import struct
 import time
 from binascii import crc32
+from contextlib import suppress
 from typing import Any
 
 MAGIC = b"litejit\x01"
@@ -34,10 +35,8 @@ def make_folder(root: str, *below: str) -> str:
     path = ""
     for name in (root, *below):
         path = os.path.join(path, name)
-        try:
+        with suppress(FileExistsError):
             os.mkdir(path, 0o700)
-        except FileExistsError:
-            pass
     return path
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 try:
     import fcntl
@@ -26,10 +26,8 @@ def locked(path: str | None, patience: float = PATIENCE) -> Iterator[bool]:
         yield descriptor is not None
     finally:
         if path and descriptor is not None:
-            try:
+            with suppress(OSError):
                 os.unlink(path)
-            except OSError:
-                pass
             os.close(descriptor)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -119,7 +119,7 @@ class Store:
 
     # ---- reading ---------------------------------------------------------------------------------
 
-    def _find(self, name: str, key: str) -> Any:
+    def _find(self, name: str, key: str) -> Iterator[tuple[str, bytes]]:
         """(path, payload) of the verified files of this name, along the search path."""
         if self.mode == "off" or (self.mode == "refresh" and name not in self._fresh):
             return
@@ -147,18 +147,29 @@ class Store:
             from litejit.errors import StoreError
 
             places = os.pathsep.join(self._roots) or "no directory"
-            raise StoreError(f"The {kind} {key} is not in the store ({places}), and mode 'require' forbids compiling it."
-                             " Run once with LITEJIT_CACHE=use, with the same litejit and Numba on the same kind of CPU.")
+            raise StoreError(
+                f"The {kind} {key} is not in the store ({places}), and mode 'require' forbids compiling it. Run once "
+                "with LITEJIT_CACHE=use, with the same litejit and Numba on the same kind of CPU.")
 
-    def _places(self) -> Any:
+    def _places(self) -> Iterator[str]:
         """The search path; the user's directory is found out only if nothing before it can be written."""
         yield from [root for root in self._roots if root not in self._refused]
-        if self._fallback and not any(root not in self._refused and _writable(root) for root in self._roots):
+        if self._fallback and not any(self._can_write(root) for root in self._roots):
             self._fallback = False
             root = user_directory()
             if os.path.isabs(root):                 # not so where a user has no home
                 self._roots.append(root)
                 yield root
+
+    def _can_write(self, root: str) -> bool:
+        """Whether files can be put below a directory; in a mode that writes it is made for that."""
+        if root in self._refused:
+            return False
+        try:
+            folder = os.path.join(root, GENERATION) if self.mode == "require" else files.make_folder(root, GENERATION)
+        except OSError:
+            return False
+        return os.access(folder, os.W_OK)
 
     def _folder(self, root: str, key: str, create: bool) -> str | None:
         """The directory of a key below a root; None where there is none, or none that is ours alone."""
@@ -271,12 +282,3 @@ def user_directory() -> str:
     from platformdirs import user_cache_dir
 
     return user_cache_dir("litejit", appauthor=False)
-
-
-def _writable(root: str) -> bool:
-    """Whether files can be put below a directory that may not exist yet."""
-    while not os.path.isdir(root):
-        if os.path.lexists(root) or os.path.dirname(root) == root:
-            return False
-        root = os.path.dirname(root)
-    return os.access(root, os.W_OK)

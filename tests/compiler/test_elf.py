@@ -117,7 +117,8 @@ def test_tentative_definitions_share_one_place_of_the_largest_size():
     small = assemble("@c = common global i64 0\ndefine i64 @set() { store i64 5, ptr @c\n ret i64 0 }")
     large = assemble("@c = common global [8 x i64] zeroinitializer\n@d = common global i64 0\n"
                      "define i64 @get() { %v = load i64, ptr @c\n store i64 9, ptr @d\n"
-                     "%p = getelementptr i64, ptr @c, i64 7\n %w = load i64, ptr %p\n %s = add i64 %v, %w\n ret i64 %s }")
+                     "%p = getelementptr i64, ptr @c, i64 7\n %w = load i64, ptr %p\n"
+                     "%s = add i64 %v, %w\n ret i64 %s }")
     library = load_image(link_shared([small, large]))
     assert call(library, "set") == 0
     assert call(library, "get") == 5

@@ -11,7 +11,17 @@ import pytest
 from litejit.compiler import kernel, prange
 from litejit.compiler.primitives import load_f32, load_i64, store_f32, store_i64
 from litejit.compiler.runtime import (
-    END, FUNCTIONS, JUMP, JUMP_IF_ZERO, KERNEL, RESULT_BITS, SYMBOLS, compile_runtime, runtime_library, runtime_object)
+    END,
+    FUNCTIONS,
+    JUMP,
+    JUMP_IF_ZERO,
+    KERNEL,
+    RESULT_BITS,
+    SYMBOLS,
+    compile_runtime,
+    runtime_library,
+    runtime_object,
+)
 from litejit.executor.team import make_call
 from litejit.store import open_store
 

@@ -23,7 +23,7 @@ NEVER = 1 << 40
 
 @kernel(Chunks)
 def team_chunks(p, begin, end):
-    """Counts each of its chunks; fails with 99 if a chunk of the step before was not done; with 7 from chunk `bad` on."""
+    """Counts its chunks; fails with 99 if a chunk of the step before was not done, with 7 from chunk `bad` on."""
     for i in prange(begin, end):
         for j in range(p.count_before):
             if load_i64(p.before, j) != 1:
@@ -135,7 +135,8 @@ def stress(library, loop, one, seconds, seed):
     while time.monotonic() < end:
         counts = [pick.choice([0, 1, 1, 2, 3, 5, 8, 17, 64, 1000]) for _ in range(pick.choice([1, 2, 7, 30]))]
         steps = [i for i, n in enumerate(counts) if n]
-        bad = {i: pick.randrange(counts[i]) for i in pick.sample(steps, min(len(steps), 2))} if pick.random() < .3 else {}
+        failing = pick.sample(steps, min(len(steps), 2)) if pick.random() < .3 else []
+        bad = {i: pick.randrange(counts[i]) for i in failing}
         plan = Plan(library, counts, bad, pick.choice([0, 10, 300]))
         nthr = pick.randint(1, 6)
         for _ in range(pick.choice([1, 1, 5]) if not bad else 1):
@@ -292,7 +293,8 @@ for _ in range(50):
 
 
 def run_script(code, *arguments):
-    return subprocess.run([sys.executable, "-c", SCRIPT + code, *arguments], capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-c", SCRIPT + code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize("ending", [
