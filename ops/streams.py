@@ -8,7 +8,6 @@ scalar loop). `sra_i32` is a 32-bit operation that Numba would do in 64 bits, wi
 """
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -66,9 +65,6 @@ STORE = {name: _store(name) for name in primitives.STORE}
 
 # ---- operations of 32 bits, which Numba would do in 64 -------------------------------------------------
 
-def _int32(name: str, operation: str, python: Callable[[int, int], int]) -> Primitive:
-    return _Stream(name, "int32", ("int32", "int32"), lambda ir, b, a: getattr(b, operation)(a[0], a[1]),
-                   lambda x, y: np.int32(ctypes.c_int32(python(int(x), int(y))).value))
-
-
-sra_i32 = _int32("sra_i32", "ashr", lambda x, y: x >> y)          # shift right, arithmetic
+# shift right, arithmetic
+sra_i32 = Primitive("sra_i32", "int32", ("int32", "int32"), lambda ir, b, a: b.ashr(a[0], a[1]),
+                    lambda x, y: np.int32(int(x) >> int(y)))

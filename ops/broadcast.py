@@ -1,0 +1,190 @@
+"""Broadcasting: shapes are collapsed while planning, and one loop nest serves every shape.
+
+Dimensions of one element vanish, neighbours that are broadcast alike become one. What is left of the usual cases
+(equal shapes, a scalar, a row for the last dimensions) is one or two dimensions; the innermost loop has stride 1 or 0
+for each operand and vectorises.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from litejit.compiler import device, kernel, prange
+from litejit.compiler.lazy import Kernel
+from litejit.ops.base import Packed, Step, broadcast, chunked
+from litejit.planner.graph import Node, Value
+
+OUTER = 8                  # most dimensions outside the two innermost, after collapsing
+GRAIN = 16384              # elements of cheap arithmetic that are worth a chunk
+_LAYOUT = [("y", "i8"), ("a", "i8"), ("b", "i8"), ("total", "i8"), ("block", "i8"), ("n0", "i8"), ("n1", "i8"),
+           ("a0", "i8"), ("b0", "i8"), ("a1", "i8"), ("b1", "i8"), ("outer", "i8"), ("dims", "i8", (OUTER,)),
+           ("sa", "i8", (OUTER,)), ("sb", "i8", (OUTER,))]
+
+
+def layout(*fields: tuple[str, str]) -> np.dtype:
+    """Parameter record of a broadcasting kernel of two operands with further fields."""
+    return np.dtype([*_LAYOUT, *fields], align=True)
+
+
+class Collapsed(NamedTuple):
+    """Dimensions, innermost first, and for each operand its strides in elements (0: broadcast)."""
+
+    dims: tuple[int, ...]
+    strides: tuple[tuple[int, ...], ...]
+
+
+def collapse(*shapes: tuple[int, ...]) -> Collapsed:
+    """The loop nest of operands that broadcast together."""
+    rank = max(map(len, shapes))
+    padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
+    dims: list[int] = []
+    kept: list[tuple[bool, ...]] = []                     # per dimension: which operands move along it
+    for column in reversed(list(zip(*padded))):
+        size = 0 if 0 in column else max(column)
+        moves = tuple(n != 1 for n in column)
+        if size == 1:
+            continue
+        if kept and kept[-1] == moves:
+            dims[-1] *= size
+        else:
+            dims.append(size)
+            kept.append(moves)
+    if not dims:
+        return Collapsed((1,), ((1,),) * len(shapes))
+    strides = []
+    for operand in range(len(shapes)):
+        step, row = 1, []
+        for size, moves in zip(dims, kept):
+            row.append(step if moves[operand] else 0)
+            step *= size if moves[operand] else 1
+        strides.append(tuple(row))
+    return Collapsed(tuple(dims), tuple(strides))
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    return "[" + ",".join(map(str, shape)) + "]"
+
+
+def prepare_broadcast(node: Node, a: Value, b: Value) -> tuple[int, ...]:
+    """The broadcast shape of two inputs."""
+    shape = broadcast(a.dims, b.dims)
+    if shape is None:
+        node.fail(f"Given shapes, {shape_text(a.dims)} and {shape_text(b.dims)}, are not broadcastable.")
+    node.check(len(collapse(a.dims, b.dims).dims) <= OUTER + 2, "broadcasting over more than 10 dimensions")
+    return shape  # type: ignore[return-value]
+
+
+def padded(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    """What belongs into an array field of OUTER numbers."""
+    return tuple(numbers) + (0,) * (OUTER - len(numbers))
+
+
+def broadcast_step(node: Node, kernels: Kernels, params: dict[str, Any], operands: tuple[Value, Value] | None = None,
+                   grain: int = GRAIN) -> Step:
+    """The step of a pair of kernels on two operands (the inputs of the node); `params`: their further fields."""
+    a, b = operands or (node[0], node[1])
+    addresses: list[Any] = [a, b]
+    nest = collapse(a.dims, b.dims)
+    if len(nest.dims) == 2:
+        nest = _repeat(addresses, nest)
+    flat = nest.dims == (1,) or nest.strides == ((1,), (1,))
+    (a0, a1, *sa), (b0, b1, *sb) = (s + (0,) * (2 - len(s)) for s in nest.strides)
+    n0, n1, *dims = nest.dims + (1,) * (2 - len(nest.dims))
+    chunks, block = chunked(node.out.size, grain)
+    return Step(node, kernels.flat if flat else kernels.nest, {
+        "y": node.out, "a": addresses[0], "b": addresses[1], "total": node.out.size, "block": block, "n0": n0,
+        "n1": n1, "a0": a0, "b0": b0, "a1": a1, "b1": b1, "outer": len(dims), "dims": padded(tuple(dims)),
+        "sa": padded(tuple(sa)), "sb": padded(tuple(sb)), **params}, chunks)
+
+
+def _repeat(addresses: list[Any], nest: Collapsed, short: int = 64, long: int = 1024) -> Collapsed:
+    """A short constant row that repeats is packed several times over, so that the inner loop gets longer."""
+    columns, rows = nest.dims
+    for i, strides in enumerate(nest.strides):
+        value = addresses[i]
+        if columns >= short or strides != (1, 0) or nest.strides[1 - i] != (1, columns) or value.data is None:
+            continue
+        times = max(n for n in range(1, long // columns + 1) if rows % n == 0)
+        if times < 4:
+            break
+        addresses[i] = Packed((value.key, f"repeated {times}"), _repeated(value.data, times))
+        if rows == times:
+            return Collapsed((columns * times,), ((1,), (1,)))
+        step = columns * times
+        return Collapsed((step, rows // times), ((1, step), (1, 0)) if i else ((1, 0), (1, step)))
+    return nest
+
+
+def _repeated(data: np.ndarray, times: int) -> Callable[[], np.ndarray]:
+    return lambda: np.tile(data.reshape(-1), times)
+
+
+class Kernels(NamedTuple):
+    """The two kernels of a formula: operands of one shape; any broadcasting."""
+
+    flat: Kernel
+    nest: Kernel
+
+
+@device
+def locate(p, at):
+    """(index into a, index into b, position in the second dimension, column) of the output's element `at`."""
+    row = at // p.n0
+    rest = row // p.n1
+    j = row - rest * p.n1
+    ia = j * p.a1
+    ib = j * p.b1
+    for d in range(p.outer):
+        above = rest // p.dims[d]
+        place = rest - above * p.dims[d]
+        ia += place * p.sa[d]
+        ib += place * p.sb[d]
+        rest = above
+    return ia, ib, j, at - row * p.n0
+
+
+def broadcast_kernels(name: str, params: np.dtype, load: Any, store: Any, constants: Any, formula: Any) -> Kernels:
+    """Kernels y[i] = formula(k, a[..], b[..]), k = constants(p), over chunks of `block` elements of the output.
+
+    load, store: of streams.py; constants, formula: device functions.
+    """
+    @kernel(params, name=name)
+    def flat(p, begin, end):
+        k = constants(p)
+        y, a, b, total, block = p.y, p.a, p.b, p.total, p.block
+        for c in prange(begin, end):
+            for i in range(c * block, min(total, (c + 1) * block)):
+                store(y, i, formula(k, load(a, i), load(b, i)))
+        return 0
+
+    @kernel(params, name=f"{name}_broadcast")
+    def nest(p, begin, end):
+        k = constants(p)
+        y, a, b, n0, n1, a0, b0, a1, b1 = p.y, p.a, p.b, p.n0, p.n1, p.a0, p.b0, p.a1, p.b1
+        for c in prange(begin, end):
+            at = c * p.block
+            stop = min(p.total, at + p.block)
+            while at < stop:
+                ia, ib, j, column = locate(p, at)
+                while j < n1 and at < stop:
+                    run = min(n0 - column, stop - at)
+                    if a0 == 0:
+                        u = load(a, ia)
+                        for i in range(run):
+                            store(y, at + i, formula(k, u, load(b, ib + column + i)))
+                    elif b0 == 0:
+                        v = load(b, ib)
+                        for i in range(run):
+                            store(y, at + i, formula(k, load(a, ia + column + i), v))
+                    else:
+                        for i in range(run):
+                            store(y, at + i, formula(k, load(a, ia + column + i), load(b, ib + column + i)))
+                    at += run
+                    column = 0
+                    ia += a1
+                    ib += b1
+                    j += 1
+        return 0
+    return Kernels(flat, nest)
