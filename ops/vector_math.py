@@ -40,7 +40,10 @@ ERF_TOP = _f(3.92)
 EP = tuple(_f(c) for c in (1.1283791534, 1.8865165155e-01, 5.2529805640e-02, 3.6948776313e-03, 2.8406973723e-04,
                            2.0731382147e-06))
 EQ = tuple(_f(c) for c in (5.0052107990e-01, 1.1339599068e-01, 1.4825738484e-02, 1.1469077220e-03, 3.8289500132e-05))
-SQRT_HALF = _f(0.7071067811865476)
+GELU_TOP = _f(13.3)                     # tail of the normal distribution / exp(-t^2 / 2), 0 <= t <= GELU_TOP
+GP = tuple(_f(c) for c in (4.999999355839e-01, 3.399836822960e-01, 1.076702345105e-01, 1.437689815776e-02,
+                           2.369366568067e-07))
+GQ = tuple(_f(c) for c in (1.477844945084, 8.94550825815e-01, 2.69331989401e-01, 3.6065488396e-02))
 GELU_A, GELU_B = _f(1.5957691216057308), _f(1.5957691216057308 * 0.044715)     # 2 sqrt(2/pi), and times 0.044715
 THREE, SIX, SIXTH = _f(3), _f(6), _f(1 / 6)
 
@@ -219,9 +222,16 @@ def erf_f32(x):
 
 @_fused
 def gelu_f32(x):
-    """x / 2 * (1 + erf(x / sqrt 2))."""
-    h = x * HALF
-    return h * erf_f32(x * SQRT_HALF) + h
+    """x / 2 * erfc(-x / sqrt 2), as x or 0 minus |x| times the smaller tail of the normal distribution.
+
+    The tail is exp(-x^2 / 2) times a smooth ratio: no cancellation where x is negative.
+    """
+    distance = abs_f32(x)
+    t = GELU_TOP if distance > GELU_TOP else distance
+    p = (((GP[4] * t + GP[3]) * t + GP[2]) * t + GP[1]) * t + GP[0]
+    q = (((GQ[3] * t + GQ[2]) * t + GQ[1]) * t + GQ[0]) * t + ONE
+    tail = exp_nonpositive(t * t * -HALF) * (p / q)
+    return x - t * tail if x > ZERO else x * tail
 
 
 @_fused
