@@ -1,0 +1,202 @@
+"""PAD, PADV2, MIRROR_PAD: a border around the input.
+
+PAD copies runs of the input and runs of a block that holds nothing but the padding value, so that one kernel serves
+every type. MIRROR_PAD is the input copied into place, then one reversed copy per side, dimension by dimension.
+"""
+from __future__ import annotations
+
+import numpy as np
+
+from litejit.compiler import device, kernel, prange
+from litejit.compiler.primitives import copy_bytes
+from litejit.ops.base import Operator, Packed, Scratch, Step, Target, chunked
+from litejit.ops.copy import GRAIN, PIECE, Move, Place, apply, copy_steps, plain, put_rows, strides
+from litejit.planner.graph import Node, Value
+
+Shape = tuple[int, ...]
+Pads = tuple[tuple[int, int], ...]
+
+MOST = 8                              # padded dimensions outside of the innermost one, after merging
+FILLER = 2048                         # bytes of the block of padding values
+
+PAD = np.dtype([("x", "i8"), ("y", "i8"), ("filler", "i8"), ("units", "i8"), ("block", "i8"), ("rank", "i8"),
+                ("left", "i8"), ("run", "i8"), ("right", "i8"),
+                ("extents", "i8", (MOST,)), ("before", "i8", (MOST,)), ("inside", "i8", (MOST,)),
+                ("xs", "i8", (MOST,))], align=True)
+
+
+def paddings(node: Node) -> Pads:
+    """The contents of input 1, [rank, 2]."""
+    given = node[1]
+    node.types(given, "i32", "i64", "i16", "i8")
+    node.check(given.rank == 2 and given.dims[1] == 2, f"SizeOfDimension(paddings, 1) != 2: {given!r}")
+    node.check(given.dims[0] == node[0].rank,
+               f"SizeOfDimension(op_context.paddings, 0) != op_context.dims ({given.dims[0]} != {node[0].rank})")
+    return tuple((int(a), int(b)) for a, b in node.constant(1))
+
+
+def padded(shape: Shape, pads: Pads) -> Shape:
+    return tuple(n + a + b for n, (a, b) in zip(shape, pads))
+
+
+class Pad(Operator):
+    """Inputs x, paddings [rank, 2], and for PADV2 the value (a scalar; PAD: the zero point, 0 if there is none)."""
+
+    def delegates(self, node: Node) -> bool:
+        return len(node.inputs) == 2 and node[1].constant
+
+    def prepare(self, node: Node) -> list[Shape]:
+        node.arity((2, 3))
+        plain(node, node[0], node.out)
+        node.same_type(node[0], node.out)
+        value = node.optional(2)
+        if value is not None:
+            node.same_type(node[0], value)
+            node.check(value.size == 1, f"NumElements(constant_values) != 1 ({value.size} != 1)")
+        pads = paddings(node)
+        node.check(all(a >= 0 and b >= 0 for a, b in pads), f"Pad value has to be greater than equal to 0: {pads}")
+        return [padded(node[0].dims, pads)]
+
+    def fold(self, node: Node) -> list[np.ndarray] | None:
+        x, value = node.constant(0), node.optional(2)
+        out = np.full(node.out.dims, _zero(node.out) if value is None else node.constant(2).reshape(-1)[0], x.dtype)
+        out[tuple(slice(a, a + n) for n, (a, _) in zip(x.shape, paddings(node)))] = x
+        return [out]
+
+    def steps(self, node: Node, target: Target) -> list[Step]:
+        value, size = node.optional(2), node.out.itemsize
+        if value is not None and value.data is None:
+            filler: Place = Scratch(FILLER)
+            first = copy_steps(node, value, filler, Move((FILLER // size,), (0,), (1,)), size)
+            return first + pad_steps(node, node[0], node.out, paddings(node), filler)
+        item = np.array(_zero(node.out), node.out.dtype) if value is None else node.constant(2).reshape(())
+        return pad_steps(node, node[0], node.out, paddings(node), filler_of(item))
+
+
+def _zero(value: Value) -> int:
+    return value.zero_point if value.quantised else 0
+
+
+def filler_of(item: np.ndarray) -> Packed:
+    """A block of one padding value."""
+    return Packed(("filler", item.dtype.str, item.tobytes()), lambda: np.full(FILLER // item.dtype.itemsize, item))
+
+
+def pad_steps(node: Node, x: Place, y: Place, pads: Pads, filler: Place, shape: Shape | None = None) -> list[Step]:
+    """y = x with borders (x of shape `shape`, that of input 0 if not given); elements of the size of input 0's."""
+    shape, size = node[0].dims if shape is None else shape, node[0].itemsize
+    if 0 in padded(shape, pads):
+        return []
+    dims = _merged(shape, pads, size)
+    before, inside, after = zip(*dims[:-1]) if dims[:-1] else ((), (), ())
+    left, run, right = dims[-1]
+    extents = tuple(map(sum, zip(before, inside, after)))
+    if len(extents) > MOST:
+        node.fail(f"at most {MOST + 1} padded dimensions are supported, here are {len(extents) + 1}")
+    units = int(np.prod(extents, dtype=np.int64))
+    chunks, block = chunked(units, max(1, GRAIN // (left + run + right)))
+    steps_of = [s * run for s in strides(inside)]
+    rest = (1,) * (MOST - len(extents))
+    return [Step(node, pad_rows, {
+        "x": x, "y": y, "filler": filler, "units": units, "block": block, "rank": len(extents), "left": left, "run": run,
+        "right": right, "extents": extents + rest, "before": before + rest, "inside": inside + rest,
+        "xs": (*steps_of, *rest)}, chunks)]
+
+
+def _merged(shape: Shape, pads: Pads, size: int) -> list[tuple[int, int, int]]:
+    """(before, inside, after) by dimension, the innermost one in bytes; what is not padded is merged with its outside."""
+    dims = [(0, size, 0)]
+    for n, (a, b) in zip(reversed(shape), reversed(pads)):
+        before, width, after = dims[0]
+        if before == after == 0 and (len(dims) > 1 or (a + n + b) * width <= PIECE):
+            dims[0] = (a * width, n * width, b * width)
+        elif n != 1 or a or b:
+            dims.insert(0, (a, n, b))
+    return dims
+
+
+class MirrorPad(Operator):
+    """Inputs x, paddings [rank, 2]; options: mode REFLECT (the border itself is not repeated) or SYMMETRIC."""
+
+    def prepare(self, node: Node) -> list[Shape]:
+        node.arity(2)
+        plain(node, node[0], node.out)
+        node.same_type(node[0], node.out)
+        pads, least = paddings(node), self._edge(node)
+        node.check(all(0 <= a <= n - least and 0 <= b <= n - least or a == b == 0 for n, (a, b) in zip(node[0].dims, pads)),
+                   f"MirrorPad paddings must be no greater than the input dimension (REFLECT: less): {pads} of "
+                   f"{list(node[0].dims)}")
+        return [padded(node[0].dims, pads)]
+
+    def _edge(self, node: Node) -> int:
+        mode = getattr(node.options, "mode", None)
+        return 1 if mode is None or mode.name == "REFLECT" else 0
+
+    def _moves(self, node: Node) -> list[Move]:
+        """The first from input 0 to output 0; the others inside output 0, in this order."""
+        shape, pads, skip = node[0].dims, paddings(node), self._edge(node)
+        out = padded(shape, pads)
+        ys = strides(out)
+        start = sum(a * s for (a, _), s in zip(pads, ys))
+        moves = [Move(shape, strides(shape), ys, y_offset=start)]
+        box = list(shape)             # what is filled so far, from `start`
+        for axis, (a, b) in enumerate(pads):
+            mirrored = tuple(-s if k == axis else s for k, s in enumerate(ys))
+            step, n = ys[axis], shape[axis]
+            for count, nearest, to in ((a, skip + a - 1, -a), (b, n - 1 - skip, n)):
+                block = tuple(count if k == axis else d for k, d in enumerate(box))
+                moves.append(Move(block, mirrored, ys, start + nearest * step, start + to * step))
+            box[axis] = out[axis]
+            start -= a * step
+        return [m for m in moves if 0 not in m.shape]
+
+    def fold(self, node: Node) -> list[np.ndarray] | None:
+        out = np.zeros(node.out.dims, node.out.dtype)
+        for i, move in enumerate(self._moves(node)):
+            apply(move, out if i else node.constant(0), out)
+        return [out]
+
+    def steps(self, node: Node, target: Target) -> list[Step]:
+        return [step for i, move in enumerate(self._moves(node))
+                for step in copy_steps(node, node.out if i else node[0], node.out, move, node.out.itemsize)]
+
+
+OPERATORS = {"PAD": Pad(), "PADV2": Pad(), "MIRROR_PAD": MirrorPad()}
+
+
+# ---- kernels -------------------------------------------------------------------------------------
+
+@device
+def put_filler(y, filler, n):  # type: ignore[no-untyped-def]
+    """n bytes of padding."""
+    while n > FILLER:
+        copy_bytes(y, filler, FILLER)
+        y += FILLER
+        n -= FILLER
+    if n > 0:
+        put_rows(y, filler, 0, 0, 1, n)
+
+
+@kernel(PAD)
+def pad_rows(p, begin, end):  # type: ignore[no-untyped-def]
+    """Rows of the output: `left` bytes of padding, `run` of the input, `right` of padding; or padding only."""
+    width = p.left + p.run + p.right
+    for c in prange(begin, end):
+        for r in range(c * p.block, min(p.units, (c + 1) * p.block)):
+            x, o, outside = p.x, r, 0
+            for k in range(p.rank - 1, -1, -1):
+                rest = o // p.extents[k]
+                i = o - rest * p.extents[k] - p.before[k]
+                if i < 0 or i >= p.inside[k]:
+                    outside = 1
+                x += i * p.xs[k]
+                o = rest
+            y = p.y + r * width
+            if outside:
+                put_filler(y, p.filler, width)
+            else:
+                put_filler(y, p.filler, p.left)
+                if p.run > 0:
+                    put_rows(y + p.left, x, 0, 0, 1, p.run)
+                put_filler(y + p.left + p.run, p.filler, p.right)
+    return 0
