@@ -73,10 +73,11 @@ def l2_normalize_f32(p, begin, end):
 
 @functools.lru_cache(maxsize=None)
 def l2_normalize_codes(type: str) -> Kernel:
-    """Rows of codes; the output is in steps of 1 / 128."""
+    """Rows of codes; the output is in steps of 1 / 128. uint8 is scaled by 128 before the multiplication, int8 in it."""
     load, store, integer = LOAD[type], STORE[type], {"i8": np.int8, "u8": np.uint8}[type]
     out_zero = OUT_ZERO[type]
     low, high = (0, 255) if type == "u8" else (-128, 127)
+    before, within = (7, 0) if type == "u8" else (0, 7)
 
     @kernel(ROWS, name=f"l2_normalize_{type}")
     def run(p, begin, end):
@@ -89,7 +90,7 @@ def l2_normalize_codes(type: str) -> Kernel:
                     total += v * v
                 multiplier, shift = inverse_square_root(total)
                 for i in range(r * depth, (r + 1) * depth):
-                    v = mbqm(np.int64(load(x, i)) - zero, multiplier, shift + 7)
+                    v = mbqm((np.int64(load(x, i)) - zero) << before, multiplier, shift + within)
                     store(y, i, integer(saturate(v + out_zero, low, high)))
         return 0
     return run
