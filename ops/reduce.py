@@ -1,7 +1,7 @@
 """MEAN, SUM, REDUCE_MAX, REDUCE_MIN, REDUCE_PROD, REDUCE_ANY and REDUCE_ALL.
 
-The axes may be negative, repeated, or none at all (then the tensor is copied). Quantised sums, means and products are in
-reduce_quantised.py. Floats are added in float32: down the rows in their order, along rows in vector lanes.
+The axes may be negative, repeated, or none at all (then the tensor is copied). Quantised sums, means and products are
+in reduce_quantised.py. Floats are added in float32: down the rows in their order, along rows in vector lanes.
 """
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Quantised sums, means and products: exact integer sums, rescaled in one of three ways; products rescaled step by step.
+"""Quantised sums, means and products: exact sums rescaled in one of three ways, products rescaled step by step.
 
-The ways: the reference kernels' fixed point, XNNPACK's float32 rounded to even, and the float32 rounded away from zero of
-LiteRT's optimised SUM. The last one stands in for the reference SUM of int16, which is garbage there, and outside of
+The ways: the reference kernels' fixed point, XNNPACK's float32 rounded to even, and the float32 rounded away from zero
+of LiteRT's optimised SUM. The last one stands in for the reference SUM of int16, which is garbage there, and outside of
 mode "ref" of int8, which handles its bytes as unsigned.
 """
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from litejit.compiler import device
 from litejit.compiler.lazy import Kernel
-from litejit.compiler.primitives import LOAD, STORE, load_i32, rint_f32, store_i32
+from litejit.compiler.primitives import LOAD, STORE, load_i32, rint_f32
 from litejit.ops import streams
 from litejit.ops.arithmetic import mbqm, mbqm64, quantize_multiplier, round_away_f32, round_half_away, saturate, wrap32
 from litejit.ops.base import Step
