@@ -1,0 +1,200 @@
+"""float32 matrix products on packed panels: y[b, m, n] = clamp(sum_k x[b, m, k] * w[b, k, n] + bias[n]).
+
+Constant right sides are packed once per model, others by a step in front of the product. One row is a product of a vector
+(bound by reading the panels), more rows use the tiles of ops/simd/gemm_f32.py. float16 nodes are widened and narrowed.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from litejit.compiler import kernel, prange
+from litejit.compiler.cpu import Cpu
+from litejit.compiler.primitives import copy_bytes, load_f16, load_f32, load_i64, store_f16, store_f32
+from litejit.ops.base import Packed, Scratch, Step, Target, chunked
+from litejit.ops.simd.gemm_f32 import gemm_f32, gemv_f32, pack_f32, panel_columns, row_block
+from litejit.ops.simd.moves import TRANSPOSE
+from litejit.ops.simd.tiles import tile_shape
+from litejit.planner.graph import Node, Value
+
+PRODUCT = np.dtype([("x", "i8"), ("panels", "i8"), ("y", "i8"), ("offsets", "i8"), ("m", "i8"), ("n", "i8"), ("k", "i8"),
+                    ("lda", "i8"), ("ldc", "i8"), ("rows", "i8"), ("columns", "i8"), ("row_chunks", "i8"),
+                    ("column_chunks", "i8"), ("block", "i8"), ("lo", "f4"), ("hi", "f4")], align=True)
+PACK = np.dtype([("w", "i8"), ("bias", "i8"), ("panels", "i8"), ("n", "i8"), ("k", "i8"), ("nr", "i8"), ("batch", "i8"),
+                 ("w_step", "i8"), ("w_column", "i8"), ("per_matrix", "i8")], align=True)
+TURN = np.dtype([("x", "i8"), ("y", "i8"), ("rows", "i8"), ("columns", "i8")], align=True)
+CONVERT = np.dtype([("x", "i8"), ("y", "i8"), ("total", "i8"), ("block", "i8")], align=True)
+_transpose = TRANSPOSE[4]
+GRAIN = 1 << 19                       # multiply-accumulates worth a chunk
+
+
+class Matrix:
+    """The right side of a product: `count` matrices of depth x columns in `value` (columns x depth if transposed)."""
+
+    __slots__ = ("value", "columns", "depth", "transposed", "count", "data", "key")
+
+    def __init__(self, value: Value, columns: int, depth: int, transposed: bool = False, count: int = 1) -> None:
+        self.value, self.columns, self.depth, self.transposed, self.count = value, columns, depth, transposed, count
+        self.data = value.data
+        self.key: Any = (value.key, transposed, count)
+
+    def panel_bytes(self, cpu: Cpu) -> int:
+        """Bytes of the panels of one matrix."""
+        nr = panel_columns(cpu)
+        return -(-self.columns // nr) * (self.depth + 1) * nr * 4
+
+    def pack(self, node: Node, bias: Value | None, cpu: Cpu) -> tuple[Packed | Scratch, list[Step]]:
+        """The panels, and the steps that make them while running."""
+        if self.data is not None and (bias is None or bias.data is not None):
+            return self._constant(bias, cpu), []
+        nr = panel_columns(cpu)
+        panels, per_matrix = Scratch(self.count * self.panel_bytes(cpu)), -(-self.columns // nr)
+        step, column = (1, self.depth) if self.transposed else (self.columns, 1)
+        params = {"w": self.value, "bias": bias, "panels": panels, "n": self.columns, "k": self.depth, "nr": nr,
+                  "batch": self.columns * self.depth, "w_step": step, "w_column": column, "per_matrix": per_matrix}
+        return panels, [Step(node, pack_panels_f32, params, self.count * per_matrix)]
+
+    def _constant(self, bias: Value | None, cpu: Cpu) -> Packed:
+        data, shape = self.data, (self.count, self.columns, self.depth)
+
+        def build() -> np.ndarray:
+            w = np.asarray(data, np.float32)
+            w = w.reshape(shape) if self.transposed else w.reshape(shape[0], shape[2], shape[1]).transpose(0, 2, 1)
+            b = np.zeros(shape[1], np.float32) if bias is None else np.asarray(bias.data, np.float32).ravel()
+            return np.concatenate([pack_f32(cpu, one, b).reshape(-1) for one in w])
+        return Packed((self.key, None if bias is None else bias.key, "panels f32", panel_columns(cpu)), build)
+
+
+def split(m: int, n: int, k: int, batches: int, tile: int, nr: int) -> tuple[int, int]:
+    """(rows, columns) of a chunk: whole tiles; by rows where there are enough of them, else by columns."""
+    most = max(1, 16 // batches)
+    wanted = min(most, max(1, m * n * k // GRAIN))
+    if m >= 2 * tile:
+        tiles_each = -(-(-(-m // tile)) // wanted)
+        return tiles_each * tile, n
+    panels = -(-n // nr)
+    return m, -(-panels // wanted) * nr
+
+
+def float_steps(node: Node, target: Target, x: Any, y: Any, matrix: Matrix, bias: Value | None, *,
+                bounds: tuple[float, float], m: int = 0, x_at: Sequence[int] = (0,), w_at: Sequence[int] = (0,)) -> list[Step]:
+    """Steps of y[b] = x[b] @ matrices[w_at[b]] + bias, x[b] beginning at element x_at[b]; m rows in each."""
+    n, k, cpu = matrix.columns, matrix.depth, target.cpu
+    m = m or x.size // k
+    if m == 1 and len(x_at) > 1 and len(set(w_at)) == 1 and x_at == tuple(range(0, len(x_at) * k, k)):
+        m, x_at, w_at = len(x_at), (0,), w_at[:1]
+    mr, nr = tile_shape(cpu, "f32")
+    panels, steps = matrix.pack(node, bias, cpu)
+    size = matrix.panel_bytes(cpu)
+    rows, columns = split(m, n, k, len(x_at), mr, nr)
+    row_chunks, column_chunks = -(-m // rows), -(-n // columns)
+    pairs = tuple((4 * a, size * b) for a, b in zip(x_at, w_at))
+    params = {"x": x, "panels": panels, "y": y, "m": m, "n": n, "k": k, "lda": 4 * k, "ldc": 4 * n, "rows": rows,
+              "columns": columns, "row_chunks": row_chunks, "column_chunks": column_chunks, "block": row_block(cpu, k),
+              "lo": bounds[0], "hi": bounds[1],
+              "offsets": Packed(("offsets", pairs), lambda: np.array(pairs, np.int64))}
+    made = product_f32_row if m == 1 else product_f32
+    return [*steps, Step(node, made, params, len(x_at) * row_chunks * column_chunks, macs=len(x_at) * m * n * k)]
+
+
+def turned(node: Node, x: Any, count: int, rows: int, columns: int) -> tuple[Scratch, Step]:
+    """`count` matrices rows x columns of x, transposed into scratch memory."""
+    made = Scratch(4 * count * rows * columns)
+    return made, Step(node, transpose_f32, {"x": x, "y": made, "rows": rows, "columns": columns}, count)
+
+
+def convert(node: Node, kind: Any, x: Any, y: Any, total: int) -> Step:
+    """The step `kind` (widen_f16 or narrow_f16) on `total` elements."""
+    chunks, block = chunked(total, 1 << 15)
+    return Step(node, kind, {"x": x, "y": y, "total": total, "block": block}, chunks)
+
+
+def half_steps(node: Node, target: Target, x: Value, y: Value, matrix: Matrix, bias: Value | None,
+               bounds: tuple[float, float], turn: tuple[int, int, int] | None = None, **batches: Any) -> list[Step]:
+    """A product of float16 tensors: computed in float32, rounded once; `turn`: x is to be `turned` first."""
+    wide_x, wide_y = Scratch(4 * x.size), Scratch(4 * y.size)
+    steps = [convert(node, widen_f16, x, wide_x, x.size)]
+    if turn is not None:
+        wide_x, step = turned(node, wide_x, *turn)
+        steps.append(step)
+    if matrix.data is None:
+        wide_w = Scratch(4 * matrix.value.size)
+        steps.append(convert(node, widen_f16, matrix.value, wide_w, matrix.value.size))
+        matrix.value = wide_w                                             # type: ignore[assignment]
+    batches.setdefault("m", x.size // matrix.depth)
+    steps += float_steps(node, target, wide_x, wide_y, matrix, bias, bounds=bounds, **batches)
+    return [*steps, convert(node, narrow_f16, wide_y, y, y.size)]
+
+
+@kernel(PRODUCT)
+def product_f32(p, begin, end):
+    for c in prange(begin, end):
+        column = c % p.column_chunks * p.columns
+        row = c // p.column_chunks % p.row_chunks * p.rows
+        batch = c // (p.column_chunks * p.row_chunks)
+        x = p.x + load_i64(p.offsets, 2 * batch) + row * p.lda
+        panels = p.panels + load_i64(p.offsets, 2 * batch + 1) + column * (p.k + 1) * 4
+        y = p.y + (batch * p.m + row) * p.ldc + column * 4
+        gemm_f32(x, p.lda, panels, y, p.ldc, min(p.rows, p.m - row), p.k, min(p.columns, p.n - column),
+                 p.block, p.lo, p.hi)
+    return 0
+
+
+@kernel(PRODUCT)
+def product_f32_row(p, begin, end):
+    """Products of single rows."""
+    for c in prange(begin, end):
+        column, batch = c % p.column_chunks * p.columns, c // p.column_chunks
+        panels = p.panels + load_i64(p.offsets, 2 * batch + 1) + column * (p.k + 1) * 4
+        gemv_f32(p.x + load_i64(p.offsets, 2 * batch), panels, p.y + batch * p.ldc + column * 4, p.k,
+                 min(p.columns, p.n - column), p.lo, p.hi)
+    return 0
+
+
+@kernel(PACK)
+def pack_panels_f32(p, begin, end):
+    """A chunk is a panel."""
+    nr, n, k = p.nr, p.n, p.k
+    for c in prange(begin, end):
+        column = c % p.per_matrix * nr
+        w = p.w + 4 * (c // p.per_matrix * p.batch + column * p.w_column)
+        panel, width = p.panels + c * (k + 1) * nr * 4, min(nr, n - column)
+        if width < nr:
+            for i in range((k + 1) * nr):
+                store_f32(panel, i, np.float32(0))
+        for j in range(width):
+            store_f32(panel, j, load_f32(p.bias, column + j) if p.bias != 0 else np.float32(0))
+        panel += 4 * nr
+        if p.w_column == 1:
+            for i in range(k):
+                copy_bytes(panel + 4 * i * nr, w + 4 * i * p.w_step, 4 * width)
+        else:
+            _transpose(panel, w, 4 * nr, 4 * p.w_column, width, k)
+    return 0
+
+
+@kernel(TURN)
+def transpose_f32(p, begin, end):
+    """A chunk is a matrix."""
+    size = p.rows * p.columns
+    for c in prange(begin, end):
+        _transpose(p.y + 4 * c * size, p.x + 4 * c * size, 4 * p.rows, 4 * p.columns, p.rows, p.columns)
+    return 0
+
+
+@kernel(CONVERT)
+def widen_f16(p, begin, end):
+    for c in prange(begin, end):
+        for i in range(c * p.block, min(p.total, (c + 1) * p.block)):
+            store_f32(p.y, i, load_f16(p.x, i))
+    return 0
+
+
+@kernel(CONVERT)
+def narrow_f16(p, begin, end):
+    for c in prange(begin, end):
+        for i in range(c * p.block, min(p.total, (c + 1) * p.block)):
+            store_f16(p.y, i, load_f32(p.x, i))
+    return 0
