@@ -9,7 +9,7 @@ from litejit.errors import LiteJitError, UnresolvedCustomOperator, UnsupportedOp
 from litejit.ops.table import TABLE, operator
 from litejit.planner.graph import SHORT, TYPES, Graph, Node, Value
 
-MAX_DEPTH = 32                        # of control flow within control flow
+MAX_BODIES = 1000                     # of control flow, laid out: bodies within bodies may multiply
 
 
 def missing_operators(model: Any, custom: dict[str, Any] | None = None) -> tuple[list[str], list[str]]:
@@ -57,13 +57,15 @@ def refuse_missing_customs(model: Any, custom: dict[str, Any] | None = None) -> 
                                    "prepare.", tuple(customs))
 
 
-def build_graph(model: Any, index: int, depth: int = 0) -> Graph:
-    """The Graph of subgraph `index`; bodies of control flow are built into their nodes."""
-    if depth > MAX_DEPTH:
-        raise LiteJitError(f"subgraph {index}: control flow is nested deeper than {MAX_DEPTH}, or calls itself")
+def build_graph(model: Any, index: int, built: list[int] | None = None) -> Graph:
+    """The Graph of subgraph `index`; bodies of control flow are built into their nodes. `built` collects subgraphs."""
+    built = [] if built is None else built
+    built.append(index)
+    if len(built) > MAX_BODIES:
+        raise LiteJitError(f"subgraph {index}: control flow has more than {MAX_BODIES} bodies when it is laid out")
     source = model.subgraphs[index]
     values = [_value(model, source, spec) for spec in source.tensors]
-    nodes = [_node(model, source, values, op, depth) for op in source.operators]
+    nodes = [_node(model, source, values, op, built) for op in source.operators]
     return Graph(model, index, source.name, values, _in_order(nodes, values, source),
                  tuple(values[i] for i in source.inputs), tuple(values[i] for i in source.outputs))
 
@@ -109,7 +111,7 @@ def unpack(raw: np.ndarray, short: str, count: int) -> np.ndarray:
 BODIES = {"WHILE": ("cond_subgraph_index", "body_subgraph_index"), "IF": ("then_subgraph_index", "else_subgraph_index")}
 
 
-def _node(model: Any, source: Any, values: list[Value], op: Any, depth: int) -> Node:
+def _node(model: Any, source: Any, values: list[Value], op: Any, built: list[int]) -> Node:
     options = op.options if op.options is not None else op.options_2
     node = Node(op.name, operator(op.name), op.index, source.index,
                 (None if i < 0 else values[i] for i in op.inputs), (values[i] for i in op.outputs), options,
@@ -120,7 +122,7 @@ def _node(model: Any, source: Any, values: list[Value], op: Any, depth: int) -> 
             if value.type == "str":
                 raise LiteJitError(f"{node.describe()}: string tensors are not supported yet")
             raise LiteJitError(f"{node.describe()}: {TYPES[value.type][0]} tensors are not supported yet")
-    node.bodies = tuple(build_graph(model, getattr(options, field), depth + 1) for field in BODIES.get(op.name, ()))
+    node.bodies = tuple(build_graph(model, getattr(options, field), built) for field in BODIES.get(op.name, ()))
     return node
 
 

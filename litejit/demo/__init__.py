@@ -1,0 +1,27 @@
+"""The demo: a small CNN for handwritten digits (UCI, 8x8 pixels), float and int8, and some digits it has never seen.
+
+`python -m litejit.demo.make` trains it, quantises it by its own calibration and writes the files of this folder.
+"""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+FOLDER = Path(__file__).parent
+MODELS = {"float": FOLDER / "digits_float.tflite", "int8": FOLDER / "digits_int8.tflite"}
+
+
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """The held-out digits: images [n, 8, 8] uint8 of 0..16, and labels [n]."""
+    with np.load(FOLDER / "digits.npz") as data:
+        return data["images"], data["labels"]
+
+
+def model_input(images: np.ndarray, detail: dict[str, object]) -> np.ndarray:
+    """Images as the model of `detail` (its input's details) takes them: float32 0..1, or quantised, [n, 8, 8, 1]."""
+    real = (images.astype(np.float32) / np.float32(16))[..., None]
+    if np.dtype(detail["dtype"]) == np.float32:  # type: ignore[call-overload]
+        return real
+    scale, zero_point = detail["quantization"]  # type: ignore[misc]
+    return np.clip(np.rint(real / np.float32(scale)) + zero_point, -128, 127).astype(np.int8)
