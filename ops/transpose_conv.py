@@ -1,0 +1,241 @@
+"""TRANSPOSE_CONV: every input pixel adds a kh x kw patch to the output; stride says how far apart the patches lie.
+
+Inputs: output_shape [4] int32, w [O, kh, kw, C], x [N, h, w, C], bias [O] or none; out[y * sh - top + ky, ...] += x[y, ...] w[ky].
+float32; int8, uint8, int16 (bias int32, int64 or none) with int8 weights; hybrid float32 x int8, quantised per image. In
+float32 each output row is a sum of products of an input row with all columns of one kernel row, added where they belong;
+where patches do not overlap the product writes the output itself. Integers are exact sums, output by output.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from litejit.compiler import kernel, prange
+from litejit.compiler.lazy import Kernel
+from litejit.compiler.primitives import load_f32, load_i32, store_f32
+from litejit.ops.arithmetic import act_range, activation, float_range, xnn_act_range
+from litejit.ops.base import Operator, Scratch, Step, Target, chunked
+from litejit.ops.float_product import Matrix
+from litejit.ops.fully_connected import plain_activation, weight_scales
+from litejit.ops.hybrid import quantise_rows
+from litejit.ops.integer_product import (DOTS, FIXED, FIXED64, HYBRID, HYBRID_XNN, ROUNDING, SIZES, XNN, Rounding, finish)
+from litejit.ops.simd.gemm_f32 import gemm_f32, row_block
+from litejit.planner.graph import Node, Value
+
+GEOMETRY = [("x", "i8"), ("w", "i8"), ("batch", "i8"), ("h", "i8"), ("width", "i8"), ("c", "i8"), ("oh", "i8"), ("ow", "i8"),
+            ("o", "i8"), ("kh", "i8"), ("kw", "i8"), ("sh", "i8"), ("sw", "i8"), ("top", "i8"), ("left", "i8"),
+            ("block", "i8")]
+EXACT = np.dtype([*ROUNDING, *GEOMETRY, ("terms", "i8"), ("x_zero", "i8"), ("w_zero", "i8")], align=True)
+ROWS = np.dtype([*GEOMETRY, ("y", "i8"), ("bias", "i8"), ("part", "i8"), ("part_bytes", "i8"), ("panel_bytes", "i8"),
+                 ("direct", "i8"), ("rows", "i8"), ("lo", "f4"), ("hi", "f4")], align=True)
+OUTPUTS = {"f32": "f32", "i8": "i8", "u8": "u8", "i16": "i16"}
+WEIGHTS = {"f32": ("f32", "i8"), "i8": ("i8",), "u8": ("u8",), "i16": ("i8",)}
+BIASES = {"f32": ("f32",), "i8": ("i32",), "u8": ("i32",), "i16": ("i32", "i64")}
+GRAIN = 1 << 18                        # multiply-accumulates worth a chunk
+F32_0 = np.float32(0)
+
+
+class TransposeConv(Operator):
+    """Options: padding, stride_h, stride_w, fused_activation_function."""
+
+    def delegates(self, node: Node) -> bool:
+        w, bias = node[1], node.optional(3)
+        if node[0].data is None or w.data is None or (bias is not None and bias.data is None):
+            return False
+        return node[2].type in ("f32", "i8", "u8") and plain_activation(node)
+
+    def prepare(self, node: Node) -> list[tuple[int, ...]]:
+        node.arity((3, 4))
+        shape, w, x, bias = node[0], node[1], node[2], node.optional(3)
+        node.types(shape, "i32")
+        node.types(x, *OUTPUTS)
+        node.types(w, *WEIGHTS[x.type])
+        node.types(node.out, OUTPUTS[x.type])
+        node.check(shape.size == 4, lambda: f"NumElements(output_shape) != 4 ({shape.size} != 4)")
+        node.check(w.rank == 4 and x.rank == 4, lambda: f"NumDimensions(weights) != 4 or NumDimensions(input) != 4: {w!r}, {x!r}")
+        node.check(x.dims[3] == w.dims[3], lambda: f"SizeOfDimension(input, 3) != SizeOfDimension(weights, 3) "
+                   f"({x.dims[3]} != {w.dims[3]})")
+        options = node.options
+        node.check(options is not None and options.stride_h > 0 and options.stride_w > 0,
+                   "params->stride_height > 0 and params->stride_width > 0 was not true.")
+        if bias is not None:
+            node.types(bias, *BIASES[x.type])
+            node.check(bias.size == w.dims[0],
+                       lambda: f"NumElements(bias) != SizeOfDimension(weights, 0) ({bias.size} != {w.dims[0]})")
+        out = tuple(int(d) for d in node.constant(0).ravel())
+        node.check(out[3] == w.dims[0] and out[0] == x.dims[0] and min(out) >= 0,
+                   lambda: f"output_shape {out} does not fit {x!r} and {w!r}")
+        patches = _patches(node, out)
+        node.check(patches == x.dims[1:3], lambda: f"output_shape {out} takes {patches} input pixels, not {x.dims[1:3]}")
+        return [out]
+
+    def steps(self, node: Node, target: Target) -> list[Step]:
+        x, w = node[2], node[1]
+        if x.type == "f32" and w.type == "f32":
+            return _float(node, target)
+        if x.type == "f32":
+            return _hybrid(node)
+        return [_exact(node, x, x.type, _rounding(node))]
+
+
+def _patches(node: Node, out: tuple[int, ...]) -> tuple[int, int]:
+    """Height and width of the input that a convolution back from the output would give."""
+    made = []
+    for size, k, stride in zip(out[1:3], node[1].dims[1:3], (node.options.stride_h, node.options.stride_w)):
+        same = node.options.padding.name == "SAME"
+        made.append(-(-size // stride) if same else -(-(size - k + 1) // stride))
+    return made[0], made[1]
+
+
+def geometry(node: Node) -> dict[str, int]:
+    """Fields of GEOMETRY, but for the addresses and the block."""
+    (n, h, width, c), (o, kh, kw, _), (_, oh, ow, _) = node[2].dims, node[1].dims, node.out.dims
+    sh, sw = node.options.stride_h, node.options.stride_w
+    top, left = (max(0, (size - 1) * s + k - out) // 2
+                 for size, s, k, out in ((h, sh, kh, oh), (width, sw, kw, ow)))
+    return {"batch": n, "h": h, "width": width, "c": c, "oh": oh, "ow": ow, "o": o, "kh": kh, "kw": kw, "sh": sh, "sw": sw,
+            "top": top, "left": left}
+
+
+def _rounding(node: Node) -> Rounding:
+    x, w, y, bias = node[2], node[1], node.out, node.optional(3)
+    scales, name = weight_scales(w), activation(node)
+    if node.xnn:
+        return Rounding(XNN, x.scale * scales / y.scale, y.zero_point, xnn_act_range(name, y.scale, y.zero_point, y.type))
+    real = np.float64(x.scale) * scales.astype(np.float64) / np.float64(y.scale)
+    if x.type == "u8":
+        real = (x.scale * scales).astype(np.float64) / np.float64(y.scale)
+    wide = x.type == "i16" and (bias is None or bias.type == "i64")
+    return Rounding(FIXED64 if wide else FIXED, real, y.zero_point, act_range(name, y.scale, y.zero_point, y.type))
+
+
+def _exact(node: Node, x: Any, type: str, rounding: Rounding, terms: Any = None) -> Step:
+    source, w, y, bias = node[2], node[1], node.out, node.optional(3)
+    fields = geometry(node)
+    chunks, block = chunked(fields["batch"] * fields["oh"] * fields["ow"], max(1, GRAIN // max(1, w.size)))
+    params = {**rounding.params(y, fields["o"], bias), **fields, "x": x, "w": w, "block": block, "terms": terms,
+              "x_zero": source.zero_point if type in ("i8", "u8") and terms is None else 0,
+              "w_zero": w.zero_point if type == "u8" else 0}
+    return Step(node, EXACT_KERNELS[type, w.type], params, chunks, macs=source.size // fields["c"] * w.size)
+
+
+def _hybrid(node: Node) -> list[Step]:
+    x, w = node[2], node[1]
+    how = "xnn" if node.xnn else "asymmetric"
+    rows = quantise_rows(node, x, x.dims[0], x.size // x.dims[0], how)
+    rounding = Rounding(HYBRID_XNN if node.xnn else HYBRID, weight_scales(w), 0, float_range(activation(node), node.xnn))
+    return [rows.step, _exact(node, rows.codes, "i8", rounding, rows.terms)]
+
+
+# ---- float32 ------------------------------------------------------------------------------------
+
+class _KernelRows(Matrix):
+    """The weights as kh matrices C x (kw * O)."""
+
+    __slots__ = ()
+
+    def __init__(self, w: Value) -> None:
+        o, kh, kw, c = w.dims
+        super().__init__(w, kw * o, c, transposed=True, count=kh)
+        self.key = (w.key, "kernel rows")
+        if w.data is not None:
+            self.data = np.ascontiguousarray(np.asarray(w.data).transpose(1, 2, 0, 3))
+
+
+def _float(node: Node, target: Target) -> list[Step]:
+    x, w, y, bias = node[2], node[1], node.out, node.optional(3)
+    if w.data is None:
+        node.fail("TRANSPOSE_CONV with float32 weights that are not constant is not supported")
+    fields, cpu, matrix = geometry(node), target.cpu, _KernelRows(w)
+    direct = (fields["kw"] == fields["sw"] and fields["kh"] == fields["sh"] and fields["top"] == fields["left"] == 0
+              and fields["oh"] == fields["h"] * fields["kh"] and fields["ow"] == fields["width"] * fields["kw"])
+    spread = _Repeated(bias, fields["kw"]) if direct and bias is not None else None
+    panels, steps = matrix.pack(node, spread, cpu)
+    rows = fields["batch"] * fields["oh"]
+    work = fields["width"] * fields["c"] * w.size // fields["c"] // (fields["sh"])
+    chunks, block = chunked(rows, max(1, GRAIN // max(1, work)))
+    part = 0 if direct else fields["width"] * fields["kw"] * fields["o"] * 4
+    low, high = float_range(activation(node), node.xnn)
+    params = {**fields, "x": x, "w": panels, "y": y, "bias": bias, "block": block, "part": Scratch(chunks * part + 64),
+              "part_bytes": part, "panel_bytes": matrix.panel_bytes(cpu), "direct": direct,
+              "rows": row_block(cpu, fields["c"]), "lo": low, "hi": high}
+    return [*steps, Step(node, transpose_conv_f32, params, chunks, macs=x.size // fields["c"] * w.size)]
+
+
+class _Repeated(Value):
+    """A bias for kw pixels next to each other."""
+
+    __slots__ = ()
+
+    def __init__(self, bias: Value, times: int) -> None:
+        super().__init__(bias.name, bias.index, bias.subgraph, bias.type, (times * bias.size,),
+                         data=None if bias.data is None else np.tile(np.asarray(bias.data).ravel(), times),
+                         key=(bias.key, "times", times))
+
+
+@kernel(ROWS)
+def transpose_conv_f32(p, begin, end):
+    """A chunk is `block` output rows."""
+    x_bytes, pixel = p.width * p.c * 4, p.o * 4
+    for chunk in prange(begin, end):
+        part = p.part + begin * p.part_bytes
+        for row in range(chunk * p.block, min(p.batch * p.oh, (chunk + 1) * p.block)):
+            y, image, oy = p.y + row * p.ow * pixel, row // p.oh, row % p.oh
+            if p.direct != 0:
+                gemm_f32(p.x + (image * p.h + oy // p.sh) * x_bytes, p.c * 4, p.w + oy % p.sh * p.panel_bytes, y,
+                         p.kw * pixel, p.width, p.c, p.kw * p.o, p.rows, p.lo, p.hi)
+                continue
+            for i in range(p.ow):
+                for j in range(p.o):
+                    store_f32(y, i * p.o + j, load_f32(p.bias, j) if p.bias != 0 else F32_0)
+            for ky in range((oy + p.top) % p.sh, p.kh, p.sh):
+                iy = (oy + p.top - ky) // p.sh
+                if iy < 0 or iy >= p.h:
+                    continue
+                gemm_f32(p.x + (image * p.h + iy) * x_bytes, p.c * 4, p.w + ky * p.panel_bytes, part, p.kw * pixel, p.width,
+                         p.c, p.kw * p.o, p.rows, np.float32(-np.inf), np.float32(np.inf))
+                for ix in range(p.width):
+                    start = ix * p.sw - p.left
+                    first, last = max(0, -start), min(p.kw, p.ow - start)
+                    to, source = (start + first) * p.o, (ix * p.kw + first) * p.o
+                    for j in range((last - first) * p.o):
+                        store_f32(y, to + j, load_f32(y, to + j) + load_f32(part, source + j))
+            for j in range(p.ow * p.o):
+                v = load_f32(y, j)
+                v = p.lo if v < p.lo else v
+                store_f32(y, j, p.hi if v > p.hi else v)
+    return 0
+
+
+# ---- integers -----------------------------------------------------------------------------------
+
+def _exact_kernel(types: tuple[str, str]) -> Kernel:
+    dot, x_size, w_size = DOTS[types], SIZES[types[0]], SIZES[types[1]]
+
+    @kernel(EXACT, name="transpose_conv_" + "_".join(types))
+    def transpose_conv(p, begin, end):
+        c, taps = p.c, p.kh * p.kw
+        for chunk in prange(begin, end):
+            for pixel in range(chunk * p.block, min(p.batch * p.oh * p.ow, (chunk + 1) * p.block)):
+                image, oy, ox = pixel // (p.oh * p.ow), pixel // p.ow % p.oh, pixel % p.ow
+                zero = p.x_zero if p.terms == 0 else np.int64(load_i32(p.terms, 2 * image))
+                for o in range(p.o):
+                    acc = np.int64(0)
+                    for ky in range((oy + p.top) % p.sh, p.kh, p.sh):
+                        iy = (oy + p.top - ky) // p.sh
+                        if iy < 0 or iy >= p.h:
+                            continue
+                        for kx in range((ox + p.left) % p.sw, p.kw, p.sw):
+                            ix = (ox + p.left - kx) // p.sw
+                            if ix < 0 or ix >= p.width:
+                                continue
+                            acc += dot(p.x + x_size * c * ((image * p.h + iy) * p.width + ix), 1,
+                                       p.w + w_size * c * (o * taps + ky * p.kw + kx), 1, c, zero, p.w_zero)
+                    finish(acc, image, o, pixel * p.o + o, p)
+        return 0
+    return transpose_conv
+
+
+EXACT_KERNELS = {types: _exact_kernel(types) for types in (("i8", "i8"), ("u8", "u8"), ("i16", "i8"))}
+OPERATORS = {"TRANSPOSE_CONV": TransposeConv()}
