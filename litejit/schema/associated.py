@@ -32,13 +32,11 @@ class AssociatedFiles(Mapping[str, bytes]):
         if self._files is None:
             self._files = {}
             if _END in bytes(self._data[-_END_REACH:]):
-                import zipfile
-
                 try:
                     with self._open() as archive:
                         self._files = {info.filename: info for info in archive.infolist() if not info.is_dir()}
-                except (zipfile.BadZipFile, ValueError, OverflowError, OSError, NotImplementedError):
-                    pass  # the bytes only looked like an archive
+                except Exception:  # whatever zipfile stumbles over: the bytes only looked like an archive
+                    pass
         return self._files
 
     def __getitem__(self, name: str) -> bytes:

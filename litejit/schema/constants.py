@@ -17,9 +17,12 @@ def _tensor(facts: Facts, row: int) -> View:
 
 
 def constant_bytes(source: Source, buffer: View) -> np.ndarray | None:
-    """Bytes of a buffer, inside or outside the flatbuffer, as a read-only uint8 array; None if it has none."""
+    """Bytes of a buffer, inside or outside the flatbuffer, as a read-only uint8 array; None if it has none.
+
+    A vector without elements counts as one: it is the constant of a tensor without elements.
+    """
     data = buffer.data
-    if data is not None and data.size:
+    if data is not None:
         return data
     if buffer.offset > 1:
         return source.array[buffer.offset : buffer.offset + buffer.size]

@@ -119,8 +119,8 @@ def element_counts(facts: Facts, counted: np.ndarray) -> np.ndarray:
 def constant_sizes(facts: Facts) -> np.ndarray:
     """Bytes of each buffer, inside or outside the flatbuffer; -1 for those without data, as number 0 always is."""
     column = facts.column("Buffer", "data")
-    inside = column.count if column else np.zeros(facts.buffers, np.int64)
+    inside = np.where(column.position > 0, column.count, -1) if column else np.full(facts.buffers, -1)
     outside = np.where(facts.values("Buffer", "offset").view(np.uint64) > 1, facts.values("Buffer", "size"), -1)
-    sizes = np.where(inside > 0, inside, outside)
+    sizes = np.where(inside >= 0, inside, outside)
     sizes[0] = -1
     return sizes

@@ -168,7 +168,7 @@ def _compress_level(entries: np.ndarray, format_: DimensionType) -> tuple[np.nda
     count, extent = entries.shape[:2]
     if format_ == DimensionType.DENSE:
         return entries.reshape(count * extent, *entries.shape[2:]), {"format": format_, "dense_size": extent}
-    kept = (entries != 0).reshape(count, extent, -1).any(axis=2)
+    kept = (entries != 0).any(axis=tuple(range(2, entries.ndim)))
     segments = np.concatenate([[0], np.cumsum(kept.sum(axis=1))])
     indices = np.nonzero(kept)[1]
     metadata = {

@@ -141,6 +141,8 @@ def _vector(builder: Any, declared: Table, field: Field, values: Any) -> int:
         data = np.frombuffer(values, np.uint8)
     else:
         data = np.asarray(values)
+        if data.dtype == object:  # things that stand for an index
+            data = np.array([index(value) for value in values])
         stored = data.astype(field.dtype)
         if data.size and not field.dtype.endswith("f4") and not np.array_equal(data, stored):
             raise ModelError(f"{declared.name}.{field.name} is a vector of {field.type}: its values do not fit")
