@@ -18,12 +18,18 @@ _versions: tuple[tuple[str, ...], dict[str, str]] | None = None
 
 def make_key(**parts: Any) -> str:
     """40 hexadecimal digits for a set of parts: text, bytes, numbers, None, and lists, tuples and dicts of them."""
-    from hashlib import sha256
-
     from litejit.compiler.load import loader
 
     parts["environment"] = (FORMAT, platform.machine(), sys.platform, _libc(), loader(), toolchain())
-    return sha256(_canonical(parts).encode()).hexdigest()[:40]
+    return _digest(_canonical(parts))
+
+
+def _digest(text: str) -> str:
+    try:
+        from _blake2 import blake2b  # hashlib would load OpenSSL, 3 ms
+    except ImportError:
+        from hashlib import blake2b
+    return blake2b(text.encode(), digest_size=20).hexdigest()
 
 
 def _canonical(value: Any) -> str:
