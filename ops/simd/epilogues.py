@@ -19,11 +19,11 @@ def fits_requant(weights: np.ndarray, bias: np.ndarray | None, scale: np.ndarray
 
 
 class Codes:
-    """Requantisation to "i8" or "u8": clamp(nearest(acc * scale) + zero_point, low, high) for registers of i32 lanes."""
+    """clamp(nearest(acc * scale) + zero_point, low, high) ^ out_flip as bytes, for registers of i32 lanes."""
 
-    def __init__(self, v: Any, type: str, low: Any, high: Any, zero_point: Any) -> None:
-        self.v, self.signed = v, type == "i8"
-        lanes = v.lanes
+    def __init__(self, v: Any, low: Any, high: Any, zero_point: Any, out_flip: Any) -> None:
+        self.v, lanes = v, v.lanes
+        self.flip = v.splat(v.trunc(out_flip, "i8"), 4 * lanes if v.x86 else lanes)
         if v.x86:
             self.low, self.high = (v.splat(v.trunc(x, "i8"), 4 * lanes) for x in (low, high))
             self.zero = v.splat(v.trunc(zero_point, "i16"), 2 * lanes)
@@ -43,7 +43,7 @@ class Codes:
     def _plain(self, acc: Any, scale: Any) -> Any:
         v = self.v
         x = v.clamp(v.fmul(v.to_float(acc), scale), self.low, self.high)
-        return v.trunc(v.add(v.nearest(x), self.zero), "i8")
+        return v.xor(v.trunc(v.add(v.nearest(x), self.zero), "i8"), self.flip)
 
     def _four(self, accs: list[Any], scale: Any) -> list[Any]:
         """Up to four accumulators narrowed together."""
@@ -51,8 +51,7 @@ class Codes:
         q = [v.nearest(v.fmul(v.to_float(a), scale)) for a in accs]
         q += [q[-1]] * (4 - len(q))
         pairs = [v.sat_add(v.pack16(q[i], q[i + 1]), self.zero) for i in (0, 2)]
-        x = v.pack8(*pairs, signed=self.signed)
-        x = v.min(v.max(x, self.low, signed=self.signed), self.high, signed=self.signed)
+        x = v.xor(v.min(v.max(v.pack8(*pairs), self.low), self.high), self.flip)
         if lanes > 4:                                          # 128-bit part l of accumulator r is at dword 4 l + r
             x = v.shuffle(v.bitcast(x, v.i32), None, [4 * part + r for r in range(4) for part in range(lanes // 4)])
         x = v.bitcast(x, v.type("i8", 4 * lanes))

@@ -10,9 +10,11 @@ product wants, so that tails of k and the pitch of A do not matter to the tiles:
 
 A panel is [first nr x i32][second nr x f32][third nr x f32][k groups][nr][group], zero padded. Ends of a tile:
 
-    "i8", "u8"   code = clamp(nearest((first + row + sum) * second) + zero_point)     XNNPACK's requantisation
-    "f32"        clamp(fma(f32(sum + row * first) * factor, second, third))           XNNPACK's hybrid products
-    "i32"        first + row + sum                                                    for exact ends outside
+    "code"   clamp(nearest((first + row + sum) * second) + zero_point) ^ out_flip     XNNPACK's requantisation
+    "f32"    clamp(fma(f32(sum + row * first) * factor, second, third))               XNNPACK's hybrid products
+    "i32"    first + row + sum, or sum + row * first (hybrid)                          for exact ends outside
+
+Codes are made as int8; uint8 ones with out_flip 0x80, and zero_point and bounds 128 less.
 
 `row` and `factor` are terms of the row: an array of 8 bytes per row, int32 row, float32 factor.
 """
@@ -98,30 +100,31 @@ def corrected_bias(weights: np.ndarray, bias: np.ndarray | None, offset: int) ->
 
 # ---- generators --------------------------------------------------------------------------------
 
-def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = False) -> Callable[..., None]:
-    """Generator of a tile: (a, lda, panel, c, ldc, m, groups, columns, terms, lo, hi, zero_point).
+def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = False, hybrid: bool = False
+              ) -> Callable[..., None]:
+    """Generator of a tile: (a, lda, panel, c, ldc, m, groups, columns, terms, lo, hi, zero_point, out_flip).
 
-    rows: terms of the rows are added ("f32" always has them); lo, hi of "f32" are bits of floats.
+    rows: terms of the rows are added; hybrid: they multiply `first`, minus the weights' sum ("f32" always); lo, hi of "f32" are bits of floats.
     """
     def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, groups: Any, columns: Any, terms: Any,
-             lo: Any, hi: Any, zero_point: Any) -> None:
+             lo: Any, hi: Any, zero_point: Any, out_flip: Any) -> None:
         mr, width = tiles(v.cpu).int8
         nv, size = width // 2 if narrow else width, v.cpu.vbytes
         row = [v.min(v.i(r), v.sub(m, 1)) if r else v.i(0) for r in range(mr)]
         first = [v.load(v.i32, panel, j * size) for j in range(nv)]
         acc = []
         for r in range(mr):
-            if rows or end == "f32":
+            if rows or hybrid:
                 term = v.isplat(terms, v.shl(row[r], 3))
-                acc += [v.mul(x, term) if end == "f32" else v.add(x, term) for x in first]
+                acc += [v.mul(x, term) if hybrid else v.add(x, term) for x in first]
             else:
                 acc += first
         weights = v.at(panel, HEADER * width * size)
         acc = _multiply(v, acc, [v.at(a, v.mul(lda, r)) for r in row], weights, groups, (nv, width), wide)
         second, third = ([v.load(v.f32, panel, (at * width + j) * size) for j in range(nv)] for at in (1, 2))
         c_rows = [v.at(c, v.mul(ldc, r)) for r in row]
-        if end in ("i8", "u8"):
-            codes = Codes(v, end, lo, hi, zero_point)
+        if end == "code":
+            codes = Codes(v, lo, hi, zero_point, out_flip)
             made = [codes([acc[r * nv + j] for r in range(mr)], second[j]) for j in range(nv)]
             store_tile(v, [made[j][r] for r in range(mr) for j in range(nv)], c_rows, columns, nv, v.lanes)
             return
@@ -178,14 +181,25 @@ def emit_stage(v: Any, source: Any, dest: Any, runs: Any, step: Any, count: Any,
     v.loop(runs, [], piece)
 
 
+def emit_fill(v: Any, dest: Any, count: Any, code: Any, flip: Any) -> None:
+    """`count` staged elements of one code; whole vectors are written."""
+    wide = not v.cpu.dot
+    value = v.trunc(v.xor(code, flip), "i8")
+    lanes = v.cpu.vbytes // 2 if wide else v.cpu.vbytes
+    x = v.splat(v.sext(value, "i16") if wide else value, lanes)
+    v.loop(count, [], lambda i, _: v.store(x, dest, v.shl(i, 1) if wide else i), step=lanes)
+
+
 stage = micro_kernel("stage_int8", "ppiiii", emit_stage)
-_ARGS = "pippiiiipiii"
+fill_staged = micro_kernel("fill_int8", "piii", emit_fill)
+_ARGS = "pippiiiipiiii"
 
 
-def tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = False) -> MicroKernel:
+def tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = False, hybrid: bool = False) -> MicroKernel:
     """The micro-kernel of a tile."""
-    marks = "".join(f"_{mark}" for mark, on in (("rows", rows), ("wide", wide), ("narrow", narrow)) if on)
-    return micro_kernel(f"gemm_int8_{end}{marks}", _ARGS, emit_tile(end, narrow, rows, wide))
+    marks = "".join(f"_{mark}" for mark, on in (
+        ("rows", rows), ("wide", wide), ("hybrid", hybrid), ("narrow", narrow)) if on)
+    return micro_kernel(f"gemm_int8_{end}{marks}", _ARGS, emit_tile(end, narrow, rows, wide, hybrid))
 
 
 # ---- device functions --------------------------------------------------------------------------
@@ -204,17 +218,19 @@ def stage_rows(a, lda, m, k, staged, pitch, flip):
         stage(a + r * lda, staged + r * pitch, 1, 0, k, flip)
 
 
-def make_gemm(end: str, rows: bool = False, wide: bool = False) -> Any:
-    """Device function (staged, pitch, panels, c, ldc, m, k, n, terms, lo, hi, zero_point): all panels past m staged rows.
+def make_gemm(end: str, rows: bool = False, wide: bool = False, hybrid: bool = False) -> Any:
+    """Device function (staged, pitch, panels, c, ldc, m, k, n, terms, lo, hi, zero_point, out_flip): all panels past m staged rows.
 
     ldc: bytes. The staged rows should stay in L2 (`stage_block`).
     """
-    whole, half, group_of = tile(end, False, rows, wide), tile(end, True, rows, wide), _GROUPS[wide]
-    size_of = {"i8": 1, "u8": 1, "i32": 4, "f32": 4}[end]
-    term = 8 if rows or end == "f32" else 0
+    hybrid = hybrid or end == "f32"
+    whole, half = (tile(end, narrow, rows, wide, hybrid) for narrow in (False, True))
+    group_of = _GROUPS[wide]
+    size_of = {"code": 1, "i32": 4, "f32": 4}[end]
+    term = 8 if rows or hybrid else 0
 
     @device
-    def gemm(staged, pitch, panels, c, ldc, m, k, n, terms, lo, hi, zero_point):
+    def gemm(staged, pitch, panels, c, ldc, m, k, n, terms, lo, hi, zero_point, out_flip):
         mr, nr, group = int8_rows(), int8_columns(), group_of()
         groups = (k + group - 1) // group
         size = (HEADER + groups) * nr * 4
@@ -222,11 +238,13 @@ def make_gemm(end: str, rows: bool = False, wide: bool = False) -> Any:
         for q in range(full):
             for r in range(0, m, mr):
                 whole(staged + r * pitch, pitch, panels + q * size, c + r * ldc + q * nr * size_of, ldc, min(mr, m - r),
-                      groups, n - q * nr, terms + r * term, lo, hi, zero_point)
+                      groups, n - q * nr, terms + r * term, lo, hi, zero_point,
+                      out_flip)
         if full * nr < n:
             for r in range(0, m, mr):
                 half(staged + r * pitch, pitch, panels + full * size, c + r * ldc + full * nr * size_of, ldc,
-                     min(mr, m - r), groups, n - full * nr, terms + r * term, lo, hi, zero_point)
+                     min(mr, m - r), groups, n - full * nr, terms + r * term, lo, hi, zero_point,
+                      out_flip)
     return gemm
 
 

@@ -21,31 +21,35 @@ def _twin_rows(y: int, x: int, y_stride: int, x_stride: int, rows: int, run: int
 
 
 def _emit_rows(v: Any, y: Any, x: Any, y_stride: Any, x_stride: Any, rows: Any, run: Any) -> None:
-    """Runs of t .. 2t-1 bytes are two moves of t bytes that overlap; longer ones are a loop whose last move overlaps."""
-    def vectors(width: int, to: Any, source: Any) -> None:
-        ty, last = v.type("i8", width), v.sub(run, width)
+    """Runs of t + 1 .. 2t bytes are moves of up to a register from both ends, which may overlap in the middle; very
+    long ones are a loop whose last move overlaps."""
+    widest = v.cpu.vbytes
+
+    def ends(half: int, to: Any, source: Any) -> None:
+        width = min(half, widest)
+        ty, last = v.type("i8", width), v.sub(run, half)
+        places = [(at, k) for at in (0, last) for k in range(0, half, width)]
+        loaded = [v.load(ty, v.at(source, at), k) for at, k in places]
+        for (at, k), value in zip(places, loaded):
+            v.store(value, v.at(to, at), k)
+
+    def vectors(to: Any, source: Any) -> None:
+        ty, last = v.type("i8", widest), v.sub(run, widest)
 
         def move(i: Any, _: Any) -> None:
             v.store(v.load(ty, source, i), to, i)
-        v.loop(last, [], move, step=width)
+        v.loop(last, [], move, step=widest)
         move(last, None)
-
-    def twice(width: int, to: Any, source: Any) -> None:
-        ty, last = v.type("i8", width), v.sub(run, width)
-        first, second = v.load(ty, source), v.load(ty, source, last)
-        v.store(first, to)
-        v.store(second, to, last)
 
     def all_rows(one: Any) -> None:
         v.loop(rows, [], lambda r, _: one(v.at(y, v.mul(r, y_stride)), v.at(x, v.mul(r, x_stride))))
 
-    def tier(width: int) -> None:
-        if width == 1:
-            all_rows(partial(twice, 1))
+    def tier(half: int) -> None:
+        if half == 1:
+            all_rows(partial(ends, 1))
         else:
-            v.either(v.icmp(">=", run, width), lambda: all_rows(partial(twice, width)), lambda: tier(width // 2))
-    widest = v.cpu.vbytes
-    v.either(v.icmp(">=", run, 2 * widest), lambda: all_rows(partial(vectors, widest)), lambda: tier(widest))
+            v.either(v.icmp(">", run, half), lambda: all_rows(partial(ends, half)), lambda: tier(half // 2))
+    v.either(v.icmp(">", run, 8 * widest), lambda: all_rows(vectors), lambda: tier(4 * widest))
 
 
 # (y, x, y stride, x stride, rows, run): copies `run` >= 1 bytes of every row
@@ -62,60 +66,91 @@ def _twin_transpose(size: int) -> Any:
     return twin
 
 
-def _tile(v: Any, size: int, lanes: int, x: Any, x_stride: Any) -> list[Any]:
-    """Columns 0 .. k-1 of k * lanes rows at x, k = 16 / size; one register per column.
+def _tile(v: Any, size: int, lanes: int, x: Any, x_stride: Any, wide: bool) -> list[Any]:
+    """Columns of k * lanes rows at x, one register per column, k = 16 / size: k columns, or k * lanes if `wide`.
 
-    Register i starts with row l * k + i in lane l; interleaving the two halves of the registers log2(k) times
-    transposes every lane.
+    First every lane of 16 bytes is transposed: interleaving the two halves of k registers log2(k) times does that.
+    Register i of a narrow tile is loaded with row l * k + i in lane l. A wide tile loads whole rows, so that each cache
+    line is read once, and transposes the lanes of registers afterwards in the same way.
     """
     k = LANE // size
-    ty = v.type(f"i{8 * size}", k)
-    registers = []
-    for i in range(k):
-        parts = [v.load(ty, x, v.mul(x_stride, i + lane * k)) for lane in range(lanes)]
-        while len(parts) > 1:
-            parts = [v.join(a, b) for a, b in zip(parts[::2], parts[1::2])]
-        registers.append(parts[0])
-    count = k * lanes
-    low, high = ([lane * k + half + e // 2 + (e % 2) * count for lane in range(lanes) for e in range(k)]
+    if not wide:
+        ty = v.type(f"i{8 * size}", k)
+        registers = []
+        for i in range(k):
+            parts = [v.load(ty, x, v.mul(x_stride, i + lane * k)) for lane in range(lanes)]
+            while len(parts) > 1:
+                parts = [v.join(a, b) for a, b in zip(parts[::2], parts[1::2])]
+            registers.append(parts[0])
+        return _transposed(v, registers, _in_lanes(k, lanes))
+    ty = v.type(f"i{8 * size}", k * lanes)
+    rows_ = [v.load(ty, x, v.mul(x_stride, i)) for i in range(k * lanes)]
+    groups = [_transposed(v, rows_[g * k:(g + 1) * k], _in_lanes(k, lanes)) for g in range(lanes)]
+    columns = [_transposed(v, [group[j] for group in groups], _of_lanes(k, lanes)) for j in range(k)]
+    return [columns[j][lane] for lane in range(lanes) for j in range(k)]
+
+
+def _in_lanes(k: int, lanes: int) -> tuple[list[int], list[int]]:
+    """Picks that interleave the low, and the high, halves of the lanes of two registers, element by element."""
+    low, high = ([lane * k + half + e // 2 + (e % 2) * k * lanes for lane in range(lanes) for e in range(k)]
                  for half in (0, k // 2))
-    for _ in range(k.bit_length() - 1):
-        pairs = list(zip(registers[:k // 2], registers[k // 2:]))
-        registers = [v.shuffle(a, b, order) for a, b in pairs for order in (low, high)]
+    return low, high
+
+
+def _of_lanes(k: int, lanes: int) -> tuple[list[int], list[int]]:
+    """Picks that interleave the low, and the high, halves of two registers, lane by lane."""
+    low, high = ([(half + place // 2 + (place % 2) * lanes) * k + e for place in range(lanes) for e in range(k)]
+                 for half in (0, lanes // 2))
+    return low, high
+
+
+def _transposed(v: Any, registers: list[Any], picks: tuple[list[int], list[int]]) -> list[Any]:
+    n = len(registers)
+    for _ in range(n.bit_length() - 1):
+        pairs = list(zip(registers[:n // 2], registers[n // 2:]))
+        registers = [v.shuffle(a, b, pick) for a, b in pairs for pick in picks]
     return registers
 
 
 def _emit_transpose(size: int, v: Any, y: Any, x: Any, y_stride: Any, x_stride: Any, rows: Any, columns: Any) -> None:
     k = LANE // size
-    wide = v.cpu.vbytes // LANE
+    lanes = v.cpu.vbytes // LANE
 
-    def columns_of(lanes: int, r: Any) -> None:
-        """The rows r .. r + k * lanes - 1; the last tile of a row of tiles overlaps the one before it."""
+    def put(registers: list[Any], to: Any, j: int = 0) -> None:
+        """Store as many of the registers as there are columns; only the first is sure to have one."""
+        v.store(registers[j], to, v.mul(y_stride, j))
+        if j + 2 < len(registers):
+            v.either(v.icmp(">", columns, j + 1), lambda: put(registers, to, j + 1))
+
+    def tiles(count: int, width: int, r: Any) -> None:
+        """Rows r .. r + k * count - 1 of all columns; the last of several tiles overlaps the one before it."""
         source, to = v.at(x, v.mul(r, x_stride)), v.at(y, v.mul(r, size))
 
-        def full(c: Any, _: Any) -> None:
-            c = v.min(c, v.sub(columns, k))
+        def tile(c: Any, _: Any) -> None:
+            c = v.min(c, v.sub(columns, width))
             at = v.at(to, v.mul(c, y_stride))
-            for j, register in enumerate(_tile(v, size, lanes, v.at(source, v.mul(c, size)), x_stride)):
+            for j, register in enumerate(_tile(v, size, count, v.at(source, v.mul(c, size)), x_stride, width > k)):
                 v.store(register, at, v.mul(y_stride, j))
+        v.loop(columns, [], tile, step=width)
 
+    def columns_of(count: int, r: Any) -> None:
         def few() -> None:
-            registers = _tile(v, size, lanes, source, x_stride)
+            put(_tile(v, size, count, v.at(x, v.mul(r, x_stride)), x_stride, False), v.at(y, v.mul(r, size)))
 
-            def put(j: int) -> None:
-                v.store(registers[j], to, v.mul(y_stride, j))
-                if j + 2 < k:
-                    v.either(v.icmp(">", columns, j + 1), lambda: put(j + 1))
-            put(0)
-        v.either(v.icmp(">=", columns, k), lambda: v.loop(columns, [], full, step=k), few)
+        def narrow() -> None:
+            v.either(v.icmp(">=", columns, k), lambda: tiles(count, k, r), few)
+        if count > 1 and size >= 4:
+            v.either(v.icmp(">=", columns, k * count), lambda: tiles(count, k * count, r), narrow)
+        else:
+            narrow()
 
-    def narrow(start: Any) -> None:
+    def narrow_rows(start: Any) -> None:
         v.loop(rows, [], lambda r, _: columns_of(1, v.min(r, v.sub(rows, k))), step=k, start=start)
 
     def vectors() -> None:
-        whole = v.sub(rows, v.b.srem(rows, v.i(k * wide)))
-        v.loop(whole, [], lambda r, _: columns_of(wide, r), step=k * wide)
-        narrow(whole)
+        whole = v.sub(rows, v.b.srem(rows, v.i(k * lanes)))
+        v.loop(whole, [], lambda r, _: columns_of(lanes, r), step=k * lanes)
+        narrow_rows(whole)
 
     def scalars() -> None:
         ty = v.type(f"i{8 * size}")
@@ -124,7 +159,7 @@ def _emit_transpose(size: int, v: Any, y: Any, x: Any, y_stride: Any, x_stride: 
             source, to = v.at(x, v.mul(r, x_stride)), v.at(y, v.mul(r, size))
             v.loop(columns, [], lambda c, _: v.store(v.load(ty, source, v.mul(c, size)), to, v.mul(c, y_stride)))
         v.loop(rows, [], row)
-    v.either(v.icmp(">=", rows, k), vectors if wide > 1 else lambda: narrow(0), scalars)
+    v.either(v.icmp(">=", rows, k), vectors if lanes > 1 else lambda: narrow_rows(0), scalars)
 
 
 # by bytes of an element: (y, x, y stride, x stride, rows, columns): y[c * y stride + r * size] = x[r * x stride + c * size]

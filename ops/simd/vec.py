@@ -31,7 +31,6 @@ _CVTPS2DQ = {128: "llvm.x86.sse2.cvtps2dq", 256: "llvm.x86.avx.cvt.ps2dq.256"}
 _PMADDWD = {128: "llvm.x86.sse2.pmadd.wd", 256: "llvm.x86.avx2.pmadd.wd", 512: "llvm.x86.avx512.pmaddw.d.512"}
 _PACKSSDW = {128: "llvm.x86.sse2.packssdw.128", 256: "llvm.x86.avx2.packssdw", 512: "llvm.x86.avx512.packssdw.512"}
 _PACKSSWB = {128: "llvm.x86.sse2.packsswb.128", 256: "llvm.x86.avx2.packsswb", 512: "llvm.x86.avx512.packsswb.512"}
-_PACKUSWB = {128: "llvm.x86.sse2.packuswb.128", 256: "llvm.x86.avx2.packuswb", 512: "llvm.x86.avx512.packuswb.512"}
 
 
 class Vec:
@@ -353,9 +352,9 @@ class Vec:
         """Two i32 registers to i16 with saturation, in the order of the CPU's pack instruction (x86 only)."""
         return self.call(_PACKSSDW[self.bits], ir.VectorType(I16, 2 * self.lanes), [a, b])
 
-    def pack8(self, a: Any, b: Any, signed: bool = True) -> Any:
-        """Two i16 registers to i8 or u8 with saturation, in the order of the CPU's pack instruction (x86 only)."""
-        return self.call((_PACKSSWB if signed else _PACKUSWB)[self.bits], ir.VectorType(I8, 4 * self.lanes), [a, b])
+    def pack8(self, a: Any, b: Any) -> Any:
+        """Two i16 registers to i8 with saturation, in the order of the CPU's pack instruction (x86 only)."""
+        return self.call(_PACKSSWB[self.bits], ir.VectorType(I8, 4 * self.lanes), [a, b])
 
     # ---- control ---------------------------------------------------------------------------------
 

@@ -1,0 +1,160 @@
+"""CONV_2D: y[n, oy, ox, o] = activation(sum over taps and channels of x * w + bias[o]), in all types.
+
+x [N, H, W, C], w [O, kh, kw, C / groups] with scales per tensor or per output channel, bias [O]. Arithmetic: float32 (and
+float16, computed in float32), int8 x int8/int4, uint8, int16 x int8/int4/int16, float32 x int8/uint8/int4/int2 (hybrid).
+"""
+from __future__ import annotations
+
+import numpy as np
+
+from litejit.ops.arithmetic import act_range, activation, float_range, xnn_act_range
+from litejit.ops.base import Operator, Scratch, Step, Target
+from litejit.ops.conv_16x8 import conv_16_steps
+from litejit.ops.conv_f32 import conv_f32_steps
+from litejit.ops.conv_geometry import Windows, windows
+from litejit.ops.conv_hybrid import hybrid_steps
+from litejit.ops.conv_int8 import Weights, codes_steps, fixed_steps
+from litejit.ops.float_product import Matrix, convert, float_steps, narrow_f16, widen_f16
+from litejit.planner.graph import Node, Value
+
+WEIGHTS = {"f32": ("f32", "i8", "u8", "i4", "i2"), "f16": ("f16",), "i8": ("i8", "i4"), "u8": ("u8",),
+           "i16": ("i8", "i4", "i16")}
+BIASES = {"f32": ("f32",), "f16": ("f16", "f32"), "i8": ("i32",), "u8": ("i32",), "i16": ("i32", "i64")}
+PLAIN = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6")
+
+
+class Conv2D(Operator):
+    """Options: padding, stride_w, stride_h, dilation_w_factor, dilation_h_factor, fused_activation_function."""
+
+    def delegates(self, node: Node) -> bool:
+        x, w, bias = node[0], node[1], node.optional(2)
+        if w.data is None or bias is None or bias.data is None or activation(node) not in PLAIN:
+            return False
+        return (x.type, w.type) in (("f32", "f32"), ("f16", "f16"), ("f32", "i8"), ("i8", "i8"), ("u8", "u8"))
+
+    def prepare(self, node: Node) -> list[tuple[int, ...]]:
+        node.arity((2, 3))
+        x, w, y = node[0], node[1], node.out
+        check_types(node)
+        node.check(x.rank == 4, lambda: f"input->dims->size != 4 ({x.rank} != 4)")
+        node.check(w.rank == 4, lambda: f"filter->dims->size != 4 ({w.rank} != 4)")
+        depth = w.dims[3]
+        node.check(depth > 0 and w.size > 0 and x.dims[3] % depth == 0 and x.dims[3] >= depth, lambda: (
+            f"input_channel % filter_input_channel != 0 ({x.dims[3] % max(depth, 1)} != 0): {x!r}, {w!r}"))
+        groups = x.dims[3] // depth
+        node.check(w.dims[0] % groups == 0,
+                   lambda: f"filter output channels % groups != 0 ({w.dims[0]} channels in {groups} groups)")
+        check_bias(node, w.dims[0])
+        check_scales(node, w, 0)
+        made = _windows(node)
+        return [(x.dims[0], made.out_height, made.out_width, w.dims[0])]
+
+    def steps(self, node: Node, target: Target) -> list[Step]:
+        x, w, bias = node[0], node[1], node.optional(2)
+        made = _windows(node)
+        if x.type == "f16":
+            return _half(node, target, made)
+        if w.type == "f32":
+            return _float(node, target, x, node.out, w, bias, made)
+        node.check(w.data is not None and (bias is None or bias.data is not None),
+                   f"{node.op} with integer weights needs constant weights and bias")
+        if x.type == "f32":
+            return hybrid_steps(node, target, w, bias, made, weight_scales(w), float_range(activation(node), node.xnn))
+        if x.type == "i16":
+            return conv_16_steps(node, target, w, bias, made, real_scales(node), code_range(node))
+        weights = Weights(w, bias, made.groups)
+        scales = xnn_scales(node)
+        if node.xnn and weights.fits(scales):
+            return codes_steps(node, target, weights, made, scales, code_range(node))
+        return fixed_steps(node, target, weights, made, real_scales(node), code_range(node))
+
+
+def _windows(node: Node) -> Windows:
+    w = node[1]
+    return windows(node, (w.dims[1], w.dims[2]), w.dims[3])
+
+
+def _float(node: Node, target: Target, x: Value | Scratch, y: Value | Scratch, w: Value, bias: Value | None,
+           made: Windows) -> list[Step]:
+    bounds = float_range(activation(node), node.xnn)
+    if made.pointwise:
+        matrix = Matrix(w, columns=w.dims[0], depth=w.dims[3], transposed=True)
+        return float_steps(node, target, x, y, matrix, bias, bounds=bounds, m=made.m)
+    return conv_f32_steps(node, target, x, y, w, bias, made, bounds)
+
+
+def _half(node: Node, target: Target, made: Windows) -> list[Step]:
+    """float16 tensors: computed in float32, rounded once."""
+    x, y = node[0], node.out
+    wide_x, wide_y = Scratch(4 * x.size), Scratch(4 * y.size)
+    middle = _float(node, target, wide_x, wide_y, widened(node, node[1]), widened(node, node.optional(2)), made)
+    return [convert(node, widen_f16, x, wide_x, x.size), *middle, convert(node, narrow_f16, wide_y, y, y.size)]
+
+
+# ---- shared with DEPTHWISE_CONV_2D ---------------------------------------------------------------
+
+def widened(node: Node, value: Value | None) -> Value | None:
+    """A float16 constant as float32."""
+    if value is None or value.type == "f32":
+        return value
+    node.check(value.data is not None, f"{node.op} in float16 needs constant weights and bias")
+    return Value(value.name, value.index, value.subgraph, "f32", value.shape,
+                 data=np.asarray(value.data).astype(np.float32), key=(value.key, "f32"))
+
+
+def check_types(node: Node) -> None:
+    """Types of input, weights and output."""
+    x, w, y = node[0], node[1], node.out
+    node.types(x, *WEIGHTS)
+    node.check(y.type == x.type, lambda: f"output->type != input_type ({y!r}, {x!r})")
+    node.types(w, *WEIGHTS[x.type])
+
+
+def check_bias(node: Node, channels: int) -> None:
+    """Type and size of the bias, if there is one."""
+    bias = node.optional(2)
+    if bias is not None:
+        node.types(bias, *BIASES[node[0].type])
+        node.check(bias.size == channels,
+                   lambda: f"NumElements(bias) != SizeOfDimension(filter, 0) ({bias.size} != {channels})")
+
+
+def check_scales(node: Node, w: Value, axis: int) -> None:
+    """Integer nodes need scales: one for the weights, or one per output channel."""
+    if w.type == "f32" or w.type == "f16":
+        return
+    channels = w.dims[axis]
+    node.check(w.quantised, lambda: f"{w!r} has no quantization: filter->quantization.type == kTfLiteAffineQuantization")
+    node.check(len(w.scales) in (1, channels), lambda: (                           # type: ignore[arg-type]
+        f"affine_quantization->scale->size != filter->dims->data[{axis}] ({len(w.scales)} != {channels})"))
+    if node[0].type != "f32":
+        for value in (node[0], node.out):
+            node.check(value.quantised and value.scale > 0, lambda: f"{value!r} needs a quantization scale")
+
+
+def weight_scales(w: Value) -> np.ndarray:
+    """float32 scales of the weights: one, or one per channel."""
+    return np.asarray(w.scales, np.float32)
+
+
+def xnn_scales(node: Node) -> np.ndarray:
+    """XNNPACK's float32 requantisation scales."""
+    with np.errstate(all="ignore"):
+        return np.float32(node[0].scale) * weight_scales(node[1]) / np.float32(node.out.scale)
+
+
+def real_scales(node: Node) -> np.ndarray:
+    """The kernels' float64 scales; uint8 multiplies input and weights in float32."""
+    x, w, y = node[0], node[1], node.out
+    if x.type == "u8":
+        return (np.float32(x.scale) * weight_scales(w)).astype(np.float64) / np.float64(y.scale)
+    return np.float64(x.scale) * weight_scales(w).astype(np.float64) / np.float64(y.scale)
+
+
+def code_range(node: Node) -> tuple[int, int]:
+    """Bounds of the output's codes."""
+    y = node.out
+    return (xnn_act_range if node.xnn else act_range)(activation(node), y.scale, y.zero_point, y.type)
+
+
+OPERATORS: dict[str, Operator] = {"CONV_2D": Conv2D()}

@@ -1,0 +1,144 @@
+"""CONV_2D in float32: GEMM tiles that find the input through a table of addresses, so that nothing is copied.
+
+A tap of the kernel (or a kernel row, where there are few channels) is a segment of the products of a pixel; the table has
+the address of every segment of every pixel of a tile. Padding points at zeros; kernel rows that stick out to the left or to
+the right are copied into patches.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from litejit.compiler import device, kernel, prange
+from litejit.compiler.primitives import copy_bytes, fill_bytes, store_i64
+from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target
+from litejit.ops.conv_geometry import FIELDS, Windows, grid
+from litejit.ops.float_product import Matrix
+from litejit.ops.simd.gemm_f32 import pack_f32, panel_columns, row_block, table_gemm_f32
+from litejit.ops.simd.tiles import f32_rows, tiles
+from litejit.planner.graph import Node, Value
+
+CONV = np.dtype([*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("zeros", "i8"), ("scratch", "i8"),
+                 ("scratch_size", "i8"), ("table_size", "i8"), ("segments", "i8"), ("length", "i8"), ("n", "i8"), ("ldc", "i8"),
+                 ("group_bytes", "i8"), ("rows", "i8"), ("columns", "i8"), ("row_chunks", "i8"), ("column_chunks", "i8"),
+                 ("block", "i8"), ("lo", "f4"), ("hi", "f4")], align=True)
+GRAIN = 1 << 19                       # multiply-accumulates worth a chunk
+FEW_CHANNELS = 16                     # below: a kernel row is one segment
+
+
+def conv_f32_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: Value | None, windows: Windows,
+                   bounds: tuple[float, float]) -> list[Step]:
+    """Steps of y [N, OH, OW, O] = clamp(conv(x, w [O, kh, kw, depth]) + bias)."""
+    cpu, groups, k, m = target.cpu, windows.groups, windows.k, windows.m
+    n = w.dims[0] // groups
+    panels, steps = _panels(node, target, w, bias, groups, n, k)
+    by_row = windows.depth < FEW_CHANNELS and windows.dw == 1 and groups == 1
+    segments, length = (windows.kh, windows.kw * windows.depth) if by_row else (windows.kh * windows.kw, windows.depth)
+    mr, nr = tiles(cpu).f32[0], panel_columns(cpu)
+    rows, columns = grid(m, n, k, mr, nr, grain=GRAIN, most=MAX_CHUNKS, by_columns=n * k > m * windows.depth)
+    row_chunks, column_chunks = -(-m // rows), -(-n // columns)
+    block = min(row_block(cpu, max(1, k // windows.kh)), -(-m // mr) * mr)
+    table_size = -(-block * segments * 8 // 64) * 64
+    size = table_size + (-(-(block * k * 4 + 64) // 64) * 64 if by_row else 0)
+    chunks = groups * row_chunks * column_chunks
+    params = {
+        **windows.params(), "x": x, "w": panels, "y": y, "zeros": zeros(length * 4), "scratch": Scratch(chunks * size),
+        "scratch_size": size, "table_size": table_size, "segments": segments, "length": length, "n": n,
+        "ldc": groups * n * 4, "group_bytes": -(-n // nr) * nr * (k + 1) * 4, "rows": rows, "columns": columns,
+        "row_chunks": row_chunks, "column_chunks": column_chunks, "block": block, "lo": bounds[0], "hi": bounds[1]}
+    return [*steps, Step(node, conv_f32, params, chunks, macs=groups * m * n * k)]
+
+
+def zeros(nbytes: int) -> Packed:
+    """Zeros in a power of two of bytes, so that nodes share them."""
+    size = 1 << max(6, (nbytes - 1).bit_length())
+    return Packed(("zeros", size), lambda: np.zeros(size, np.uint8))
+
+
+def _panels(node: Node, target: Target, w: Value, bias: Value | None, groups: int, n: int,
+            k: int) -> tuple[Packed | Scratch, list[Step]]:
+    cpu = target.cpu
+    if w.data is None or (bias is not None and bias.data is None):
+        node.check(groups == 1, "grouped CONV_2D needs constant weights and bias")
+        return Matrix(w, columns=n, depth=k, transposed=True).pack(node, bias, cpu)
+    data, b = w.data, None if bias is None else bias.data
+
+    def build() -> np.ndarray:
+        flat = np.asarray(data, np.float32).reshape(groups, n, k)
+        return np.stack([pack_f32(cpu, one, None if b is None else b.reshape(groups, n)[g]) for g, one in enumerate(flat)])
+    key = (w.key, None if bias is None else bias.key, "conv f32", groups, panel_columns(cpu))
+    return Packed(key, build), []
+
+
+@device
+def tap_table(p, group, table, first, count):
+    """Addresses of all taps of the pixels first .. first + count, whole tiles: table[tile][tap][row]."""
+    mr = f32_rows()
+    row_bytes, pixel = p.width * p.channels * 4, p.channels * 4
+    for i in range(0, (count + mr - 1) // mr * mr):
+        r = first + min(i, count - 1)
+        ox, r = r % p.out_width, r // p.out_width
+        iy, ix = r % p.out_height * p.sh - p.top, ox * p.sw - p.left
+        image = p.x + r // p.out_height * p.height * row_bytes + group * p.depth * 4
+        at = i // mr * p.segments * mr + i % mr
+        for ky in range(p.kh):
+            y = iy + ky * p.dh
+            row = image + y * row_bytes
+            for kx in range(p.kw):
+                x = ix + kx * p.dw
+                inside = 0 <= y and y < p.height and 0 <= x and x < p.width
+                store_i64(table, at, row + x * pixel if inside else p.zeros)
+                at += mr
+
+
+@device
+def row_table(p, table, patches, first, count):
+    """Addresses of all kernel rows of the pixels, patches where they stick out to the left or to the right."""
+    mr = f32_rows()
+    pixel = p.channels * 4
+    row_bytes, length = p.width * pixel, p.kw * pixel
+    for i in range(0, (count + mr - 1) // mr * mr):
+        r = first + min(i, count - 1)
+        ox, r = r % p.out_width, r // p.out_width
+        iy, ix = r % p.out_height * p.sh - p.top, ox * p.sw - p.left
+        image = p.x + r // p.out_height * p.height * row_bytes
+        at = i // mr * p.segments * mr + i % mr
+        before, after = max(0, -ix), max(0, ix + p.kw - p.width)
+        within = before == 0 and after == 0
+        for ky in range(p.kh):
+            y = iy + ky * p.dh
+            here = image + y * row_bytes + ix * pixel
+            if y < 0 or y >= p.height:
+                here = p.zeros
+            elif not within:
+                patch = patches + (min(i, count - 1) * p.kh + ky) * length
+                fill_bytes(patch, 0, length)
+                if before + after < p.kw:
+                    copy_bytes(patch + before * pixel, here + before * pixel, length - (before + after) * pixel)
+                here = patch
+            store_i64(table, at, here)
+            at += mr
+
+
+@kernel(CONV)
+def conv_f32(p, begin, end):
+    """A chunk is a block of pixels and columns of one group."""
+    scratch = p.scratch + begin * p.scratch_size
+    k = p.segments * p.length
+    for c in prange(begin, end):
+        column = c % p.column_chunks * p.columns
+        row = c // p.column_chunks % p.row_chunks * p.rows
+        group = c // (p.column_chunks * p.row_chunks)
+        last = min(p.m, row + p.rows)
+        panels = p.w + group * p.group_bytes + column * (k + 1) * 4
+        y = p.y + (group * p.n + column) * 4
+        for first in range(row, last, p.block):
+            count = min(p.block, last - first)
+            if p.length == p.depth:
+                tap_table(p, group, scratch, first, count)
+            else:
+                row_table(p, scratch, scratch + p.table_size, first, count)
+            table_gemm_f32(scratch, p.segments, panels, y + first * p.ldc, p.ldc, count, p.length,
+                           min(p.columns, p.n - column), p.lo, p.hi)
+    return 0
