@@ -1,0 +1,226 @@
+"""ARG_MAX, ARG_MIN and TOPK_V2: positions of the largest (or smallest) elements; of equal ones the first.
+
+Elements are compared as integers: the bits of a float32, reordered, with -0 as 0 and NaN below everything. So a NaN
+never wins, except where it is the first element of an ARG_MAX or ARG_MIN, which LiteRT's comparisons never replace.
+"""
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from litejit.compiler import device, kernel, prange
+from litejit.compiler.lazy import Device, Kernel
+from litejit.compiler.primitives import LOAD, STORE, bits_f32, load_i64, store_i16, store_i32, store_i64
+from litejit.ops.base import Operator, Scratch, Step, Target, chunked
+from litejit.planner.graph import Node
+
+ARG = np.dtype([(name, "i8") for name in ("x", "y", "count", "inner", "wide", "total", "block")], align=True)
+TOP = np.dtype([(name, "i8") for name in ("x", "values", "indices", "heap", "count", "k", "short", "total", "block")],
+               align=True)
+GRAIN = 1 << 15                       # elements read by a chunk
+BLOCK = 1024                          # elements of a run whose best is found before it is looked at closely
+
+
+class ArgBest(Operator):
+    """ARG_MAX (`largest`) or ARG_MIN. Inputs: tensor, axis (a scalar); output i32 or i64, without the axis."""
+
+    def __init__(self, largest: bool) -> None:
+        self.largest = largest
+
+    def prepare(self, node: Node) -> list[tuple[int, ...]]:
+        node.arity(2)
+        node.types(node[0], "f32", "i8", "u8", "i32", "bool")
+        node.types(node[1], "i32", "i64")
+        node.types(node.out, "i32", "i64")
+        axis = axis_of(node)
+        dims = node[0].dims
+        node.check(dims[axis] > 0, "Cannot compute ArgMin/ArgMax over an empty axis.")
+        return [dims[:axis] + dims[axis + 1:]]
+
+    def fold(self, node: Node) -> list[np.ndarray] | None:
+        x = node[0].data
+        if x is None or x.dtype.kind == "f":
+            return None
+        best = np.argmax if self.largest else np.argmin
+        return [np.asarray(best(x, axis=axis_of(node)))]
+
+    def steps(self, node: Node, target: Target) -> list[Step]:
+        x, axis = node[0], axis_of(node)
+        count = x.dims[axis]
+        inner = int(np.prod(x.dims[axis + 1:], dtype=np.int64))
+        chunks, block = chunked(node.out.size, max(1, GRAIN // count))
+        made = arg_kernel("u8" if x.type == "bool" else x.type, self.largest)
+        return [Step(node, made, {"x": x, "y": node.out, "count": count, "inner": inner, "wide": node.out.type == "i64",
+                                  "total": node.out.size, "block": block}, chunks)]
+
+
+def axis_of(node: Node) -> int:
+    """The axis in input 1, counted from the front."""
+    rank = node[0].rank
+    node.check(node[1].size == 1, lambda: f"the axis of {node.op} must be a scalar, not {node[1]!r}")
+    axis = int(node.constant(1).ravel()[0])
+    node.check(-rank <= axis < rank, lambda: f"Invalid axis value. The axis {axis} of {node.op} must be in "
+               f"[{-rank}, {rank})")
+    return axis % rank
+
+
+class TopK(Operator):
+    """TOPK_V2: the k largest along the last axis, in descending order, and their positions (i32 or i16)."""
+
+    def prepare(self, node: Node) -> list[tuple[int, ...]]:
+        node.arity(2, 2)
+        x, values, indices = node[0], node.out, node.outputs[1]
+        node.types(x, "f32", "i8", "u8", "i16", "i32", "i64")
+        node.same_type(x, values)
+        node.types(node[1], "i32", "i16")
+        node.types(indices, "i32", "i16")
+        node.check(node[1].size == 1, lambda: f"k of TOPK_V2 must be a scalar, not {node[1]!r}")
+        node.check(x.rank >= 1, "TopK k must have 1 or more dimensions.")
+        k = int(node.constant(1).ravel()[0])
+        node.check(k >= 0, lambda: f"k of TOPK_V2 must not be negative: {k}")
+        node.check(k <= x.dims[-1], lambda: "TopK k is higher than the internal dimension. "
+                   f"({k} of {x.dims[-1]} elements)")
+        node.check(indices.type == "i32" or x.dims[-1] <= 1 << 15,
+                   lambda: f"{x.dims[-1]} positions do not fit {indices!r}")
+        return [(*x.dims[:-1], k)] * 2
+
+    def steps(self, node: Node, target: Target) -> list[Step]:
+        x, values, indices = node[0], node.out, node.outputs[1]
+        count, k = x.dims[-1], values.dims[-1]
+        total = x.size // count
+        chunks, block = chunked(total, max(1, GRAIN // (4 * count)))
+        return [Step(node, top_kernel(x.type), {
+            "x": x, "values": values, "indices": indices, "heap": Scratch(chunks * 8 * k), "count": count, "k": k,
+            "short": indices.type == "i16", "total": total, "block": block}, chunks)]
+
+
+OPERATORS: dict[str, Operator] = {"ARG_MAX": ArgBest(True), "ARG_MIN": ArgBest(False), "TOPK_V2": TopK()}
+
+# ---- kernels -------------------------------------------------------------------------------------
+
+LEAST, MAGNITUDE, ZERO = -(1 << 31), 0x7FFFFFFF, np.float32(0)
+
+
+@cache
+def key_of(type: str, largest: bool) -> Device:
+    """load(base, i) -> an integer that is larger for a better element."""
+    plain = LOAD[type]
+    flip = 0 if largest else -1
+    if type == "f32":
+        @device
+        def key(base, i):
+            value = plain(base, i)
+            bits = bits_f32(value + ZERO)
+            return np.int32(np.int32(bits ^ ((bits >> 31) & MAGNITUDE)) ^ flip) if value == value else np.int32(LEAST)
+    elif type == "i64":
+        @device
+        def key(base, i):
+            return plain(base, i) ^ flip
+    else:
+        @device
+        def key(base, i):
+            return np.int32(plain(base, i) ^ flip)
+    return key
+
+
+@cache
+def arg_kernel(type: str, largest: bool) -> Kernel:
+    """The kernel of ARG_MAX or ARG_MIN for a type; a unit is an output."""
+    plain, key = LOAD[type], key_of(type, largest)
+
+    @device
+    def in_run(x, base, n):
+        """Position of the best in a run of neighbours: its block first, then the place in the block."""
+        best, start = np.int32(LEAST), 0
+        for b in range(0, n, BLOCK):
+            found = np.int32(LEAST)
+            for i in range(base + b, base + min(b + BLOCK, n)):
+                found = max(found, key(x, i))
+            if found > best:
+                best, start = found, b
+        for i in range(start, n):
+            if key(x, base + i) == best:
+                return i
+        return 0
+
+    @kernel(ARG, name=f"arg_{'max' if largest else 'min'}_{type}")
+    def arg(p, begin, end):
+        x, n, inner = p.x, p.count, p.inner
+        for c in prange(begin, end):
+            for u in range(c * p.block, min(p.total, (c + 1) * p.block)):
+                outer = u // inner
+                base = outer * n * inner + (u - outer * inner)
+                first = plain(x, base)
+                at = 0
+                if first == first:
+                    if inner == 1:
+                        at = in_run(x, base, n)
+                    else:
+                        best = key(x, base)
+                        for i in range(1, n):
+                            other = key(x, base + i * inner)
+                            if other > best:
+                                best, at = other, i
+                if p.wide:
+                    store_i64(p.y, u, at)
+                else:
+                    store_i32(p.y, u, np.int32(at))
+        return 0
+    return arg
+
+
+@cache
+def top_kernel(type: str) -> Kernel:
+    """The kernel of TOPK_V2 for a type; a unit is a row. A heap of k positions has the worst of them on top."""
+    plain, store, key = LOAD[type], STORE[type], key_of(type, True)
+
+    @device
+    def sink(x, base, heap, size, position):
+        """Put `position` into the heap of `size`, whose top is free."""
+        mine = key(x, base + position)
+        at = 0
+        while 2 * at + 1 < size:
+            child = 2 * at + 1
+            down = load_i64(heap, child)
+            theirs = key(x, base + down)
+            if child + 1 < size:
+                other = load_i64(heap, child + 1)
+                value = key(x, base + other)
+                if value < theirs or (value == theirs and other > down):
+                    child, down, theirs = child + 1, other, value
+            if mine < theirs or (mine == theirs and position > down):
+                break
+            store_i64(heap, at, down)
+            at = child
+        store_i64(heap, at, position)
+
+    @kernel(TOP, name=f"top_k_{type}")
+    def top_k(p, begin, end):
+        x, n, k = p.x, p.count, p.k
+        for c in prange(begin, end):
+            heap = p.heap + c * 8 * k
+            for u in range(c * p.block, min(p.total, (c + 1) * p.block)):
+                base = u * n
+                for i in range(k):                       # bottom up: each element sinks into a heap grown by one place
+                    at = i
+                    mine = key(x, base + i)
+                    while at > 0 and mine <= key(x, base + load_i64(heap, (at - 1) // 2)):
+                        store_i64(heap, at, load_i64(heap, (at - 1) // 2))
+                        at = (at - 1) // 2
+                    store_i64(heap, at, i)
+                worst = key(x, base + load_i64(heap, 0))
+                for i in range(k, n):
+                    if key(x, base + i) > worst:
+                        sink(x, base, heap, k, i)
+                        worst = key(x, base + load_i64(heap, 0))
+                for left in range(k - 1, -1, -1):
+                    position = load_i64(heap, 0)
+                    sink(x, base, heap, left, load_i64(heap, left))
+                    store(p.values, u * k + left, plain(x, base + position))
+                    if p.short:
+                        store_i16(p.indices, u * k + left, np.int16(position))
+                    else:
+                        store_i32(p.indices, u * k + left, np.int32(position))
+        return 0
+    return top_k
