@@ -98,6 +98,8 @@ class Pack(Join):
     def prepare(self, node: Node) -> list[Shape]:
         node.check(len(node.inputs) >= 1, "PACK has no inputs")
         first, axis = node[0], self.axis(node)
+        count = int(getattr(node.options, "values_count", len(node.inputs)))
+        node.check(count == len(node.inputs), f"NumInputs(node) != data->values_count ({len(node.inputs)} != {count})")
         plain(node, first, node.out)
         for i in range(len(node.inputs)):
             x = node[i]

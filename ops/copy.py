@@ -22,7 +22,7 @@ OUTER = 14                            # most dimensions outside of the two that 
 GRAIN = 1 << 16                       # bytes written that are worth a chunk
 PIECE = 1 << 16                       # a contiguous run longer than this is cut
 TILE = 256                            # bytes of a side of the blocks of a transpose
-LONG = 512                            # from this many bytes on, a row is left to memcpy
+LONG = 512                            # a row of more bytes is left to memcpy
 
 COPY = np.dtype([("x", "i8"), ("y", "i8"), ("x0", "i8"), ("y0", "i8"), ("units", "i8"), ("block", "i8"),
                  ("n0", "i8"), ("xs0", "i8"), ("ys0", "i8"), ("n1", "i8"), ("xs1", "i8"), ("ys1", "i8"),
@@ -121,10 +121,7 @@ def copy_steps(node: Node, x: Place, y: Place, move: Move, size: int) -> list[St
         return [_transpose(node, params, run or size, row, column, [d for d in outer if d not in pair])]
     if run:
         return [_rows(node, params, run, outer)]
-    inner, outer = dims[-1], dims[:-1]
-    if outer and inner[0] < 8 < outer[-1][0]:
-        inner, outer = outer[-1], [*outer[:-1], inner]
-    return [_strided(node, params, size, inner, outer)]
+    return [_strided(node, params, size, *_inner(dims))]
 
 
 def collapse(move: Move, size: int) -> list[Dim]:
@@ -138,6 +135,14 @@ def collapse(move: Move, size: int) -> list[Dim]:
         else:
             merged.append((n, xs, ys))
     return merged
+
+
+def _inner(dims: list[Dim]) -> tuple[Dim, list[Dim]]:
+    """The dimension that the innermost loop takes, and the others: not the last one where that is too short."""
+    *outer, last = dims or [(1, 0, 0)]
+    if outer and last[0] < 8 < outer[-1][0]:
+        return outer[-1], [*outer[:-1], last]
+    return last, outer
 
 
 def _transposed(dims: list[Dim], size: int) -> tuple[Dim, Dim] | None:
@@ -173,10 +178,10 @@ def _rows(node: Node, params: dict[str, Any], run: int, dims: list[Dim]) -> Step
         parts = next((d for d in range(-(-run // PIECE), 4 * run // PIECE) if run % d == 0), 1)
         run = tail = run // parts
         dims = [*dims, (parts, run, run)]
-    n, xs, ys = dims[-1] if dims else (1, 0, 0)
+    (n, xs, ys), outer = _inner(dims)
     units = _count(dims)
     chunks, block = chunked(units, max(1, GRAIN // run))
-    params.update(_outer(dims[:-1]), units=units, block=block, n0=n, xs0=xs, ys0=ys, n1=run, tail=tail)
+    params.update(_outer(outer), units=units, block=block, n0=n, xs0=xs, ys0=ys, n1=run, tail=tail)
     return Step(node, copy_rows, params, chunks)
 
 
@@ -259,7 +264,7 @@ def place(p, o):  # type: ignore[no-untyped-def]
 @device
 def put_rows(y, x, y_stride, x_stride, count, run):  # type: ignore[no-untyped-def]
     """`count` rows of `run` bytes."""
-    if run >= LONG:
+    if run > LONG:
         for k in range(count):
             copy_bytes(y + k * y_stride, x + k * x_stride, run)
     else:
@@ -328,6 +333,9 @@ def _line(load: Any, store: Any, word: int, words: int) -> Any:
                 else:
                     for i in range(n):
                         store(to + i * y_stride, 0, value)
+            elif x_stride == -word and y_stride == word:
+                for i in range(n):
+                    store(to, i, load(source, -i))
             else:
                 for i in range(n):
                     store(to + i * y_stride, 0, load(source + i * x_stride, 0))
