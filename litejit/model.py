@@ -51,10 +51,13 @@ class Model(Part):
         "subgraphs",
         "version",
     )
+    _root: View
+    source: Source
     buffer: memoryview
     path: str | bytes | None
     version: int
     description: str
+    operator_codes: list[tuple[BuiltinOperator, str, int]]
     subgraphs: tuple[Subgraph, ...]
     signatures: tuple[Signature, ...]
     metadata: dict[str, bytes]
@@ -84,7 +87,7 @@ class Model(Part):
         return cls(open_buffer(buffer))
 
     def _load_version(self) -> int:
-        return self._root.version
+        return int(self._root.version)
 
     def _load_description(self) -> str:
         return self._root.description or ""

@@ -312,3 +312,19 @@ def test_constants_in_other_files_need_a_path(tmp_path):
     tensor = Model.from_buffer(_external(tmp_path).read_bytes()).subgraphs[0].tensors[0]
     with pytest.raises(ModelError, match="load the model from a file"):
         _ = tensor.data
+
+
+@pytest.mark.slow
+def test_constants_beyond_two_gigabytes(tmp_path):
+    builder = ModelBuilder()
+    builder.subgraph().constant("w", np.zeros(2, "f"))
+    start = 3 << 30
+    builder.tree["buffers"][1] = {"offset": start, "size": 8}
+    path = tmp_path / "large.tflite"
+    with open(path, "wb") as file:  # a hole in between takes no space
+        file.write(builder.build())
+        file.seek(start)
+        file.write(np.array([1.5, 2.5], "f").tobytes())
+    model = Model.from_file(path)
+    assert model.subgraphs[0].tensors[0].data.view("f4").tolist() == [1.5, 2.5]
+    assert len(model.buffer) == start + 8

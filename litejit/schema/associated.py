@@ -21,7 +21,7 @@ class AssociatedFiles(Mapping[str, bytes]):
 
     def __init__(self, data: memoryview) -> None:
         self._data = data
-        self._files: Any = None
+        self._files: dict[str, Any] | None = None
 
     def _open(self) -> Any:
         import zipfile

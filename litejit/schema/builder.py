@@ -27,6 +27,8 @@ from .pack import Quant, Sparse, pack
 from .tables import SCHEMA_VERSION, UNIONS, table
 from .writer import check_field, choices, member, write
 
+__all__ = ["ModelBuilder", "Quant", "Sparse", "SubgraphBuilder", "TensorRef"]
+
 #: (name, shape), then type and Quant if they are not FLOAT32 and None.
 OutSpec = Sequence[Any]
 

@@ -21,7 +21,7 @@ def constant_bytes(source: Source, buffer: View) -> np.ndarray | None:
 
     A vector without elements counts as one: it is the constant of a tensor without elements.
     """
-    data = buffer.data
+    data: np.ndarray | None = buffer.data
     if data is not None:
         return data
     if buffer.offset > 1:

@@ -78,7 +78,7 @@ def aligned(data: np.ndarray, alignment: int) -> np.ndarray:
 
 def address(array: np.ndarray) -> int:
     """Address of the first element (`array.ctypes` would take four times as long)."""
-    return array.__array_interface__["data"][0]
+    return int(array.__array_interface__["data"][0])
 
 
 def _aligned(size: int) -> np.ndarray:

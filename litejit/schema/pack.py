@@ -113,7 +113,8 @@ def pack_bits(array: np.ndarray, bits: int, low: int, high: int) -> bytes:
     padded = np.zeros(-(-values.size // per_byte) * per_byte, np.uint8)
     padded[: values.size] = values & ((1 << bits) - 1)
     shifts = np.arange(per_byte, dtype=np.uint8) * bits
-    return np.bitwise_or.reduce(padded.reshape(-1, per_byte) << shifts, axis=1).astype(np.uint8).tobytes()
+    packed: np.ndarray = np.bitwise_or.reduce(padded.reshape(-1, per_byte) << shifts, axis=1)
+    return packed.astype(np.uint8).tobytes()
 
 
 def pack_strings(texts: Iterable[str | bytes]) -> bytes:

@@ -150,6 +150,8 @@ class Tensor(Part):
         "type",
         "variant_tensors",
     )
+    _model: Model
+    _view: View
     index: int
     name: str
     type: TensorType
@@ -184,13 +186,16 @@ class Tensor(Part):
         return stored_dtype(self.type)
 
     def _load_sparsity(self) -> View | None:
-        return self._view.sparsity
+        found: View | None = self._view.sparsity
+        return found
 
     def _load_variant_tensors(self) -> tuple[View, ...] | None:
-        return self._view.variant_tensors
+        found: tuple[View, ...] | None = self._view.variant_tensors
+        return found
 
     def _load_external_buffer(self) -> int:
-        return self._view.external_buffer
+        found: int = self._view.external_buffer
+        return found
 
     def _load_quantization(self) -> Quantization | None:
         view = self._view.quantization
@@ -231,6 +236,8 @@ class Operator(Part):
         "outputs",
         "version",
     )
+    _model: Model
+    _view: View
     index: int
     code: BuiltinOperator
     name: str
@@ -288,6 +295,8 @@ class Subgraph(Part):
     """A graph of operators: `inputs` and `outputs` index `tensors`; operators are in the order of the file."""
 
     __slots__ = ("_model", "_view", "index", "inputs", "name", "operators", "outputs", "tensors")
+    _model: Model
+    _view: View
     index: int
     name: str
     tensors: tuple[Tensor, ...]

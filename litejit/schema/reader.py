@@ -183,7 +183,8 @@ def _vector(field: Field) -> _Read:
 
 
 def _follow(view: View, at: int) -> int:
-    return at + _offset(view._source.bytes, at)[0]
+    offset: int = _offset(view._source.bytes, at)[0]
+    return at + offset
 
 
 def _numbers(source: Source, at: int, dtype: str) -> np.ndarray:
@@ -192,7 +193,8 @@ def _numbers(source: Source, at: int, dtype: str) -> np.ndarray:
 
 def _positions(source: Source, at: int) -> list[int]:
     offsets = _numbers(source, at, "<u4")
-    return (offsets + np.arange(at + 4, at + 4 + 4 * offsets.size, 4)).tolist()
+    positions: list[int] = (offsets + np.arange(at + 4, at + 4 + 4 * offsets.size, 4)).tolist()
+    return positions
 
 
 def tree(view: View) -> dict[str, Any]:

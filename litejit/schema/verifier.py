@@ -122,7 +122,8 @@ class Verifier:
         self._require(declared, None, position, fits, "the end of its vtable")
         slot = np.arange(2, declared.slots + 2)
         inside = slot < (size >> 1)[:, None]
-        return self.u16[np.minimum(half[:, None] + slot, self.u16.size - 1)].astype(np.int64) * inside
+        offsets: np.ndarray = self.u16[np.minimum(half[:, None] + slot, self.u16.size - 1)].astype(np.int64)
+        return np.where(inside, offsets, 0)
 
     def _value(self, declared: Table, field: Field, column: Column, rows: np.ndarray, at: np.ndarray) -> None:
         fits = (at & (field.size - 1) == 0) & (at + field.size <= self.size)
@@ -197,12 +198,14 @@ class Verifier:
 
     def _follow(self, declared: Table, field: Field, rows: np.ndarray, at: np.ndarray) -> np.ndarray:
         """Targets of the offsets stored at `at`."""
-        offset = self.u32[at >> 2].astype(np.int64)
+        offset: np.ndarray = self.u32[at >> 2].astype(np.int64)
         self._require(declared, field, rows, (offset > 0) & (at + offset + 4 <= self.size), "the target")
-        return at + offset
+        target: np.ndarray = at + offset
+        return target
 
     def _gather(self, at: np.ndarray, field: Field) -> np.ndarray:
-        return self.array[at].view("i1") if field.size == 1 else self.u32[at >> 2].view("<i4")
+        found: np.ndarray = self.array[at].view("i1") if field.size == 1 else self.u32[at >> 2].view("<i4")
+        return found
 
     def _enum(self, declared: Table, field: Field, rows: np.ndarray, value: np.ndarray) -> None:
         # Members of every enumeration are 0, 1, 2, ...

@@ -23,7 +23,7 @@ def write(tree: Mapping[str, Any]) -> bytes:
     sequence or array (uint8 ones also `bytes`); unions are `(table name, tree)`; None and defaults are left out.
     ModelError names unknown fields, members and values out of range.
     """
-    import flatbuffers
+    import flatbuffers  # type: ignore[import-untyped]
 
     builder = flatbuffers.Builder(1024)
     root = _table(builder, table("Model"), tree)
@@ -56,7 +56,7 @@ def _table(builder: Any, declared: Table, tree: Mapping[str, Any]) -> int:
             builder.PrependUOffsetTRelativeSlot(field.slot, value, 0)
         if member is not None:
             builder.PrependUint8Slot(field.slot - 1, UNIONS[field.type].index(member), 0)
-    return builder.EndObject()
+    return int(builder.EndObject())
 
 
 _SLOTS = {
@@ -134,7 +134,7 @@ def _vector(builder: Any, declared: Table, field: Field, values: Any) -> int:
         builder.StartVector(4, len(offsets), 4)
         for offset in reversed(offsets):
             builder.PrependUOffsetTRelative(offset)
-        return builder.EndVector()
+        return int(builder.EndVector())
     if field.kind == "enum":
         values = [member(field, value) for value in values]
     if isinstance(values, (bytes, bytearray, memoryview)):
@@ -154,4 +154,4 @@ def _bytes(builder: Any, data: np.ndarray, align: int) -> int:
     builder.StartVector(data.itemsize, data.size, align)
     builder.head -= data.nbytes
     builder.Bytes[builder.head : builder.head + data.nbytes] = data.tobytes()
-    return builder.EndVector()
+    return int(builder.EndVector())
