@@ -83,7 +83,7 @@ class Interpreter:
         self._store = open_store(cache_dir)
         self._sessions: dict[int, Session] = {}
         self._lock = threading.RLock()
-        self._views: list[weakref.ref[np.ndarray]] = []
+        self._views: list[weakref.ref[_Lease]] = []
         self._delegates: list[Any] = []
         self._closed = False
         self._main = self._session(0)
@@ -289,10 +289,11 @@ class Interpreter:
         def view() -> np.ndarray:
             with self._exclusive("tensor"):
                 memory = self._memory(self._main, index_of(tensor_index))
-                made = np.ndarray(memory.shape, memory.dtype, buffer=memory.data.cast("B") if memory.size else b"")
-                if memory.flags.writeable and memory.size:
-                    self._views.append(weakref.ref(made))
-                return made
+                if not memory.flags.writeable or not memory.size:
+                    return memory.view()
+                lease = _Lease(memory)
+                self._views.append(weakref.ref(lease))
+                return np.asarray(lease).view(memory.dtype)
         return view
 
     def resize_tensor_input(self, input_index: int, tensor_size: Any, strict: bool = False) -> None:
@@ -460,6 +461,17 @@ class Interpreter:
             raise LiteJitError(
                 "There is at least 1 reference to internal data in the interpreter in the form of a numpy array or slice. "
                 "Be sure to only hold the function returned from tensor() if you are using raw data access.")
+
+
+class _Lease:
+    """What views of a tensor have as their base, slices of them too: it lives as long as any of them."""
+
+    __slots__ = ("__array_interface__", "__weakref__", "_memory")
+
+    def __init__(self, memory: np.ndarray) -> None:
+        self._memory = memory
+        plain = memory if memory.dtype.kind in "biufc" else memory.view(f"u{memory.dtype.itemsize}")
+        self.__array_interface__ = plain.__array_interface__
 
 
 class _Exclusive:

@@ -7,6 +7,9 @@ import numpy as np
 
 from litejit.errors import LiteJitError, UnresolvedCustomOperator, UnsupportedOperators
 from litejit.ops.table import TABLE, operator
+from litejit.schema.enums import BuiltinOperator
+from litejit.schema.options import OPTIONS_OF
+from litejit.schema.tables import table
 from litejit.planner.graph import SHORT, TYPES, Graph, Node, Value
 
 MAX_BODIES = 1000                     # of control flow, laid out: bodies within bodies may multiply
@@ -108,11 +111,35 @@ def unpack(raw: np.ndarray, short: str, count: int) -> np.ndarray:
     return ((parts.astype(np.int16) ^ half) - half).astype(np.int8)
 
 
+class DefaultOptions:
+    """Options that a file leaves out: every field has the schema's default."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, name: str) -> None:
+        self._fields = table(name).fields
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self._fields:
+            raise AttributeError(name)
+        field = self._fields[name]
+        return None if field.vector else field.default
+
+
+def _options(op: Any) -> Any:
+    if op.options is not None:
+        return op.options
+    if op.options_2 is not None:
+        return op.options_2
+    name = None if op.is_custom else OPTIONS_OF.get(BuiltinOperator(op.code))
+    return DefaultOptions(name) if name else None
+
+
 BODIES = {"WHILE": ("cond_subgraph_index", "body_subgraph_index"), "IF": ("then_subgraph_index", "else_subgraph_index")}
 
 
 def _node(model: Any, source: Any, values: list[Value], op: Any, built: list[int]) -> Node:
-    options = op.options if op.options is not None else op.options_2
+    options = _options(op)
     node = Node(op.name, operator(op.name), op.index, source.index,
                 (None if i < 0 else values[i] for i in op.inputs), (values[i] for i in op.outputs), options,
                 bytes(op.custom_options or b""), op.version, op,

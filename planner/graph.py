@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -150,7 +150,7 @@ class Node:
         return self.outputs[0]
 
     # ---- checks ----
-    def fail(self, text: str) -> None:
+    def fail(self, text: str) -> NoReturn:
         """Refuse the node."""
         raise PrepareError(text)
 
@@ -192,6 +192,12 @@ class Node:
         given = ", ".join("none" if v is None else repr(v) for v in self.inputs)
         made = ", ".join(map(repr, self.outputs))
         return f"subgraph {self.subgraph}, node {self.index} {self.op}({given}) -> {made}"
+
+
+def refuse(node: Node, text: str, cause: BaseException | None = None) -> NoReturn:
+    """Raise LiteJitError: the node cannot be prepared, and why."""
+    text = text if text.endswith(".") else text + "."
+    raise LiteJitError(f"{text} Node number {node.index} ({node.op}) failed to prepare. [{node.describe()}]") from cause
 
 
 class Graph:

@@ -11,7 +11,7 @@ import numpy as np
 
 from litejit.errors import LiteJitError
 from litejit.ops.base import Target
-from litejit.planner.graph import DynamicShape, Graph, Node, PrepareError, Value
+from litejit.planner.graph import DynamicShape, Graph, Node, PrepareError, Value, refuse
 
 MAX_ELEMENTS = (1 << 31) - 1
 FOLD_BYTES = 1 << 20                  # larger constants are folded only if they do not grow much
@@ -31,7 +31,7 @@ def infer(graph: Graph, shapes: dict[int, tuple[int, ...]], target: Target) -> N
     for node in graph.nodes:
         for value in node.inputs:
             if value is not None and id(value) not in ready:
-                _refuse(node, f"Input tensor {value.index} lacks data: no operator writes it")
+                refuse(node, f"Input tensor {value.index} lacks data: no operator writes it")
         prepare(node, graph, target)
         ready.update(id(v) for v in node.outputs)
         if not _fold(node):
@@ -60,12 +60,12 @@ def prepare(node: Node, graph: Graph, target: Target) -> None:
     except DynamicShape as error:
         raise LiteJitError(f"Node number {node.index} ({node.op}) failed to prepare: {error}; shapes that are known only "
                            f"while running are not supported yet [{node.describe()}]") from error
-    except (PrepareError, OverflowError) as error:
-        _refuse(node, str(error), error)
-
-
-def _refuse(node: Node, text: str, cause: BaseException | None = None) -> None:
-    raise LiteJitError(f"{text} Node number {node.index} ({node.op}) failed to prepare. [{node.describe()}]") from cause
+    except PrepareError as error:
+        refuse(node, str(error), error)
+    except LiteJitError:
+        raise
+    except Exception as error:            # options or tensors of a kind that prepare did not expect
+        refuse(node, f"{type(error).__name__}: {error}", error)
 
 
 def delegated(node: Node, target: Target) -> bool:
@@ -99,7 +99,10 @@ def _fold(node: Node) -> bool:
     if sum(v.nbytes for v in node.outputs) > 4 * given + FOLD_BYTES:
         return False
     with np.errstate(all="ignore"):
-        results = operator.fold(node)
+        try:
+            results = operator.fold(node)
+        except Exception as error:
+            refuse(node, f"{type(error).__name__}: {error}", error)
     if results is None:
         return False
     for value, result in zip(node.outputs, results):

@@ -9,7 +9,7 @@ from typing import Any
 
 from litejit.errors import LiteJitError
 from litejit.ops.base import Scratch, Step, Target
-from litejit.planner.graph import Graph, Node, PrepareError, Value
+from litejit.planner.graph import Graph, Node, PrepareError, Value, refuse
 
 
 class Label:
@@ -77,9 +77,13 @@ def _steps(node: Node, target: Target) -> list[Step]:
         if any(v.size == 0 for v in node.outputs) and all(v.size == 0 for v in node.outputs):
             return []
         return node.operator.steps(node, target)
-    except (PrepareError, OverflowError) as error:
-        raise LiteJitError(f"{error} Node number {node.index} ({node.op}) failed to prepare. "
-                           f"[{node.describe()}]") from error
+    except (MemoryError, LiteJitError) as error:
+        if isinstance(error, LiteJitError) and not isinstance(error, PrepareError):
+            raise
+        refuse(node, str(error) or "not enough memory", error)
+    except Exception as error:            # options or tensors of a kind that prepare did not expect
+        refuse(node, f"{type(error).__name__}: {error}", error)
+    return []
 
 
 def lower(graph: Graph, target: Target) -> Program:

@@ -78,11 +78,14 @@ class Session:
         from litejit.planner.make import make_plan
 
         refuse_missing_customs(self.model)
-        plan = make_plan(self.model, self.index, tuple(self.shapes), self.target)
-        if self.runner is None or self.runner.plan is not plan:
-            if self.runner is not None:
-                self.runner.quiesce()
-            self.runner = Runner(plan, self.store, self.threads, self.fuse)
+        try:
+            plan = make_plan(self.model, self.index, tuple(self.shapes), self.target)
+            if self.runner is None or self.runner.plan is not plan:
+                if self.runner is not None:
+                    self.runner.quiesce()
+                self.runner = Runner(plan, self.store, self.threads, self.fuse)
+        except MemoryError as error:
+            raise LiteJitError(f"not enough memory for subgraph {self.index} with inputs of shapes {self.shapes}") from error
         self.ready = True
 
     def value(self, tensor: int) -> Value:

@@ -33,7 +33,6 @@ class Team:
 
     def __init__(self, library: Library) -> None:
         self._library = library
-        self._call = _Entry(library.address("lj_call"))
         self._team_call = _Entry(library.address("lj_team_call"))
         self._closed = False
         self._spin = _pauses(library, SPIN_SECONDS) if _cores() > 1 else 0
