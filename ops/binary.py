@@ -115,6 +115,18 @@ class Binary(Operator):
         return bool(self.refuses) and (type not in FLOATS or self.name == "FLOOR_DIV")
 
 
+class Power(Binary):
+    """POW; squares, the most common case, are products."""
+
+    def steps(self, node: Node, target: Target) -> list[Step]:
+        exponent = node[1].data
+        if node[0].type == "f32" and exponent is not None and exponent.size == 1 and exponent.reshape(-1)[0] == 2:
+            low, high = self.bounds(node)
+            return [broadcast_step(node, plain_kernels("MUL", "f32", mul), {"low": low, "high": high},
+                                   (node[0], node[0]))]
+        return super().steps(node, target)
+
+
 def same_places(node: Node) -> tuple[int, ...]:
     """Inputs that are read exactly where the output is written: same shape, same bytes per element."""
     out = node.out
@@ -240,7 +252,7 @@ OPERATORS: dict[str, Operator] = {op.name: op for op in (
     Binary("SQUARED_DIFFERENCE", (*_F, "i8", "i32"), squared_difference, squared_difference, delegated=_F,
            scaled=("i8",), integers=quantised.squared_difference_steps, numpy=lambda a, b: (a - b) * (a - b),
            clamps=False),
-    Binary("POW", ("f32", "i32"), power_f32, power_int, clamps=False, refuses="negative", grain=HEAVY),
+    Power("POW", ("f32", "i32"), power_f32, power_int, clamps=False, refuses="negative", grain=HEAVY),
     Binary("FLOOR_DIV", ("f32", "i8", "i16", "i32"), floor_div_f32, floor_div_int, numpy=_floor_div, clamps=False,
            refuses="zero"),
     Binary("FLOOR_MOD", ("f32", "i8", "i16", "i32", "i64"), floor_mod_f32, floor_mod_int, clamps=False,

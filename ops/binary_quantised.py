@@ -149,13 +149,18 @@ def sum_kernels(type: str) -> Kernels:
 @functools.cache
 def shifted_sum_kernels() -> Kernels:
     @device
+    def halved(x, half, e):
+        """`rdivpot` in 32 bits: x / 2**e rounded, halves away from zero; half: 2**(e - 1), or 0."""
+        return sra_i32(np.int32(x + half + (sra_i32(np.int32(x), np.int32(31)) if half else 0)), e)
+
+    @device
     def constants(p):
-        return p.ea, p.eb, p.sign, p.low, p.high
+        return (1 << p.ea) >> 1, p.ea, (1 << p.eb) >> 1, p.eb, p.sign, p.low, p.high
 
     @device
     def formula(k, x, y):
-        ea, eb, sign, low, high = k
-        return saturate(rdivpot(np.int64(x), ea) + sign * rdivpot(np.int64(y), eb), low, high)
+        ha, ea, hb, eb, sign, low, high = k
+        return min(max(np.int32(halved(x, ha, ea) + sign * halved(y, hb, eb)), low), high)
     return broadcast_kernels("add_i16_shifted", SUM, LOAD["i16"], STORE["i16"], constants, formula)
 
 

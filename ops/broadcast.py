@@ -14,6 +14,7 @@ import numpy as np
 from litejit.compiler import device, kernel, prange
 from litejit.compiler.lazy import Kernel
 from litejit.ops.base import Packed, Step, broadcast, chunked
+from litejit.ops.streams import inlined
 from litejit.planner.graph import Node, Value
 
 OUTER = 8                  # most dimensions outside the two innermost, after collapsing
@@ -150,6 +151,8 @@ def broadcast_kernels(name: str, params: np.dtype, load: Any, store: Any, consta
 
     load, store: of streams.py; constants, formula: device functions.
     """
+    formula = inlined(formula)
+
     @kernel(params, name=name)
     def flat(p, begin, end):
         k = constants(p)

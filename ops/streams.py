@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from litejit.compiler import primitives
-from litejit.compiler.lazy import digest
+from litejit.compiler.lazy import Device, digest
 from litejit.compiler.primitives import Primitive
 
 
@@ -68,3 +68,21 @@ STORE = {name: _store(name) for name in primitives.STORE}
 # shift right, arithmetic
 sra_i32 = Primitive("sra_i32", "int32", ("int32", "int32"), lambda ir, b, a: b.ashr(a[0], a[1]),
                     lambda x, y: np.int32(int(x) >> int(y)))
+
+
+# ---- long formulas -----------------------------------------------------------------------------------
+
+class _Inlined(Device):
+    """A device function that LLVM inlines however long it is: a loop with a call in it is not vectorised."""
+
+    __slots__ = ()
+
+    def _build(self) -> Any:
+        dispatcher = super()._build()
+        dispatcher.targetoptions["forceinline"] = True
+        return dispatcher
+
+
+def inlined(function: Device) -> Device:
+    """A device function that is always inlined; for `@inlined` above `@device`."""
+    return _Inlined(function.function, function.name, function.fastmath)
