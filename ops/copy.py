@@ -22,7 +22,8 @@ OUTER = 14                            # most dimensions outside of the two that 
 GRAIN = 1 << 16                       # bytes written that are worth a chunk
 PIECE = 1 << 16                       # a contiguous run longer than this is cut
 TILE = 256                            # bytes of a side of the blocks of a transpose
-LONG = 512                            # a row of more bytes is left to memcpy
+CONFLICT = 4096                       # output rows this far apart share a set of the first level cache
+LONG = 4096                           # a row of more bytes is left to memcpy
 
 COPY = np.dtype([("x", "i8"), ("y", "i8"), ("x0", "i8"), ("y0", "i8"), ("units", "i8"), ("block", "i8"),
                  ("n0", "i8"), ("xs0", "i8"), ("ys0", "i8"), ("n1", "i8"), ("xs1", "i8"), ("ys1", "i8"),
@@ -197,6 +198,8 @@ def _blocked(node: Node, kernel_: Any, params: dict[str, Any], size: int, first:
 
 def _transpose(node: Node, params: dict[str, Any], size: int, row: Dim, column: Dim, outer: list[Dim]) -> Step:
     side = TILE // size
+    if size >= 4 and column[2] % CONFLICT == 0:      # one cache line of every row, and only so many output rows
+        return _blocked(node, TRANSPOSES[size], params, size, row, column, min(row[0], side * side), 64 // size, outer)
     b1 = min(column[0], max(side, side * side // row[0]))
     b0 = min(row[0], max(side, side * side // b1 // side * side))
     return _blocked(node, TRANSPOSES[size], params, size, row, column, b0, b1, outer)

@@ -5,6 +5,8 @@ every type. MIRROR_PAD is the input copied into place, then one reversed copy pe
 """
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from litejit.compiler import device, kernel, prange
@@ -19,10 +21,29 @@ Pads = tuple[tuple[int, int], ...]
 MOST = 8                              # padded dimensions outside of the innermost one, after merging
 FILLER = 2048                         # bytes of the block of padding values
 
-PAD = np.dtype([("x", "i8"), ("y", "i8"), ("filler", "i8"), ("units", "i8"), ("block", "i8"), ("rank", "i8"),
-                ("left", "i8"), ("run", "i8"), ("right", "i8"),
+PAD = np.dtype([("x", "i8"), ("y", "i8"), ("filler", "i8"), ("x0", "i8"), ("y0", "i8"), ("units", "i8"), ("block", "i8"),
+                ("rank", "i8"), ("left", "i8"), ("right", "i8"), ("count", "i8"), ("piece", "i8"), ("step", "i8"),
                 ("extents", "i8", (MOST,)), ("before", "i8", (MOST,)), ("inside", "i8", (MOST,)),
                 ("xs", "i8", (MOST,))], align=True)
+
+
+class Border(NamedTuple):
+    """A dimension outside of the innermost one: extents of padding, input, padding; byte stride in the input."""
+
+    before: int
+    inside: int
+    after: int
+    stride: int
+
+
+class Line(NamedTuple):
+    """The innermost dimension in bytes: padding, `count` pieces that lie `step` apart in the input, padding."""
+
+    left: int
+    count: int
+    piece: int
+    step: int
+    right: int
 
 
 def paddings(node: Node) -> Pads:
@@ -66,9 +87,9 @@ class Pad(Operator):
     def steps(self, node: Node, target: Target) -> list[Step]:
         value, size = node.optional(2), node.out.itemsize
         if value is not None and value.data is None:
-            filler: Place = Scratch(FILLER)
-            first = copy_steps(node, value, filler, Move((FILLER // size,), (0,), (1,)), size)
-            return first + pad_steps(node, node[0], node.out, paddings(node), filler)
+            block = Scratch(FILLER)
+            first = copy_steps(node, value, block, Move((FILLER // size,), (0,), (1,)), size)
+            return first + pad_steps(node, node[0], node.out, paddings(node), block)
         item = np.array(_zero(node.out), node.out.dtype) if value is None else node.constant(2).reshape(())
         return pad_steps(node, node[0], node.out, paddings(node), filler_of(item))
 
@@ -82,25 +103,31 @@ def filler_of(item: np.ndarray) -> Packed:
     return Packed(("filler", item.dtype.str, item.tobytes()), lambda: np.full(FILLER // item.dtype.itemsize, item))
 
 
-def pad_steps(node: Node, x: Place, y: Place, pads: Pads, filler: Place, shape: Shape | None = None) -> list[Step]:
-    """y = x with borders (x of shape `shape`, that of input 0 if not given); elements of the size of input 0's."""
-    shape, size = node[0].dims if shape is None else shape, node[0].itemsize
+def pad_steps(node: Node, x: Place, y: Place, pads: Pads, filler: Place) -> list[Step]:
+    """y = input 0 (at x) with borders."""
+    shape, size = node[0].dims, node[0].itemsize
     if 0 in padded(shape, pads):
         return []
-    dims = _merged(shape, pads, size)
-    before, inside, after = zip(*dims[:-1]) if dims[:-1] else ((), (), ())
-    left, run, right = dims[-1]
+    *outer, (left, run, right) = _merged(shape, pads, size)
+    steps = strides(tuple(n for _, n, _ in outer))
+    borders = [Border(*d, s * run) for d, s in zip(outer, steps)]
+    return [border_step(node, x, y, filler, borders, Line(left, 1, run, 0, right))]
+
+
+def border_step(node: Node, x: Place, y: Place, filler: Place, borders: list[Border], line: Line, x0: int = 0,
+                y0: int = 0) -> Step:
+    """A dense block of lines at byte y0 of y, taken from byte x0 of x where all borders and the line are inside."""
+    if len(borders) > MOST:
+        node.fail(f"at most {MOST + 1} padded dimensions are supported, here are {len(borders) + 1}")
+    rest = (1,) * (MOST - len(borders))
+    before, inside, after, steps = zip(*borders) if borders else ((), (), (), ())
     extents = tuple(map(sum, zip(before, inside, after)))
-    if len(extents) > MOST:
-        node.fail(f"at most {MOST + 1} padded dimensions are supported, here are {len(extents) + 1}")
     units = int(np.prod(extents, dtype=np.int64))
-    chunks, block = chunked(units, max(1, GRAIN // (left + run + right)))
-    steps_of = [s * run for s in strides(inside)]
-    rest = (1,) * (MOST - len(extents))
-    return [Step(node, pad_rows, {
-        "x": x, "y": y, "filler": filler, "units": units, "block": block, "rank": len(extents), "left": left, "run": run,
-        "right": right, "extents": extents + rest, "before": before + rest, "inside": inside + rest,
-        "xs": (*steps_of, *rest)}, chunks)]
+    chunks, block = chunked(units, max(1, GRAIN // (line.left + line.count * line.piece + line.right)))
+    return Step(node, pad_lines, {
+        "x": x, "y": y, "filler": filler, "x0": x0, "y0": y0, "units": units, "block": block, "rank": len(borders),
+        **line._asdict(), "extents": extents + rest, "before": before + rest, "inside": inside + rest,
+        "xs": steps + rest}, chunks)
 
 
 def _merged(shape: Shape, pads: Pads, size: int) -> list[tuple[int, int, int]]:
@@ -178,12 +205,13 @@ def put_filler(y, filler, n):  # type: ignore[no-untyped-def]
 
 
 @kernel(PAD)
-def pad_rows(p, begin, end):  # type: ignore[no-untyped-def]
-    """Rows of the output: `left` bytes of padding, `run` of the input, `right` of padding; or padding only."""
-    width = p.left + p.run + p.right
+def pad_lines(p, begin, end):  # type: ignore[no-untyped-def]
+    """Lines of the output: padding, pieces of the input, padding; or padding only."""
+    middle = p.count * p.piece
+    width = p.left + middle + p.right
     for c in prange(begin, end):
         for r in range(c * p.block, min(p.units, (c + 1) * p.block)):
-            x, o, outside = p.x, r, 0
+            x, y, o, outside = p.x + p.x0, p.y + p.y0 + r * width, r, 0
             for k in range(p.rank - 1, -1, -1):
                 rest = o // p.extents[k]
                 i = o - rest * p.extents[k] - p.before[k]
@@ -191,12 +219,11 @@ def pad_rows(p, begin, end):  # type: ignore[no-untyped-def]
                     outside = 1
                 x += i * p.xs[k]
                 o = rest
-            y = p.y + r * width
             if outside:
                 put_filler(y, p.filler, width)
             else:
                 put_filler(y, p.filler, p.left)
-                if p.run > 0:
-                    put_rows(y + p.left, x, 0, 0, 1, p.run)
-                put_filler(y + p.left + p.run, p.filler, p.right)
+                if middle > 0:
+                    put_rows(y + p.left, x, p.piece, p.step, p.count, p.piece)
+                put_filler(y + p.left + middle, p.filler, p.right)
     return 0

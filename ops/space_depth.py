@@ -1,15 +1,15 @@
 """SPACE_TO_DEPTH, DEPTH_TO_SPACE, SPACE_TO_BATCH_ND, BATCH_TO_SPACE_ND: blocks of pixels moved to other dimensions.
 
-Each is a reshape, a transpose and a reshape, that is one strided copy; with paddings or crops of the batch forms a
-second step goes through memory of its own.
+Each is a reshape, a transpose and a reshape, that is one strided copy. With paddings, SPACE_TO_BATCH_ND has one step for
+every position in a block; with crops, BATCH_TO_SPACE_ND goes through memory of its own.
 """
 from __future__ import annotations
 
 import numpy as np
 
-from litejit.ops.base import Operator, Scratch, Step, Target
+from litejit.ops.base import Operator, Packed, Scratch, Step, Target
 from litejit.ops.copy import Move, Movement, apply, copy_steps, plain, strides
-from litejit.ops.pad import filler_of, pad_steps, padded
+from litejit.ops.pad import Border, Line, border_step, filler_of, padded
 from litejit.planner.graph import Node, Value
 
 Shape = tuple[int, ...]
@@ -124,10 +124,25 @@ class SpaceToBatch(_Batch):
         pads = self.blocks(node)[1]
         if not any(map(any, pads)):
             return copy_steps(node, x, node.out, self._move(node), size)
-        every = ((0, 0), *pads, (0, 0))
-        between = Scratch(int(np.prod(padded(x.dims, every), dtype=np.int64)) * size)
-        first = pad_steps(node, x, between, every, filler_of(np.array(_zero(node.out), node.out.dtype)))
-        return first + copy_steps(node, between, node.out, self._move(node), size)
+        filler = filler_of(np.array(_zero(node.out), node.out.dtype))
+        return [self._at(node, filler, position) for position in range(node.out.dims[0] // x.dims[0])]
+
+    def _at(self, node: Node, filler: Packed, position: int) -> Step:
+        """The images of one position inside the blocks: every block-th pixel of the padded input."""
+        blocks, pads = self.blocks(node)
+        x, y, size = node[0].dims, node.out.dims, node[0].itemsize
+        steps = [s * size for s in strides(x)]
+        start, borders = 0, [Border(0, x[0], 0, steps[0])]
+        for axis, at in enumerate(np.unravel_index(position, blocks), 1):
+            block, edge = blocks[axis - 1], pads[axis - 1][0] - int(at)
+            first, last = (min(max(-(-k // block), 0), y[axis]) for k in (edge, edge + x[axis]))
+            start += (first * block - edge) * steps[axis]
+            borders.append(Border(first, last - first, y[axis] - last, block * steps[axis]))
+        before, count, after, step = borders.pop()
+        pixel = x[-1] * size
+        y0 = position * (node.out.nbytes // (node.out.dims[0] // x[0]))
+        return border_step(node, node[0], node.out, filler, borders,
+                           Line(before * pixel, count, pixel, step, after * pixel), start, y0)
 
 
 class BatchToSpace(_Batch):
