@@ -15,6 +15,7 @@ from litejit.planner.graph import Q_RANGE, Node
 DIMS = 8
 PARAMS = np.dtype([
     ("x", "i8"), ("alpha", "i8"), ("y", "i8"), ("rows", "i8"), ("row", "i8"), ("block", "i8"), ("step", "i8"),
+    ("dims", "i8"),
     ("shape", "i8", (DIMS,)), ("stride", "i8", (DIMS,)), ("x_zero", "i8"), ("alpha_zero", "i8"), ("y_zero", "i8"),
     ("rise", "i8"), ("rise_shift", "i8"), ("fall", "i8"), ("fall_shift", "i8")], align=True)
 GRAIN = 16384
@@ -50,9 +51,14 @@ class Prelu(Operator):
         row, step = shape[-1], stride[-1]
         rows = x.size // row
         chunks, block = chunked(rows, max(1, GRAIN // row))
+        outer = list(zip(shape, stride))[:-1]                   # those that move alpha, the innermost first
+        while outer and outer[0][1] == 0:
+            del outer[0]
+        outer = outer[::-1]
+        fill = DIMS - len(outer)
         params: dict[str, object] = {
-            "x": x, "alpha": alpha, "y": y, "rows": rows, "row": row, "block": block, "step": step,
-            "shape": (1,) * (DIMS + 1 - len(shape)) + shape[:-1], "stride": (0,) * (DIMS + 1 - len(shape)) + stride[:-1]}
+            "x": x, "alpha": alpha, "y": y, "rows": rows, "row": row, "block": block, "step": step, "dims": len(outer),
+            "shape": tuple(d for d, _ in outer) + (1,) * fill, "stride": tuple(s for _, s in outer) + (0,) * fill}
         if x.type not in FLOATS:
             rise = quantize_multiplier(float(x.scale / y.scale))
             fall = quantize_multiplier(float(x.scale * alpha.scale / y.scale))
@@ -90,22 +96,22 @@ def prelu_float(type: str) -> Kernel:
 
     @kernel(PARAMS, name=f"prelu_{type}")
     def run(p, begin, end):
-        n, step = p.row, p.step
+        x, y, alpha, n, step, dims = p.x, p.y, p.alpha, p.row, p.step, p.dims
         for c in prange(begin, end):
             for r in range(c * p.block, min(p.rows, (c + 1) * p.block)):
                 at, rest = 0, r
-                for d in range(DIMS - 1, -1, -1):
+                for d in range(dims):
                     at += rest % p.shape[d] * p.stride[d]
                     rest //= p.shape[d]
                 if step == 0:
-                    slope = load(p.alpha, at)
+                    slope = load(alpha, at)
                     for i in range(r * n, (r + 1) * n):
-                        v = load(p.x, i)
-                        store(p.y, i, v * slope if v < 0 else v)
+                        v = load(x, i)
+                        store(y, i, v * slope if v < 0 else v)
                 else:
                     for i in range(n):
-                        v = load(p.x, r * n + i)
-                        store(p.y, r * n + i, v * load(p.alpha, at + i) if v < 0 else v)
+                        v, slope = load(x, r * n + i), load(alpha, at + i)
+                        store(y, r * n + i, v * slope if v < 0 else v)
         return 0
     return run
 
@@ -118,17 +124,19 @@ def prelu_quantised(type: str) -> Kernel:
 
     @kernel(PARAMS, name=f"prelu_{type}")
     def run(p, begin, end):
-        n, step = p.row, p.step
+        x, y, alpha, n, step, dims = p.x, p.y, p.alpha, p.row, p.step, p.dims
+        x_zero, alpha_zero, y_zero = p.x_zero, p.alpha_zero, p.y_zero
+        rise, rise_shift, fall, fall_shift = p.rise, p.rise_shift, p.fall, p.fall_shift
         for c in prange(begin, end):
             for r in range(c * p.block, min(p.rows, (c + 1) * p.block)):
                 at, rest = 0, r
-                for d in range(DIMS - 1, -1, -1):
+                for d in range(dims):
                     at += rest % p.shape[d] * p.stride[d]
                     rest //= p.shape[d]
                 for i in range(n):
-                    v = np.int64(load(p.x, r * n + i)) - p.x_zero
-                    slope = np.int64(load(p.alpha, at + i * step)) - p.alpha_zero
-                    made = mbqm(v, p.rise, p.rise_shift) if v >= 0 else mbqm(v * slope, p.fall, p.fall_shift)
-                    store(p.y, r * n + i, narrow(saturate(made + p.y_zero, low, high)))
+                    v = np.int64(load(x, r * n + i)) - x_zero
+                    slope = np.int64(load(alpha, at + i * step)) - alpha_zero
+                    made = mbqm(v, rise, rise_shift) if v >= 0 else mbqm(v * slope, fall, fall_shift)
+                    store(y, r * n + i, narrow(saturate(made + y_zero, low, high)))
         return 0
     return run

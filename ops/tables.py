@@ -15,6 +15,7 @@ import numpy as np
 from litejit.compiler import kernel, prange
 from litejit.compiler.lazy import Kernel
 from litejit.ops.base import Packed, Step, chunked
+from litejit.ops.simd.lookup import lookup8
 from litejit.ops.streams import LOAD, STORE
 from litejit.planner.graph import Q_RANGE, Node, Value
 
@@ -137,6 +138,8 @@ def lookup_steps(node: Node, fill: Fill, *key: Any, least: int | None = None) ->
 @functools.lru_cache(maxsize=None)
 def lookup(source: int, target: int) -> Kernel:
     """The kernel y = table[bits of x] for elements of `source` and `target` bytes."""
+    if source == target == 1:
+        return lookup_bytes
     load, entry, store = LOAD[f"u{8 * source}"], LOAD[f"u{8 * target}"], STORE[f"u{8 * target}"]
 
     @kernel(LOOKUP, name=f"lookup_{8 * source}_{8 * target}")
@@ -147,6 +150,14 @@ def lookup(source: int, target: int) -> Kernel:
                 store(y, i, entry(table, np.int64(load(x, i))))
         return 0
     return run
+
+
+@kernel(LOOKUP, name="lookup_8_8")
+def lookup_bytes(p, begin, end):
+    for c in prange(begin, end):
+        first = c * p.block
+        lookup8(p.x + first, p.y + first, p.table, min(p.block, p.n - first))
+    return 0
 
 
 @functools.lru_cache(maxsize=None)

@@ -13,26 +13,30 @@ import numpy as np
 
 from litejit.compiler import device
 from litejit.compiler.primitives import abs_f32, bits_f32, float_bits, load_f64, sqrt_f32
+from litejit.ops.streams import sra_i32
 
 _f = np.float32
 ZERO, HALF, ONE, TWO = _f(0), _f(0.5), _f(1), _f(2)
 LOG2E = _f(1.4426950408889634)
-MAGIC, MAGIC_BITS = _f(12582912.0), 0x4B400000      # 1.5 * 2^23: adding it rounds to an integer in the low bits
-LN2_HIGH, LN2_LOW = _f(0.693359375), _f(-2.12194440e-4)
-EXP_TOP, EXP_BOTTOM, EXP_FLUSH = _f(89.0), _f(-104.0), _f(-88.0)
-# (exp(r) - 1 - r) / r^2 on |r| <= ln 2 / 2
+# Adding 1.5 * 2^23 rounds to an integer, which is left in the low bits; adding 127 more makes them a biased exponent.
+MAGIC = _f(12582912.0)
+BIASED, BIASED_HALF = _f(12582912.0 + 127), _f(12582912.0 + 126)
+LN2, LN2_HIGH, LN2_LOW = _f(0.6931471805599453), _f(0.693359375), _f(-2.12194440e-4)
+EXP_TOP, EXP_BOTTOM, EXP_LIMIT = _f(89.0), _f(-87.3), _f(88.0)
+E0, E1, E2, E3, E4 = (_f(c) for c in (1.00000005, 0.49999127, 0.16666356, 0.04190044, 0.00837958))   # (exp(r) - 1) / r
+D0, D1, D2, D3, D4 = (_f(2 * c) for c in (1.00000005, 0.49999127, 0.16666356, 0.04190044, 0.00837958))
+# (exp(r) - 1 - r) / r^2; all on |r| <= ln 2 / 2
 X0, X1, X2, X3, X4 = (_f(c) for c in (0.50000001, 0.16666518, 0.0416662, 0.00836903, 0.00139507))
 # (log(1 + f) - f + f^2 / 2) / f^3 on [sqrt(1/2) - 1, sqrt(2) - 1]
-L0, L1, L2, L3, L4, L5, L6, L7, L8 = (_f(c) for c in (
-    0.3333331, -0.24999987, 0.20002227, -0.1666925, 0.14218655, -0.12384368, 0.11873021, -0.11789712, 0.06915156))
-SQRT_HALF_BITS, SMALLEST_NORMAL, TWO_23 = 0x3F3504F3, _f(1.17549435e-38), _f(8388608.0)
+L0, L1, L2, L3, L4, L5, L6 = (_f(c) for c in (
+    0.33333858, -0.25001747, 0.19965396, -0.16565635, 0.14876985, -0.14350201, 0.08917791))
+SQRT_HALF_BITS, SMALLEST_NORMAL, TWO_23 = np.int32(0x3F3504F3), _f(1.17549435e-38), _f(8388608.0)
+EXPONENT_BITS = np.int32(23)
 INFINITY, NAN = _f(np.inf), _f(np.nan)
 TRIG_LIMIT = _f(8192.0)
-TWO_OVER_PI = _f(0.6366197723675814)
-PIO2_A, PIO2_B, PIO2_C, PIO2_D = _f(1.5703125), _f(4.837512969970703e-4), _f(7.54953362047672e-8), _f(
-    2.5633440954325e-12)
-S0, S1, S2 = _f(-0.16666654), _f(0.00833213), _f(-0.00019511)      # (sin(r) - r) / r^3 in r^2
-C0, C1, C2 = _f(0.0416666457), _f(-0.0013887306), _f(2.44312024e-05)   # (cos(r) - 1 + r^2 / 2) / r^4 in r^2
+ONE_OVER_PI = _f(0.3183098861837907)
+PI_A, PI_B, PI_C = _f(3.140625), _f(9.67502593994140625e-4), _f(1.509957990978376432e-7)     # few bits: exact products
+S0, S1, S2, S3 = _f(-1.66666604e-01), _f(8.33308744e-03), _f(-1.98110531e-04), _f(2.60878896e-06)
 TANH_TOP = _f(9.02)
 TP = tuple(_f(c) for c in (9.9999998515e-01, 1.3387061814e-01, 3.5026005864e-03, 2.0717458251e-05, 1.3490457254e-08))
 TQ = tuple(_f(c) for c in (4.6720382016e-01, 2.5904075694e-02, 3.2968085512e-04, 7.8352343966e-07))
@@ -53,49 +57,46 @@ _fused = device(fastmath=("contract",))
 # ---- exponential -----------------------------------------------------------------------------------
 
 @_fused
-def _power_of_two(k: Any) -> Any:
-    """2^k, -127 < k < 128."""
-    return float_bits(np.int32((k + 127) << 23))
-
-
-@_fused
-def _exp_tail(r):
-    """exp(r) - 1, |r| <= ln 2 / 2."""
-    q = (((X4 * r + X3) * r + X2) * r + X1) * r + X0
-    return q * (r * r) + r
+def _exponent(t):
+    """The float whose exponent is in the low bits of t."""
+    return float_bits(np.int32(bits_f32(t) << 23))
 
 
 @_fused
 def exp_f32(x):
-    """exp(x): down to denormals, up to inf."""
+    """exp(x): inf above 88.7, 0 below -87 (instead of denormals)."""
     x = EXP_TOP if x > EXP_TOP else x
     x = EXP_BOTTOM if x < EXP_BOTTOM else x
-    t = x * LOG2E + MAGIC
-    n = t - MAGIC
-    p = _exp_tail((x - n * LN2_HIGH) - n * LN2_LOW) + ONE
-    k = np.int32(bits_f32(t) - MAGIC_BITS)
-    half = k >> 1
-    return p * _power_of_two(half) * _power_of_two(k - half)
+    t = x * LOG2E + BIASED_HALF
+    n = t - BIASED_HALF
+    r = (x - n * LN2_HIGH) - n * LN2_LOW
+    return (((((D4 * r + D3) * r + D2) * r + D1) * r + D0) * r + TWO) * _exponent(t)     # 2 exp(r) * 2^(n - 1)
+
+
+@_fused
+def _exp_limited(x):
+    """exp(x), |x| <= 88; 0 at -88."""
+    t = x * LOG2E + BIASED
+    r = x - (t - BIASED) * LN2
+    return (((((E4 * r + E3) * r + E2) * r + E1) * r + E0) * r + ONE) * _exponent(t)
 
 
 @_fused
 def exp_nonpositive(x):
     """exp(x) for x <= 0 (or NaN); 0 below -88."""
-    x = EXP_FLUSH if x < EXP_FLUSH else x
-    t = x * LOG2E + MAGIC
-    n = t - MAGIC
-    p = _exp_tail((x - n * LN2_HIGH) - n * LN2_LOW) + ONE
-    return p * _power_of_two(np.int32(bits_f32(t) - MAGIC_BITS))
+    return _exp_limited(-EXP_LIMIT if x < -EXP_LIMIT else x)
 
 
 @_fused
 def expm1_nonpositive(x):
     """exp(x) - 1 for x <= 0 (or NaN), without cancellation."""
-    x = EXP_FLUSH if x < EXP_FLUSH else x
-    t = x * LOG2E + MAGIC
-    n = t - MAGIC
-    scale = _power_of_two(np.int32(bits_f32(t) - MAGIC_BITS))
-    return scale * _exp_tail((x - n * LN2_HIGH) - n * LN2_LOW) + (scale - ONE)
+    x = -EXP_LIMIT if x < -EXP_LIMIT else x
+    t = x * LOG2E + BIASED
+    n = t - BIASED
+    r = (x - n * LN2_HIGH) - n * LN2_LOW
+    q = (((X4 * r + X3) * r + X2) * r + X1) * r + X0
+    scale = _exponent(t)
+    return scale * (q * (r * r) + r) + (scale - ONE)
 
 
 # ---- logarithm -------------------------------------------------------------------------------------
@@ -105,71 +106,68 @@ def log_f32(x):
     """Natural logarithm; log(0) = -inf, of negative numbers NaN."""
     small = x < SMALLEST_NORMAL
     bits = bits_f32(x * TWO_23 if small else x)
-    e = np.int32((bits - SQRT_HALF_BITS) >> 23)
+    e = sra_i32(np.int32(bits - SQRT_HALF_BITS), EXPONENT_BITS)
     f = float_bits(np.int32(bits - (e << 23))) - ONE
     n = _f(e) - (_f(23) if small else ZERO)
-    z = f * f
-    p = (((((((L8 * f + L7) * f + L6) * f + L5) * f + L4) * f + L3) * f + L2) * f + L1) * f + L0
-    r = (f * z) * p + n * LN2_LOW
-    r = n * LN2_HIGH + (f + (r - HALF * z))
+    p = (((((L6 * f + L5) * f + L4) * f + L3) * f + L2) * f + L1) * f + L0
+    r = n * LN2 + ((p * f - HALF) * (f * f) + f)
     r = x if x == INFINITY else r
     r = -INFINITY if x == ZERO else r
-    r = NAN if x < ZERO else r
-    return r if x == x else x
+    return r if x >= ZERO else NAN
 
 
 # ---- sine and cosine -------------------------------------------------------------------------------
 
 @_fused
-def _sin_cos(r, quadrant):
-    """sin(r + quadrant * pi / 2), |r| <= pi / 4."""
+def _sine(r):
+    """sin(r), |r| <= pi / 2."""
     z = r * r
-    s = ((S2 * z + S1) * z + S0) * z * r + r
-    c = ((C2 * z + C1) * z + C0) * (z * z) + (ONE - HALF * z)
-    y = c if quadrant & 1 else s
-    return -y if quadrant & 2 else y
+    return (((S3 * z + S2) * z + S1) * z + S0) * (z * r) + r
 
 
 @_fused
-def _trig(x, turn):
-    t = x * TWO_OVER_PI + MAGIC
-    n = t - MAGIC
-    r = (((x - n * PIO2_A) - n * PIO2_B) - n * PIO2_C) - n * PIO2_D
-    return _sin_cos(r, np.int32(bits_f32(t) + turn))
+def _reduced(x, n):
+    """x - n * pi."""
+    return ((x - n * PI_A) - n * PI_B) - n * PI_C
+
+
+@_fused
+def _signed(y, turns):
+    """-y where the lowest bit of turns is set."""
+    return float_bits(np.int32(bits_f32(y) ^ (turns << 31)))
 
 
 @_fused
 def sin_f32(x):
     """sin(x), |x| <= TRIG_LIMIT."""
-    return _trig(x, 0)
+    t = x * ONE_OVER_PI + MAGIC
+    return _signed(_sine(_reduced(x, t - MAGIC)), bits_f32(t))
 
 
 @_fused
 def cos_f32(x):
-    """cos(x), |x| <= TRIG_LIMIT."""
-    return _trig(x, 1)
+    """cos(x), |x| <= TRIG_LIMIT: with n + 1/2 half turns taken off."""
+    t = (x * ONE_OVER_PI - HALF) + MAGIC
+    return -_signed(_sine(_reduced(x, (t - MAGIC) + HALF)), bits_f32(t))
 
 
 @device
-def sin_large(x, turn, table):
-    """sin(x + turn * pi / 2) of any x; table: the address of `trig_table()`.
+def sin_large(x, quarters, table):
+    """sin(x + quarters * pi / 2), quarters 0 or 1, of any x; table: the address of `trig_table()`.
 
-    x = m * 2^e; the table has 2^e * 2 / pi modulo 4 in three parts of 28 bits, whose products with m are exact.
+    |x| = m * 2^(e - 23); the table has 2^(e - 23) / pi modulo 4 in three parts of 28 bits, whose products with m are
+    exact.
     """
-    bits = bits_f32(abs_f32(x))
+    bits = np.int64(bits_f32(abs_f32(x)))
     row = 3 * max((bits >> 23) - 127, 0)
-    m = np.float64((bits & 0x7FFFFF) | 0x800000)
-    if bits < 0x3F800000:
-        m = np.float64(abs_f32(x)) * 8388608.0
-    top = m * load_f64(table, row)
-    n = np.floor(top + 0.5)
-    f = (top - n) + m * load_f64(table, row + 1) + m * load_f64(table, row + 2)
-    k = np.floor(f + 0.5)
-    r = _f((f - k) * 1.5707963267948966)
-    quadrant = np.int64(n) + np.int64(k) + turn
-    odd = turn & 1                                              # sin is odd, cos even
-    y = _sin_cos(r, np.int32(quadrant & 3))
-    y = -y if x < ZERO and odd == 0 else y
+    m = np.float64(abs_f32(x)) * 8388608.0 if bits < 0x3F800000 else np.float64((bits & 0x7FFFFF) | 0x800000)
+    whole = m * load_f64(table, row)
+    n = np.floor(whole + 0.5)
+    turns = (whole - n) + m * load_f64(table, row + 1) + m * load_f64(table, row + 2) + 0.5 * quarters
+    k = np.floor(turns + 0.5)
+    y = _sine(_f((turns - k) * 3.141592653589793))
+    y = -y if (np.int64(n) + np.int64(k)) & 1 else y
+    y = -y if x < ZERO and quarters == 0 else y                 # sin is odd, cos even
     return y if bits < 0x7F800000 else NAN
 
 
@@ -179,11 +177,11 @@ _TWO_OVER_PI_LENGTH = 384
 
 
 def trig_table() -> np.ndarray:
-    """float64 (129, 3): row e has 2^(e - 23) * 2 / pi modulo 4, for the exponents 0 <= e <= 128."""
+    """float64 (129, 3): row e has 2^(e - 23) / pi modulo 4, for the exponents 0 <= e <= 128."""
     rows = np.zeros((129, 3))
     for e in range(128):
-        # fixed point with 82 fraction bits: bits of 2/pi from 2^1 down to 2^-82 after the shift by e - 23
-        value = (_TWO_OVER_PI_BITS >> (_TWO_OVER_PI_LENGTH - 82 - (e - 23))) & ((1 << 84) - 1)
+        # fixed point with 82 fraction bits, 2 bits before them
+        value = (_TWO_OVER_PI_BITS >> (_TWO_OVER_PI_LENGTH - 82 - (e - 24))) & ((1 << 84) - 1)
         for part, shift in enumerate((56, 28, 0)):
             rows[e, part] = float((value >> shift) & ((1 << 28) - 1)) * 2.0 ** (shift - 82)
     return rows
@@ -193,9 +191,10 @@ def trig_table() -> np.ndarray:
 
 @_fused
 def logistic_f32(x):
-    """1 / (1 + exp(-x)), without cancellation on either side."""
-    e = exp_nonpositive(-abs_f32(x))
-    return (e if x < ZERO else ONE) / (e + ONE)
+    """1 / (1 + exp(-x)): nothing cancels on either side."""
+    x = EXP_LIMIT if x > EXP_LIMIT else x
+    x = -EXP_LIMIT if x < -EXP_LIMIT else x
+    return ONE / (_exp_limited(-x) + ONE)
 
 
 @_fused
