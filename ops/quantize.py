@@ -12,7 +12,7 @@ import numpy as np
 
 from litejit.compiler import kernel, prange
 from litejit.compiler.lazy import Kernel
-from litejit.compiler.primitives import load_f32, rint_f32, round_f32
+from litejit.compiler.primitives import bits_f32, load_f32, round_f32
 from litejit.ops.activation_quantised import eight_bit_multiplier
 from litejit.ops.arithmetic import mbqm, quantize_multiplier, saturate
 from litejit.ops.base import MAX_CHUNKS, Operator, Packed, Step, Target, chunked
@@ -21,6 +21,7 @@ from litejit.ops.elementwise import map_step
 from litejit.ops.streams import LOAD, STORE
 from litejit.ops.tables import fold_table, lookup_steps, round_away, to_codes
 from litejit.ops.tables import mbqm as mbqm_of_codes
+from litejit.ops.vector_math import MAGIC
 from litejit.planner.graph import Q_RANGE, Node, Value
 
 AFFINE = np.dtype([("x", "i8"), ("y", "i8"), ("scales", "i8"), ("zeros", "i8"), ("n", "i8"), ("rows", "i8"),
@@ -187,13 +188,13 @@ def quantize(source: str, target: str, xnn: bool) -> Kernel:
         for c in prange(begin, end):
             for r in range(c * p.block, min(p.rows, (c + 1) * p.block)):
                 scale, zero = load_f32(p.scales, r % p.channels), load_f32(p.zeros, r % p.channels)
-                low, high = p.low - zero, p.high - zero
+                low, high, offset = p.low - zero, p.high - zero, np.int32(zero)
                 for i in range(r * inner, min(n, (r + 1) * inner)):
                     v = load(x, i) * scale if xnn else load(x, i) / scale
                     v = v if v > low else low
                     v = high if v > high else v
-                    v = rint_f32(v) if xnn else round_f32(v)
-                    store(y, i, integer(np.int32(v + zero)))
+                    code = bits_f32(v + MAGIC) if xnn else np.int32(round_f32(v))       # low bits: to even, as rint
+                    store(y, i, integer(code + offset))
         return 0
     return run
 
