@@ -114,9 +114,13 @@ OPERATORS: dict[str, Operator] = {"AVERAGE_POOL_2D": Pool("average", TYPES), "MA
 def _pool(name: str, size: int, load: Any, load_acc: Any, store_acc: Any, begin_with: Any, combine: Any,
           finish: Any, store: Any) -> Kernel:
     """A kernel: acc = begin_with(element), then combine(acc, element) over each window, then
-    store(finish(p, acc, n, 1 / n, first element))."""
+    store(finish(acc, n, 1 / n, first element, bounds, what becomes of NaN))."""
+    floats = name.endswith(("f32", "f16"))
+
     @kernel(POOL, name=name)
     def pool(p, begin, end):
+        y, nan = p.y, p.nan
+        low, most = (p.least, p.most) if floats else (np.int32(p.low), np.int32(p.high))
         pixel, channels, none = p.channels * size, p.channels, p.neutral
         line = p.width * pixel
         for c in prange(begin, end):
@@ -140,7 +144,7 @@ def _pool(name: str, size: int, load: Any, load_acc: Any, store_acc: Any, begin_
                         for i in range(channels):
                             x = load(a, i)
                             v = combine(combine(combine(begin_with(x), load(a1, i)), load(b, i)), load(b1, i))
-                            store(p.y, to + i, finish(p, v, n, part, x))
+                            store(y, to + i, finish(v, n, part, x, low, most, nan))
                     elif high == 3 and wide == 3:
                         a1, a2, b = a + pixel, a + 2 * pixel, a + line
                         b1, b2, d = b + pixel, b + 2 * pixel, b + line
@@ -150,7 +154,7 @@ def _pool(name: str, size: int, load: Any, load_acc: Any, store_acc: Any, begin_
                             v = combine(combine(combine(begin_with(x), load(a1, i)), load(a2, i)), load(b, i))
                             v = combine(combine(combine(v, load(b1, i)), load(b2, i)), load(d, i))
                             v = combine(combine(v, load(d1, i)), load(d2, i))
-                            store(p.y, to + i, finish(p, v, n, part, x))
+                            store(y, to + i, finish(v, n, part, x, low, most, nan))
                     else:
                         copy_bytes(acc, p.fresh, p.acc_bytes)
                         for r in range(high):
@@ -163,7 +167,7 @@ def _pool(name: str, size: int, load: Any, load_acc: Any, store_acc: Any, begin_
                                     v = combine(combine(load_acc(acc, i), load(b, i)), load(b1, i))
                                     store_acc(acc, i, combine(combine(v, load(b2, i)), load(b3, i)))
                         for i in range(channels):
-                            store(p.y, to + i, finish(p, load_acc(acc, i), n, part, load(a, i)))
+                            store(y, to + i, finish(load_acc(acc, i), n, part, load(a, i), low, most, nan))
         return 0
     return pool
 
@@ -198,9 +202,9 @@ def larger(a, b):
 
 
 @device
-def clamp(p, value):
-    value = p.least if value < p.least else value
-    return p.most if value > p.most else value
+def clamp(value, low, most):
+    value = low if value < low else value
+    return most if value > most else value
 
 
 @cache
@@ -209,16 +213,16 @@ def max_kernel(type: str) -> Kernel:
     load, store = streams.LOAD[type], streams.STORE[type]
     if type in ("f32", "f16"):
         @device
-        def finish(p, value, n, part, first):
+        def finish(value, n, part, first, low, most, nan):
             """NaN is passed over, but XNNPACK keeps that of the first element and clamps it to the lower bound."""
-            value = clamp(p, value)
-            return value if first == first or p.nan != p.nan else p.nan
+            value = clamp(value, low, most)
+            return value if first == first or nan != nan else nan
     else:
         narrow: Any = {"i8": np.int8, "u8": np.uint8, "i16": np.int16}[type]
 
         @device
-        def finish(p, value, n, part, first):
-            return narrow(min(max(value, p.low), p.high))
+        def finish(value, n, part, first, low, most, nan):
+            return narrow(clamp(np.int32(value), low, most))
     acc = "f32" if type == "f16" else type
     return _pool(f"max_pool_{type}", ITEM[type], load, LOAD[acc], streams.STORE[acc],
                  number if acc == "f32" else itself, larger, finish, store)
@@ -230,20 +234,20 @@ def average_kernel(type: str, wide: bool) -> Kernel:
     load, store = streams.LOAD[type], streams.STORE[type]
     if type in ("f32", "f16"):
         @device
-        def finish(p, value, n, part, first):
-            value = clamp(p, value * part)
-            return value if value == value else p.nan
+        def finish(value, n, part, first, low, most, nan):
+            value = clamp(value * part, low, most)
+            return value if value == value else nan
         return _pool(f"average_pool_{type}", ITEM[type], load, load_f32, streams.STORE["f32"], itself, add,
                      finish, store)
     narrow: Any = {"i8": np.int8, "u8": np.uint8, "i16": np.int16}[type]
 
     @device
-    def finish_codes(p, total, n, part, first):
+    def finish_codes(total, n, part, first, low, most, nan):
         """total / n, halves away from zero: half a unit more keeps the rounded reciprocal on the right side."""
         if wide:
-            size = np.int64((np.float64(abs(total) + (n >> 1)) + 0.5) / np.float64(n))
+            size = np.int32((np.float64(abs(total) + (n >> 1)) + 0.5) / np.float64(n))
         else:
-            size = np.int64(np.int32((abs_f32(np.float32(total)) + (np.float32(n >> 1) + HALF)) * part))
-        return narrow(min(max(-size if total < 0 else size, p.low), p.high))
+            size = np.int32((abs_f32(np.float32(total)) + (np.float32(n >> 1) + HALF)) * part)
+        return narrow(clamp(np.int32(-size if total < 0 else size), low, most))
     return _pool(f"average_pool_{type}{'_wide' if wide else ''}", ITEM[type], load, load_i32, streams.STORE["i32"],
                  itself, add_codes, finish_codes, store)
