@@ -13,7 +13,7 @@ import numpy as np
 from litejit.compiler import kernel, prange
 from litejit.compiler.cpu import Cpu
 from litejit.compiler.primitives import copy_bytes, load_f16, load_f32, load_i64, store_f16, store_f32
-from litejit.ops.base import Packed, Scratch, Step, Target, chunked
+from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target, chunked
 from litejit.ops.simd.gemm_f32 import gemm_f32, gemv_f32, pack_f32, panel_columns, row_block
 from litejit.ops.simd.moves import TRANSPOSE
 from litejit.ops.simd.tiles import tile_shape
@@ -26,7 +26,7 @@ PACK = np.dtype([("w", "i8"), ("bias", "i8"), ("panels", "i8"), ("n", "i8"), ("k
                  ("w_step", "i8"), ("w_column", "i8"), ("per_matrix", "i8")], align=True)
 TURN = np.dtype([("x", "i8"), ("y", "i8"), ("rows", "i8"), ("columns", "i8")], align=True)
 CONVERT = np.dtype([("x", "i8"), ("y", "i8"), ("total", "i8"), ("block", "i8")], align=True)
-_transpose = TRANSPOSE[4]
+_transpose, _transpose_bytes = TRANSPOSE[4], TRANSPOSE[1]
 GRAIN = 1 << 19                       # multiply-accumulates worth a chunk
 
 
@@ -67,10 +67,10 @@ class Matrix:
         return Packed((self.key, None if bias is None else bias.key, "panels f32", panel_columns(cpu)), build)
 
 
-def split(m: int, n: int, k: int, batches: int, tile: int, nr: int) -> tuple[int, int]:
+def split(m: int, n: int, k: int, batches: int, tile: int, nr: int, grain: int = GRAIN) -> tuple[int, int]:
     """(rows, columns) of a chunk: whole tiles; by rows where there are enough of them, else by columns."""
-    most = max(1, 16 // batches)
-    wanted = min(most, max(1, m * n * k // GRAIN))
+    most = max(1, MAX_CHUNKS // batches)
+    wanted = min(most, max(1, m * n * k // grain))
     if m >= 2 * tile:
         tiles_each = -(-(-(-m // tile)) // wanted)
         return tiles_each * tile, n
@@ -99,10 +99,10 @@ def float_steps(node: Node, target: Target, x: Any, y: Any, matrix: Matrix, bias
     return [*steps, Step(node, made, params, len(x_at) * row_chunks * column_chunks, macs=len(x_at) * m * n * k)]
 
 
-def turned(node: Node, x: Any, count: int, rows: int, columns: int) -> tuple[Scratch, Step]:
-    """`count` matrices rows x columns of x, transposed into scratch memory."""
-    made = Scratch(4 * count * rows * columns)
-    return made, Step(node, transpose_f32, {"x": x, "y": made, "rows": rows, "columns": columns}, count)
+def turned(node: Node, x: Any, count: int, rows: int, columns: int, size: int = 4) -> tuple[Scratch, Step]:
+    """`count` matrices rows x columns of x (elements of 4 or 1 bytes), transposed into scratch memory."""
+    made = Scratch(size * count * rows * columns)
+    return made, Step(node, transpose_words if size == 4 else transpose_bytes, {"x": x, "y": made, "rows": rows, "columns": columns}, count)
 
 
 def convert(node: Node, kind: Any, x: Any, y: Any, total: int) -> Step:
@@ -176,11 +176,20 @@ def pack_panels_f32(p, begin, end):
 
 
 @kernel(TURN)
-def transpose_f32(p, begin, end):
+def transpose_words(p, begin, end):
+    """A chunk is a matrix."""
+    size = 4 * p.rows * p.columns
+    for c in prange(begin, end):
+        _transpose(p.y + c * size, p.x + c * size, 4 * p.rows, 4 * p.columns, p.rows, p.columns)
+    return 0
+
+
+@kernel(TURN)
+def transpose_bytes(p, begin, end):
     """A chunk is a matrix."""
     size = p.rows * p.columns
     for c in prange(begin, end):
-        _transpose(p.y + 4 * c * size, p.x + 4 * c * size, 4 * p.rows, 4 * p.columns, p.rows, p.columns)
+        _transpose_bytes(p.y + c * size, p.x + c * size, p.rows, p.columns, p.rows, p.columns)
     return 0
 
 
