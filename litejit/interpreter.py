@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from litejit.arrays import as_array, checked, index_of, shape_of
+from litejit.arguments import model_of, thread_count
 from litejit.delegates import Delegate, load_delegate
 from litejit.details import operator_details, tensor_details
 from litejit.errors import LiteJitError
 from litejit.executor.session import Session
+from litejit.leases import Exclusive, Lease
 from litejit.model import Model
+from litejit.names import inputs_by_position, output_names, position
 from litejit.ops.base import Target
 from litejit.planner.build import refuse_missing_builtins
 from litejit.signature import SignatureRunner, own_copy
@@ -69,8 +72,8 @@ class Interpreter:
             raise LiteJitError("litejit has no delegates: experimental_delegates must be None or empty")
         if precision != "float32":
             raise ValueError(f"precision must be 'float32', not {precision!r}")
-        self._threads = _threads(num_threads)
-        self._model = _model(model_path, model_content, model)
+        self._threads = thread_count(num_threads)
+        self._model = model_of(model_path, model_content, model)
         refuse_missing_builtins(self._model)
         from litejit.compiler.cpu import target
         from litejit.store import open_store
@@ -83,7 +86,7 @@ class Interpreter:
         self._store = open_store(cache_dir)
         self._sessions: dict[int, Session] = {}
         self._lock = threading.RLock()
-        self._views: list[weakref.ref[_Lease]] = []
+        self._views: list[weakref.ref[Lease]] = []
         self._delegates: list[Any] = []
         self._closed = False
         self._main = self._session(0)
@@ -151,7 +154,7 @@ class Interpreter:
 
         Raises LiteJitError naming the operator that cannot be prepared, RuntimeError while a view of `tensor()` lives.
         """
-        with self._exclusive("allocate_tensors"):
+        with self._exclusive():
             self._check_views()
             self._main.allocate()
 
@@ -181,13 +184,13 @@ class Interpreter:
         a model with one input. Inputs are resized to the values' shapes. out: {name or position: array to fill}.
         Raises LiteJitError for unknown or missing names, wrong types, and shapes that the model cannot take.
         """
-        arrays = {self._main.spec.inputs[p]: as_array(value) for p, value in self._by_position(inputs).items()}
+        given = inputs_by_position(self._model, inputs)
+        arrays = {self._main.spec.inputs[p]: as_array(value) for p, value in given.items()}
         outputs = list(self._main.spec.outputs)
-        names = self._output_names()
+        names = output_names(self._model)
         results = self._call(0, arrays, outputs)
         for key, buffer in (out or {}).items():
-            position = index_of(key, "output position") if not isinstance(key, str) else self.get_output_index(key)
-            result = results[position]
+            result = results[self.get_output_index(key) if isinstance(key, str) else index_of(key, "output position")]
             if np.shape(buffer) != np.shape(result) or buffer.dtype != np.asarray(result).dtype:
                 raise LiteJitError(f"out[{key!r}] has shape {np.shape(buffer)} and type {buffer.dtype}, the output "
                                    f"{np.shape(result)} and {np.asarray(result).dtype}")
@@ -200,7 +203,7 @@ class Interpreter:
 
     def _call(self, subgraph: int, arrays: dict[int, np.ndarray], outputs: Sequence[int]) -> list[Any]:
         """Resize, allocate, set, run and copy the outputs of a subgraph."""
-        with self._exclusive("run"):
+        with self._exclusive():
             self._check_views()
             session = self._session(subgraph)
             before = list(session.shapes)
@@ -220,7 +223,7 @@ class Interpreter:
 
     def reset_all_variables(self) -> None:
         """Variable tensors to their first contents."""
-        with self._exclusive("reset_all_variables"):
+        with self._exclusive():
             for session in self._sessions.values():
                 if session.runner is not None:
                     session.runner.reset_state()
@@ -229,7 +232,7 @@ class Interpreter:
         """Times of the steps of subgraph 0 on its current inputs: a `Profile`, which prints as a table."""
         from litejit.executor.profile import profile
 
-        with self._exclusive("profile"):
+        with self._exclusive():
             self._check_ready(self._main, "a profile")
             return profile(self._main.runner, repeat)  # type: ignore[arg-type]
 
@@ -237,7 +240,7 @@ class Interpreter:
 
     def set_tensor(self, tensor_index: int, value: Any) -> None:
         """Copy a value of exactly the tensor's type and shape into a tensor of subgraph 0. Raises LiteJitError."""
-        with self._exclusive("set_tensor"):
+        with self._exclusive():
             self._set(self._main, index_of(tensor_index), value)
 
     def _set(self, session: Session, index: int, value: Any) -> None:
@@ -265,7 +268,7 @@ class Interpreter:
         Raises LiteJitError where the tensor has no contents of its own: before allocate_tensors, or an intermediate
         result without experimental_preserve_all_tensors.
         """
-        with self._exclusive("get_tensor"):
+        with self._exclusive():
             session = self._session(self._check_subgraph(subgraph_index, "Invalid subgraph index {} exceeds max subgraph index {}"))
             return own_copy(self._memory(session, index_of(tensor_index)))
 
@@ -287,11 +290,11 @@ class Interpreter:
         While such a view lives, allocate_tensors, invoke, resize_tensor_input and run raise RuntimeError.
         """
         def view() -> np.ndarray:
-            with self._exclusive("tensor"):
+            with self._exclusive():
                 memory = self._memory(self._main, index_of(tensor_index))
                 if not memory.flags.writeable or not memory.size:
                     return memory.view()
-                lease = _Lease(memory)
+                lease = Lease(memory)
                 self._views.append(weakref.ref(lease))
                 return np.asarray(lease).view(memory.dtype)
         return view
@@ -301,7 +304,7 @@ class Interpreter:
 
         Raises LiteJitError for tensors that are no inputs and shapes that are none.
         """
-        with self._exclusive("resize_tensor_input"):
+        with self._exclusive():
             self._check_views()
             index = index_of(input_index)
             count = len(self._main.spec.tensors)
@@ -347,50 +350,11 @@ class Interpreter:
 
     def get_input_index(self, name: str) -> int:
         """Position of an input among the inputs, by tensor or signature name. Raises LiteJitError listing the names."""
-        return self._position(name, self._main.spec.inputs, "inputs")
+        return position(self._model, name, "inputs")
 
     def get_output_index(self, name: str) -> int:
         """Position of an output among the outputs, by tensor or signature name. Raises LiteJitError listing the names."""
-        return self._position(name, self._main.spec.outputs, "outputs")
-
-    def _position(self, name: str, indices: Sequence[int], side: str) -> int:
-        names = [self._main.spec.tensors[i].name for i in indices]
-        signature = self._only_signature()
-        own = getattr(signature, side) if signature is not None else {}
-        if name in own:
-            return list(indices).index(own[name])
-        if name in names:
-            return names.index(name)
-        raise LiteJitError(f"no {side[:-1]} is called {name!r}; the {side} are {[*own, *names]}")
-
-    def _only_signature(self) -> Any:
-        own = [s for s in self._model.signatures if s.subgraph == 0]
-        return own[0] if len(own) == 1 else None
-
-    def _output_names(self) -> list[str]:
-        indices = list(self._main.spec.outputs)
-        names = [self._main.spec.tensors[i].name or "" for i in indices]
-        signature = self._only_signature()
-        if signature is not None:
-            own = {index: name for name, index in signature.outputs.items()}
-            names = [own.get(i, n) for i, n in zip(indices, names)]
-        return [n if n and names.count(n) == 1 else f"output_{k}" for k, n in enumerate(names)]
-
-    def _by_position(self, inputs: Any) -> dict[int, Any]:
-        count = len(self._main.spec.inputs)
-        if inputs is None:
-            inputs = []
-        if isinstance(inputs, Mapping):
-            found = {self.get_input_index(k) if isinstance(k, str) else index_of(k, "input position"): v
-                     for k, v in inputs.items()}
-        elif isinstance(inputs, (list, tuple)) and not (count == 1 and len(inputs) != 1):
-            found = dict(enumerate(inputs))
-        else:
-            found = {0: inputs}
-        if sorted(found) != list(range(count)):
-            names = [self._main.spec.tensors[i].name for i in self._main.spec.inputs]
-            raise LiteJitError(f"the model has {count} inputs, {names}; given were values for {sorted(found)}")
-        return found
+        return position(self._model, name, "outputs")
 
     # ---- signatures ------------------------------------------------------------------------------
 
@@ -424,9 +388,9 @@ class Interpreter:
             session = self._sessions[index] = Session(self._model, index, self._target, self._store, self._threads, self._fuse)
         return session
 
-    def _exclusive(self, what: str) -> _Exclusive:
+    def _exclusive(self) -> Exclusive:
         self._check_open()
-        return _Exclusive(self._lock, what)
+        return Exclusive(self._lock)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -461,63 +425,6 @@ class Interpreter:
             raise LiteJitError(
                 "There is at least 1 reference to internal data in the interpreter in the form of a numpy array or slice. "
                 "Be sure to only hold the function returned from tensor() if you are using raw data access.")
-
-
-class _Lease:
-    """What views of a tensor have as their base, slices of them too: it lives as long as any of them."""
-
-    __slots__ = ("__array_interface__", "__weakref__", "_memory")
-
-    def __init__(self, memory: np.ndarray) -> None:
-        self._memory = memory
-        plain = memory if memory.dtype.kind in "biufc" else memory.view(f"u{memory.dtype.itemsize}")
-        self.__array_interface__ = plain.__array_interface__
-
-
-class _Exclusive:
-    """One call of an interpreter at a time; waits for the others, unless it would wait for itself."""
-
-    __slots__ = ("_lock",)
-
-    def __init__(self, lock: Any, what: str) -> None:
-        self._lock = lock
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *error: object) -> None:
-        self._lock.release()
-
-
-def _threads(num_threads: Any) -> int:
-    if num_threads is None:
-        return 1
-    try:
-        count = index_of(num_threads)
-    except TypeError:
-        raise ValueError("type of num_threads should be int") from None
-    if count < -1:
-        raise ValueError(f"num_threads should be >= -1, not {count}")
-    if count == -1:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(count, 1)
-
-
-def _model(path: Any, content: Any, model: Model | None) -> Model:
-    if model is not None:
-        if path is not None or content is not None:
-            raise ValueError("Can't both provide `model` and `model_path` or `model_content`")
-        return model
-    has_content = content is not None and memoryview(content).nbytes > 0 if not isinstance(content, str) else bool(content)
-    if path and has_content:
-        raise ValueError("Can't both provide `model_path` and `model_content`")
-    if path:
-        return Model.from_file(path)
-    if has_content:
-        return Model.from_buffer(content)
-    if path is not None and not isinstance(path, (str, bytes, os.PathLike)):
-        os.fspath(path)
-    raise ValueError("`model_path` or `model_content` must be specified.")
 
 
 def _restore(options: dict[str, Any], shapes: list[tuple[int, ...]], ready: bool) -> Interpreter:

@@ -27,6 +27,7 @@ def command(model: str, inputs: tuple[str, ...], input_shape: tuple[str, ...], o
             mean: float, std: float, mode: str, cache_dir: str | None) -> None:
     """Run MODEL once and show its outputs."""
     from litejit.interpreter import Interpreter
+    from litejit.names import output_names
 
     start = time.perf_counter()
     interpreter = Interpreter(model, num_threads=threads, experimental_op_resolver_type=resolver(mode),
@@ -48,7 +49,7 @@ def command(model: str, inputs: tuple[str, ...], input_shape: tuple[str, ...], o
         interpreter.set_tensor(detail["index"], values[position])
     interpreter.invoke()
     done = time.perf_counter()
-    names = interpreter._output_names()
+    names = output_names(interpreter.model)
     results = [interpreter.get_tensor(d["index"]) for d in interpreter.get_output_details()]
     _show(dict(zip(names, results)))
     click.echo(f"load and plan {seconds(loaded - start)}, run {seconds(done - loaded)}")
