@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .errors import ModelError
 from .schema.associated import AssociatedFiles
 from .schema.checks import check
 from .schema.constants import constant_bytes
@@ -67,7 +68,7 @@ class Model(Part):
 
     def __init__(self, array: np.ndarray, path: str | bytes | None = None) -> None:
         source = Source(array)
-        check(source, verify(array))
+        check(source, verify(source))
         _set(self, "source", source)
         _set(self, "_root", source.root())
         _set(self, "buffer", source.bytes)
@@ -123,9 +124,13 @@ class Model(Part):
         return tuple(found.values())
 
     def _load_metadata(self) -> dict[str, bytes]:
-        entries = {}
+        entries: dict[str, bytes] = {}
+        total = 0
         for view in self._root.metadata or ():
             data = self.constant(view.buffer)
+            total += 0 if data is None else data.size
+            if total > self.source.most_decoded:
+                raise ModelError(f"The metadata entries overlap: {total} bytes in a file of {len(self.buffer)}")
             entries[view.name or ""] = b"" if data is None else data.tobytes()
         return entries
 

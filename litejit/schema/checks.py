@@ -15,7 +15,7 @@ from .enums import BuiltinOperator, TensorType
 from .facts import BITS, Facts, constant_sizes, element_counts
 from .reader import Source
 from .tables import SCHEMA_VERSION, UNIONS, table
-from .verifier import Columns
+from .verifier import Column, Columns
 
 #: Tensors from here on could not be addressed on any machine; what is below cannot overflow 64 bits in kernels.
 MOST_BYTES = 2.0**48
@@ -102,6 +102,8 @@ def _check_outside(facts: Facts, name: str, offset: str, size: str, what: str) -
             f"{what} {row} specified an out of range offset: {count[row]} bytes at {start[row]} "
             f"in a file of {length} bytes"
         )
+    if name == "Operator" and count.astype(np.float64).sum() > facts.source.most_decoded:
+        raise ModelError(f"The custom options of its operators overlap: {count.sum()} bytes in a file of {length}")
 
 
 def _check_graphs(facts: Facts) -> None:
@@ -171,8 +173,7 @@ def _check_tensors(facts: Facts) -> None:
     if (bad := variable & (available >= 0)).any():
         row = int(np.argmax(bad))
         facts.tensor_error(row, "A variable with constant data.", "is a variable tensor with buffer")
-    for row in np.nonzero((type_ == TensorType.STRING) & (available > 0))[0].tolist():
-        check_strings(facts, row)
+    check_strings(facts, np.nonzero((type_ == TensorType.STRING) & (available >= 0))[0].tolist())
     for row in np.nonzero(sparse)[0].tolist():
         check_sparsity(facts, row, int(bits[row]))
 
@@ -244,6 +245,30 @@ def _check_details(facts: Facts) -> None:
                     f"{name}.{field} names tensor {index[first]} of {limit[at[first]]}.",
                     "has invalid quantization parameters",
                 )
+    _check_axes(facts, rows, details)
+
+
+def _check_axes(facts: Facts, rows: np.ndarray, details: Column) -> None:
+    """The dimensions of multi-axis quantisation are there and in range."""
+    count = facts.rows("MultiAxisQuantization")
+    row = facts.columns["Tensor"].field["quantization"].row[rows]
+    several = details.tag[row] == 3
+    tensor, rank = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    tensor[details.row[row[several]]] = rows[several]
+    shape = facts.column("Tensor", "shape")
+    if shape:
+        rank = shape.count[tensor]
+    owner, axis = facts.ints("MultiAxisQuantization", "quantized_dimensions")
+    bad = np.bincount(owner, minlength=count) == 0
+    bad[owner[(axis < 0) | (axis >= rank[owner])]] = True
+    if bad.any():
+        first = int(np.argmax(bad))
+        facts.tensor_error(
+            int(tensor[first]),
+            f"MultiAxisQuantization quantized_dimensions must be in range [0, {rank[first]}). "
+            f"They are {axis[owner == first].tolist()}.",
+            "has invalid quantization parameters",
+        )
 
 
 def _calls(facts: Facts) -> list[tuple[int, int]]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from .enums import DimensionType
 from .facts import Facts
+from .opening import address
 from .reader import Source, View
 from .tables import table
 
@@ -34,19 +35,37 @@ def _constant(facts: Facts, tensor: View) -> np.ndarray | None:
     return constant_bytes(facts.source, buffer) if tensor.buffer else None
 
 
-def check_strings(facts: Facts, row: int) -> None:
-    """The constant of a STRING tensor: int32 count, count + 1 offsets in ascending order, all inside the buffer."""
-    tensor = _tensor(facts, row)
-    data = _constant(facts, tensor)
-    if data is None:
-        return
-    count = int.from_bytes(data[:4].tobytes(), "little") if data.size >= 4 else -1
-    wanted = 1 if tensor.shape is None else math.prod(tensor.shape.tolist())
-    if count < max(wanted, 0) or 4 * (count + 2) > data.size:
-        facts.tensor_error(row, f"Its constant should hold {wanted} strings, its {data.size} bytes do not.")
+def check_strings(facts: Facts, rows: list[int]) -> None:
+    """The constants of STRING tensors: int32 count, count + 1 offsets in ascending order, all inside the buffer."""
+    counts: dict[tuple[int, int], int] = {}
+    total = 0
+    for row in rows:
+        tensor = _tensor(facts, row)
+        data = _constant(facts, tensor)
+        if data is None:
+            continue
+        key = address(data), data.size
+        if key not in counts:
+            total += data.size
+            if total > facts.source.most_decoded:
+                facts.tensor_error(row, f"Constants of texts overlap: {total} bytes.")
+            counts[key] = _string_count(data)
+        wanted = 1 if tensor.shape is None else math.prod(tensor.shape.tolist())
+        if counts[key] < max(wanted, 0):
+            found = "its offsets are not inside" if counts[key] < 0 else f"it holds {counts[key]}"
+            facts.tensor_error(row, f"Its constant should hold {wanted} strings; {found}.")
+
+
+def _string_count(data: np.ndarray) -> int:
+    """Number of texts in the bytes of a STRING tensor, -1 if their offsets are not inside."""
+    count = int.from_bytes(data[:4].tobytes(), "little")
+    if count == 0:
+        return 0
+    if 4 * (count + 2) > data.size:
+        return -1
     offsets = np.frombuffer(data, "<i4", count + 1, 4)
-    if offsets[0] < 4 * (count + 2) or offsets[-1] > data.size or (offsets[1:] < offsets[:-1]).any():
-        facts.tensor_error(row, "The offsets of its strings are not inside its constant.")
+    bad = offsets[0] < 4 * (count + 2) or offsets[-1] > data.size or (offsets[1:] < offsets[:-1]).any()
+    return -1 if bad else count
 
 
 def check_sparsity(facts: Facts, row: int, bits: int) -> None:

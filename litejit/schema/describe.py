@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..model import Model, Subgraph, Tensor
 
-_MOST_TENSORS = 8
+#: Subgraphs, signatures and tensors of each that are shown.
+_MOST = 12
 
 
 def describe(model: Model) -> str:
     """Several lines: source and size, graphs with inputs and outputs, operators by frequency, signatures, metadata."""
     lines = [_title(model)]
-    for subgraph in model.subgraphs:
+    for subgraph in model.subgraphs[:_MOST]:
         name = f" {subgraph.name!r}" if subgraph.name else ""
         lines.append(
             f"  subgraph {subgraph.index}{name}: {len(subgraph.operators)} operators, {len(subgraph.tensors)} tensors"
@@ -25,10 +26,14 @@ def describe(model: Model) -> str:
         lines += [f"    out  {tensor_line(tensor)}" for tensor in _some(subgraph, subgraph.outputs)]
         if subgraph.operators:
             lines.append(f"    {histogram(subgraph)}")
-    for signature in model.signatures:
+    if len(model.subgraphs) > _MOST:
+        lines.append(f"  ... and {len(model.subgraphs) - _MOST} more subgraphs")
+    for signature in model.signatures[:_MOST]:
         lines.append(
             f"  signature {signature.key!r}: ({', '.join(signature.inputs)}) -> ({', '.join(signature.outputs)})"
         )
+    if len(model.signatures) > _MOST:
+        lines.append(f"  ... and {len(model.signatures) - _MOST} more signatures")
     if model.metadata:
         lines.append(f"  metadata: {', '.join(f'{name} ({len(data)} B)' for name, data in model.metadata.items())}")
     if model.associated_files:
@@ -39,7 +44,7 @@ def describe(model: Model) -> str:
 def describe_html(model: Model) -> str:
     """A small table: graphs, inputs, outputs, operators."""
     rows = []
-    for subgraph in model.subgraphs:
+    for subgraph in model.subgraphs[:_MOST]:
         cells = [
             f"{subgraph.index} {escape(subgraph.name)}",
             "<br>".join(escape(tensor_line(tensor)) for tensor in _some(subgraph, subgraph.inputs)),
@@ -67,7 +72,7 @@ def tensor_line(tensor: Tensor) -> str:
 
 
 def _some(subgraph: Subgraph, indices: tuple[int, ...]) -> list[Tensor]:
-    return [subgraph.tensors[index] for index in indices[:_MOST_TENSORS]]
+    return [subgraph.tensors[index] for index in indices[:_MOST]]
 
 
 def _title(model: Model) -> str:

@@ -23,12 +23,14 @@ _ABSENT = (0,) * 32
 class Source:
     """The bytes of a file as a memoryview and as a read-only uint8 array, and the decoded vtables of its tables."""
 
-    __slots__ = ("array", "bytes", "vtables")
+    __slots__ = ("array", "bytes", "most_decoded", "vtables")
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
         self.bytes: memoryview = array.data
         self.vtables: dict[int, tuple[int, ...]] = {}
+        #: What may be decoded (not viewed) in bytes: a hostile file refers to the same bytes again and again.
+        self.most_decoded = 4 * array.size + (1 << 20)
 
     def root(self) -> View:
         """The Model table."""

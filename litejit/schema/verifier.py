@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import ModelError
 from .enums import TensorType
+from .reader import Source
 from .tables import FILE_IDENTIFIER, TABLES, UNIONS, Field, Table, table
 
 #: Flatbuffers address 2 GB; what a file has beyond that is data outside the flatbuffer.
@@ -50,13 +51,13 @@ class Columns:
 class Verifier:
     """One verification; after `run`, `columns` has a `Columns` for each kind of table that occurs."""
 
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array[:MAX_FLATBUFFER]
+    def __init__(self, source: Source) -> None:
+        self.array = source.array[:MAX_FLATBUFFER]
+        self.max_decoded = source.most_decoded
         self.size = size = self.array.size
         self.u16 = self.array[: size // 2 * 2].view("<u2")
         self.u32 = self.array[: size // 4 * 4].view("<u4")
         self.max_tables = min(MAX_TABLES, size // 4)
-        self.max_decoded = 4 * size + 2**20
         self.tables = 0
         self.decoded = 0
         self.columns: dict[str, Columns] = {}
@@ -243,8 +244,8 @@ def elements(column: Column, rows: np.ndarray, size: int) -> tuple[np.ndarray, n
     return owner, first + np.arange(owner.size) * size
 
 
-def verify(array: np.ndarray) -> dict[str, Columns]:
-    """Verify the flatbuffer at the start of `array` (uint8, aligned to 8 bytes); returns its columns by table name."""
-    verifier = Verifier(array)
+def verify(source: Source) -> dict[str, Columns]:
+    """Verify the flatbuffer at the start of a file; returns its columns by table name."""
+    verifier = Verifier(source)
     verifier.run()
     return verifier.columns

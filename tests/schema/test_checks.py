@@ -118,6 +118,11 @@ REFUSED = {
         _quantized(details=("BlockwiseQuantization", {"scales": 3})),
         "BlockwiseQuantization.scales names tensor 3 of 3",
     ),
+    "axes": (
+        _quantized(details=("MultiAxisQuantization", {"scales": 1, "quantized_dimensions": [0, 2]})),
+        "quantized_dimensions must be in range [0, 2). They are [0, 2].",
+    ),
+    "no axes": (_quantized(details=("MultiAxisQuantization", {"scales": 1})), "They are []."),
     "key": (_signature(), "Missing exported method name for SignatureDef"),
     "signature's subgraph": (_signature(signature_key="k", subgraph_index=1), "Invalid subgraph index 1 exceeds"),
     "signature's tensor": (
@@ -139,14 +144,14 @@ REFUSED = {
     ),
     "texts": (
         lambda tree: (_tensor(1, type="STRING")(tree), _buffer(data=bytes(24))(tree)),
-        "should hold 6 strings",
+        "should hold 6 strings; it holds 0",
     ),
     "text offsets": (
         lambda tree: (
             _tensor(1, type="STRING", shape=[1])(tree),
             _buffer(data=np.array([1, 12, 99], "<i4").tobytes())(tree),
         ),
-        "offsets of its strings are not inside",
+        "should hold 1 strings; its offsets are not inside",
     ),
 }
 ACCEPTED = {
@@ -160,6 +165,7 @@ ACCEPTED = {
     "any dimension of a scalar": _tensor(
         0, shape=[], quantization={"scale": [1.0], "zero_point": [0], "quantized_dimension": 5}
     ),
+    "several axes": _quantized(details=("MultiAxisQuantization", {"scales": 1, "quantized_dimensions": [1, 0]})),
     "wrong options": _operator(builtin_options=("PackOptions", {"axis": 7})),
     "old code": _code(deprecated_builtin_code=-1),
 }

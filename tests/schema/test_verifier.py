@@ -130,7 +130,7 @@ def test_faults_are_named_with_table_and_field():
         damaged = bytearray(content)
         damaged[place : place + 4] = struct.pack("<I", value)
         with pytest.raises(ModelError, match=text):
-            verify(open_buffer(bytes(damaged)))
+            verify(Source(open_buffer(bytes(damaged))))
 
 
 def test_a_wrong_vtable_is_refused():
@@ -142,7 +142,7 @@ def test_a_wrong_vtable_is_refused():
         damaged = bytearray(content)
         struct.pack_into(format_, damaged, place, value)
         with pytest.raises(ModelError, match=r"Model .*vtable"):
-            verify(open_buffer(bytes(damaged)))
+            verify(Source(open_buffer(bytes(damaged))))
 
 
 def test_an_unknown_union_tag_is_refused():
@@ -166,6 +166,29 @@ def test_tables_that_are_referred_to_again_and_again_are_refused_in_linear_time(
     tracemalloc.stop()
     assert time.perf_counter() - start < 2
     assert peak < 60 * len(content) + 5_000_000
+
+
+def test_bytes_that_many_tables_refer_to_are_not_decoded_for_each():
+    builder = ModelBuilder()
+    graph = builder.subgraph()
+    size = 1 << 21
+    builder.tree["buffers"].append({"offset": 8, "size": size})
+    for number in range(40):
+        builder.tree["metadata"].append({"name": str(number), "buffer": 1})
+    tail = bytes(size)
+    with pytest.raises(ModelError, match="metadata entries overlap"):
+        _ = Model.from_buffer(builder.build() + tail).metadata
+    for offset in range(8, 48):
+        graph.constant(str(offset), np.array([], "S1"))
+        builder.tree["buffers"][-1] = {"offset": offset, "size": size}
+    with pytest.raises(ModelError, match="Constants of texts overlap"):
+        Model.from_buffer(builder.build() + tail)
+    many = ModelBuilder()
+    graph = many.subgraph()
+    for _ in range(40):
+        graph.custom("Mine", [], node={"large_custom_options_offset": 8, "large_custom_options_size": size})
+    with pytest.raises(ModelError, match="custom options of its operators overlap"):
+        Model.from_buffer(many.build() + tail)
 
 
 def _shared_vectors(size: int) -> bytes:

@@ -71,9 +71,9 @@ def _without_defaults(name, value):
 @settings(max_examples=150, deadline=None)
 @given(trees("Model"))
 def test_round_trip(model):
-    array = open_buffer(write(model))
-    columns = verify(array)
-    assert tree(Source(array).root()) == _without_defaults("Model", model)
+    source = Source(open_buffer(write(model)))
+    columns = verify(source)
+    assert tree(source.root()) == _without_defaults("Model", model)
     assert columns["Model"].position.size == 1
 
 
@@ -84,16 +84,16 @@ def test_round_trip_of_options(union, data):
     name = data.draw(st.sampled_from(UNIONS[union][1:]))
     options = data.draw(trees(name))
     field = {"BuiltinOptions": "builtin_options", "BuiltinOptions2": "builtin_options_2"}[union]
-    array = open_buffer(write({"subgraphs": [{"operators": [{field: (name, options)}]}]}))
-    verify(array)
-    operator = Source(array).root().subgraphs[0].operators[0]
+    source = Source(open_buffer(write({"subgraphs": [{"operators": [{field: (name, options)}]}]})))
+    verify(source)
+    operator = source.root().subgraphs[0].operators[0]
     assert tree(getattr(operator, field)) == _without_defaults(name, options)
 
 
 def test_constants_are_aligned_to_16_bytes():
     for sizes in ((1, 2, 3), (5, 17, 33)):
-        array = open_buffer(write({"buffers": [{"data": bytes(range(size))} for size in sizes]}))
-        columns = verify(array)["Buffer"].field["data"]
+        source = Source(open_buffer(write({"buffers": [{"data": bytes(range(size))} for size in sizes]})))
+        columns = verify(source)["Buffer"].field["data"]
         assert (columns.start % 16 == 0).all()
         assert columns.count.tolist() == list(sizes)
 
