@@ -23,7 +23,7 @@ GRAIN = 1 << 16                       # bytes written that are worth a chunk
 PIECE = 1 << 16                       # a contiguous run longer than this is cut
 TILE = 256                            # bytes of a side of the blocks of a transpose
 CONFLICT = 4096                       # output rows this far apart share a set of the first level cache
-LONG = 4096                           # a row of more bytes is left to memcpy
+LONG = 2048                           # a row of more bytes is left to memcpy
 
 COPY = np.dtype([("x", "i8"), ("y", "i8"), ("x0", "i8"), ("y0", "i8"), ("units", "i8"), ("block", "i8"),
                  ("n0", "i8"), ("xs0", "i8"), ("ys0", "i8"), ("n1", "i8"), ("xs1", "i8"), ("ys1", "i8"),

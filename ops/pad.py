@@ -196,10 +196,11 @@ OPERATORS = {"PAD": Pad(), "PADV2": Pad(), "MIRROR_PAD": MirrorPad()}
 @device
 def put_filler(y, filler, n):  # type: ignore[no-untyped-def]
     """n bytes of padding."""
-    while n > FILLER:
-        copy_bytes(y, filler, FILLER)
-        y += FILLER
-        n -= FILLER
+    while n > 512:
+        piece = min(n, FILLER)
+        copy_bytes(y, filler, piece)
+        y += piece
+        n -= piece
     if n > 0:
         put_rows(y, filler, 0, 0, 1, n)
 
