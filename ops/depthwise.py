@@ -1,0 +1,150 @@
+"""DEPTHWISE_CONV_2D: y[n, oy, ox, c * m + k] = activation(sum over taps of x[..., c] * w[0, ky, kx, c * m + k] + bias).
+
+x [N, H, W, C], w [1, kh, kw, C * m] with scales per tensor or per output channel, bias [C * m] or none. Arithmetic: float32
+(and float16, computed in float32), int8 x int8/int4, uint8, int16 x int8/int4/int16, float32 x int8 (hybrid).
+A multiplier m > 1 is run as m = 1 on repeated channels.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from litejit.compiler import kernel, prange
+from litejit.compiler.primitives import load_f32, store_f32
+from litejit.ops.arithmetic import activation, float_range
+from litejit.ops.base import Operator, Packed, Scratch, Step, Target
+from litejit.ops.conv import BIASES, PLAIN, check_scales, code_range, real_scales, weight_scales, widened, xnn_scales
+from litejit.ops.conv_f32 import zeros
+from litejit.ops.conv_geometry import Windows, windows
+from litejit.ops.depthwise_16x8 import depthwise_16_steps
+from litejit.ops.depthwise_int8 import Weights, codes_steps, fixed_steps, hybrid_steps
+from litejit.ops.depthwise_rows import ROWS, expanded, make_row, row_params
+from litejit.ops.float_product import convert, narrow_f16, widen_f16
+from litejit.ops.simd.depthwise_f32 import column_f32, columns_f32, pack_depthwise_f32
+from litejit.planner.graph import Node, Value
+
+WEIGHTS = {"f32": ("f32", "i8"), "f16": ("f16",), "i8": ("i8", "i4"), "u8": ("u8",), "i16": ("i8", "i4", "i16")}
+F32_0 = np.float32(0)
+PACK = np.dtype([("w", "i8"), ("bias", "i8"), ("packed", "i8"), ("taps", "i8"), ("channels", "i8"), ("lanes", "i8")], align=True)
+FLOATS = np.dtype([*ROWS, ("lo", "f4"), ("hi", "f4")], align=True)
+
+
+class DepthwiseConv2D(Operator):
+    """Options: padding, stride_w, stride_h, dilation_w_factor, dilation_h_factor, fused_activation_function."""
+
+    def delegates(self, node: Node) -> bool:
+        x, w, bias = node[0], node[1], node.optional(2)
+        if w.data is None or bias is None or bias.data is None or activation(node) not in PLAIN:
+            return False
+        return (x.type, w.type) in (("f32", "f32"), ("f16", "f16"), ("i8", "i8"), ("u8", "u8"))
+
+    def prepare(self, node: Node) -> list[tuple[int, ...]]:
+        node.arity((2, 3))
+        x, w, y, bias = node[0], node[1], node.out, node.optional(2)
+        node.types(x, *WEIGHTS)
+        node.check(y.type == x.type, lambda: f"output->type != data_type ({y!r}, {x!r})")
+        node.types(w, *WEIGHTS[x.type])
+        node.check(x.rank == 4, lambda: f"NumDimensions(input) != 4 ({x.rank} != 4)")
+        node.check(w.rank == 4, lambda: f"NumDimensions(filter) != 4 ({w.rank} != 4)")
+        node.check(w.dims[0] == 1, lambda: f"SizeOfDimension(filter, 0) != 1 ({w.dims[0]} != 1)")
+        channels, outputs = x.dims[3], w.dims[3]
+        node.check(channels > 0 and w.size > 0 and outputs % channels == 0,
+                   lambda: f"output_channels % input_channels != 0 ({outputs} channels out, {channels} in)")
+        if bias is not None:
+            node.types(bias, *BIASES[x.type])
+            node.check(bias.size == outputs,
+                       lambda: f"SizeOfDimension(filter, 3) != SizeOfDimension(bias, 0) ({outputs} != {bias.size})")
+        check_scales(node, w, 3)
+        made = windows(node, (w.dims[1], w.dims[2]), channels)
+        return [(x.dims[0], made.out_height, made.out_width, outputs)]
+
+    def steps(self, node: Node, target: Target) -> list[Step]:
+        x, w, bias, y = node[0], node[1], node.optional(2), node.out
+        if x.type == "f16":
+            return self._half(node, target)
+        if w.type == "f32":
+            return _float(node, target, x, y, w, bias)
+        node.check(w.data is not None and (bias is None or bias.data is not None),
+                   f"{node.op} with integer weights needs constant weights and bias")
+        if x.type == "f32":
+            return hybrid_steps(node, target, w, bias, wide_windows(node), weight_scales(w),
+                                float_range(activation(node), node.xnn))
+        source, made, first = repeated(node, x, x.itemsize)
+        if x.type == "i16":
+            return first + depthwise_16_steps(node, target, source, w, bias, made, real_scales(node), code_range(node))
+        weights = Weights(w, bias)
+        scales = xnn_scales(node)
+        if node.xnn and weights.fits(scales):
+            return first + codes_steps(node, target, source, weights, made, scales, code_range(node))
+        return first + fixed_steps(node, target, source, weights, made, real_scales(node), code_range(node))
+
+    def _half(self, node: Node, target: Target) -> list[Step]:
+        x, y = node[0], node.out
+        wide_x, wide_y = Scratch(4 * x.size), Scratch(4 * y.size)
+        middle = _float(node, target, wide_x, wide_y, widened(node, node[1]), widened(node, node.optional(2)))
+        return [convert(node, widen_f16, x, wide_x, x.size), *middle, convert(node, narrow_f16, wide_y, y, y.size)]
+
+
+def wide_windows(node: Node) -> Windows:
+    """The windows of the node as if its input had all output channels."""
+    w = node[1]
+    made = windows(node, (w.dims[1], w.dims[2]), w.dims[3])
+    made.channels = w.dims[3]
+    return made
+
+
+def repeated(node: Node, x: Any, itemsize: int) -> tuple[Any, Windows, list[Step]]:
+    """(input with all output channels, its windows, steps that make it)."""
+    made, times = wide_windows(node), node[1].dims[3] // node[0].dims[3]
+    if times == 1:
+        return x, made, []
+    source, step = expanded(node, x, node[0].size, itemsize, times)
+    return source, made, [step]
+
+
+def _float(node: Node, target: Target, x: Any, y: Any, w: Value | None, bias: Value | None) -> list[Step]:
+    cpu, bounds = target.cpu, float_range(activation(node), node.xnn)
+    source, made, steps = repeated(node, x, 4)
+    taps, channels = made.kh * made.kw, made.channels
+    packed: Packed | Scratch
+    if w.data is None or (bias is not None and bias.data is None):             # type: ignore[union-attr]
+        packed = Scratch(-(-channels // cpu.lanes) * cpu.lanes * (taps + 1) * 4)
+        steps.append(Step(node, pack_depthwise, {"w": w, "bias": bias, "packed": packed, "taps": taps, "channels": channels,
+                                                 "lanes": cpu.lanes}))
+    else:
+        data, b = w.data, None if bias is None else bias.data                  # type: ignore[union-attr]
+        packed = Packed((w.key, None if bias is None else bias.key, "depthwise f32", cpu.lanes),     # type: ignore[union-attr]
+                        lambda: pack_depthwise_f32(cpu, np.asarray(data, np.float32).reshape(taps, channels), b))
+    params, chunks = row_params(made, source, packed, y, zeros(made.width * channels * 4))
+    return [*steps, Step(node, depthwise_f32, {**params, "lo": bounds[0], "hi": bounds[1]}, chunks,
+                         macs=made.m * channels * taps)]
+
+
+OPERATORS: dict[str, Operator] = {"DEPTHWISE_CONV_2D": DepthwiseConv2D()}
+
+_row = make_row(columns_f32, column_f32, 4, 4)
+
+
+@kernel(PACK)
+def pack_depthwise(p, begin, end):
+    """Weights and bias that are not constant, packed while running."""
+    lanes = p.lanes
+    for _ in prange(begin, end):
+        for c in range((p.channels + lanes - 1) // lanes * lanes):
+            to = c // lanes * (p.taps + 1) * lanes + c % lanes
+            inside = c < p.channels
+            store_f32(p.packed, to, load_f32(p.bias, c) if inside and p.bias != 0 else F32_0)
+            for tap in range(p.taps):
+                store_f32(p.packed, to + (tap + 1) * lanes, load_f32(p.w, tap * p.channels + c) if inside else F32_0)
+    return 0
+
+
+@kernel(FLOATS)
+def depthwise_f32(p, begin, end):
+    """A chunk is some output rows."""
+    table, row_bytes = p.table + begin * p.table_size, p.out_width * p.channels * 4
+    for c in prange(begin, end):
+        for row in range(c * p.rows, min(p.m // p.out_width, (c + 1) * p.rows)):
+            _row(p, table, row, p.w, p.y + row * row_bytes, p.pad, p.kh * p.kw, p.lo, p.hi, 0)
+    return 0

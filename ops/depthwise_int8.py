@@ -1,0 +1,165 @@
+"""DEPTHWISE_CONV_2D on 8-bit activations: XNNPACK's codes, LiteRT's reference codes, and hybrid products."""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from litejit.compiler import device, kernel, prange
+from litejit.compiler.primitives import fill_bytes, load_f32, load_i32, store_f32
+from litejit.ops.base import Packed, Scratch, Step, Target
+from litejit.ops.conv_geometry import Windows
+from litejit.ops.conv_int8 import fixed_row, multipliers
+from litejit.ops.depthwise_rows import ROWS, expanded, make_row, row_params
+from litejit.ops.hybrid import quantise_rows
+from litejit.ops.simd.depthwise_int8 import columns_int8, pack_depthwise_int8
+from litejit.ops.simd.epilogues import fits_requant
+from litejit.planner.graph import Node, Value
+
+CODES = np.dtype([*ROWS, ("low", "i8"), ("high", "i8"), ("zero_point", "i8")], align=True)
+FIXED = np.dtype([*ROWS, ("low", "i8"), ("high", "i8"), ("zero_point", "i8"), ("acc", "i8"), ("multipliers", "i8")], align=True)
+HYBRID = np.dtype([*ROWS, ("factors", "i8"), ("pad_size", "i8"), ("acc", "i8"), ("scales", "i8"), ("bias", "i8"), ("sums", "i8"),
+                   ("lo", "f4"), ("hi", "f4")], align=True)
+
+
+class Weights:
+    """Integer weights [taps, channels] with their zero point taken off, and the bias."""
+
+    __slots__ = ("array", "bias", "key")
+
+    def __init__(self, w: Value, bias: Value | None) -> None:
+        data = np.asarray(w.data).reshape(-1, w.dims[3])
+        zero = w.zero_point if w.type == "u8" else 0
+        self.array = data.astype(np.int16) - zero
+        self.bias = None if bias is None else np.asarray(bias.data).ravel().astype(np.int64)
+        self.key = (w.key, zero, None if bias is None else bias.key)
+
+    def first(self, zero_point: int) -> np.ndarray:
+        """bias - zero_point * sum of the taps, per channel."""
+        total = self.array.sum(axis=0, dtype=np.int64) * -zero_point
+        return total if self.bias is None else total + self.bias
+
+    def fits(self, scales: np.ndarray) -> bool:
+        """Whether vectors may requantise without clamping floats first."""
+        return fits_requant(self.array.T, self.bias, scales)
+
+    def packed(self, target: Target, zero_point: int, scale: np.ndarray | None) -> Packed:
+        cpu = target.cpu
+        key = (self.key, "depthwise int8", cpu.lanes, zero_point, None if scale is None else scale.tobytes())
+        return Packed(key, lambda: pack_depthwise_int8(cpu, self.array, self.first(zero_point), scale))
+
+
+def padding(windows: Windows, code: int) -> Packed:
+    """A row of padding bytes."""
+    size = 1 << max(6, (windows.width * windows.channels + 63).bit_length())
+    return Packed(("padding", size, code & 255), lambda: np.full(size, code & 255, np.uint8))
+
+
+def codes_steps(node: Node, target: Target, x: Any, weights: Weights, windows: Windows, scales: np.ndarray,
+                bounds: tuple[int, int]) -> list[Step]:
+    """XNNPACK's codes of i8 or u8 with float32 scales, one or one per channel."""
+    zero_point, y = node[0].zero_point, node.out
+    scale = np.ascontiguousarray(np.broadcast_to(scales.astype(np.float32), (windows.channels,)))
+    params, chunks = row_params(windows, x, weights.packed(target, zero_point, scale), y, padding(windows, zero_point))
+    params.update(low=bounds[0], high=bounds[1], zero_point=y.zero_point)
+    return [Step(node, CODE_KERNELS[y.type], params, chunks, macs=windows.m * windows.channels * windows.kh * windows.kw)]
+
+
+def fixed_steps(node: Node, target: Target, x: Any, weights: Weights, windows: Windows, reals: np.ndarray,
+                bounds: tuple[int, int]) -> list[Step]:
+    """LiteRT's reference codes of i8 or u8 with fixed-point multipliers of the real scales."""
+    zero_point, y, channels = node[0].zero_point, node.out, windows.channels
+    params, chunks = row_params(windows, x, weights.packed(target, zero_point, None), y, padding(windows, zero_point))
+    params.update(low=bounds[0], high=bounds[1], zero_point=y.zero_point, multipliers=multipliers(reals, channels),
+                  acc=Scratch(chunks * (windows.out_width * channels * 4 + 64)))
+    return [Step(node, FIXED_KERNELS[y.type], params, chunks, macs=windows.m * channels * windows.kh * windows.kw)]
+
+
+def hybrid_steps(node: Node, target: Target, w: Value, bias: Value | None, windows: Windows, scales: np.ndarray,
+                 bounds: tuple[float, float]) -> list[Step]:
+    """float32 x int8: each image is quantised asymmetrically while running."""
+    x, channels = node[0], windows.channels
+    made = quantise_rows(node, x, windows.images, x.size // max(1, windows.images), "asymmetric")
+    steps, source, times = [made.step], made.codes, channels // x.dims[3]
+    if times > 1:
+        source, step = expanded(node, made.codes, x.size, 1, times)
+        steps.append(step)
+    weights = Weights(w, None)
+    scale = np.ascontiguousarray(np.broadcast_to(scales.astype(np.float32), (channels,)))
+    offsets = np.zeros(channels, np.float32) if bias is None else np.asarray(bias.data, np.float32).ravel()
+    sums = weights.array.sum(axis=0, dtype=np.int32)
+    pad_size = windows.width * channels + 64
+    params, chunks = row_params(windows, source, weights.packed(target, 0, None), node.out, None)
+    params.update(pad=Scratch(chunks * pad_size), pad_size=pad_size, factors=made.terms, lo=bounds[0], hi=bounds[1],
+                  acc=Scratch(chunks * (windows.out_width * channels * 4 + 64)),
+                  **{name: Packed(("depthwise hybrid", name, array.tobytes()), lambda array=array: array)
+                     for name, array in (("scales", scale), ("bias", offsets), ("sums", sums))})
+    return [*steps, Step(node, depthwise_hybrid, params, chunks, macs=windows.m * channels * windows.kh * windows.kw)]
+
+
+# ---- kernels -------------------------------------------------------------------------------------
+
+def _make_codes(type: str) -> Any:
+    depthwise_row = make_row(columns_int8(type, "code", False), columns_int8(type, "code", True), 1, 1)
+
+    @kernel(CODES, name=f"depthwise_codes_{type}")
+    def depthwise(p, begin, end):
+        """A chunk is some output rows."""
+        table, row_bytes, pairs = p.table + begin * p.table_size, p.out_width * p.channels, (p.kh * p.kw + 1) // 2
+        for c in prange(begin, end):
+            for row in range(c * p.rows, min(p.m // p.out_width, (c + 1) * p.rows)):
+                depthwise_row(p, table, row, p.w, p.y + row * row_bytes, p.pad, pairs, p.low, p.high, p.zero_point)
+        return 0
+    return depthwise
+
+
+def _make_fixed(type: str) -> Any:
+    depthwise_row = _RAW[type]
+
+    @kernel(FIXED, name=f"depthwise_fixed_{type}")
+    def depthwise(p, begin, end):
+        """A chunk is some output rows."""
+        table, pixels, pairs = p.table + begin * p.table_size, p.out_width, (p.kh * p.kw + 1) // 2
+        acc = p.acc + begin * (pixels * p.channels * 4 + 64)
+        for c in prange(begin, end):
+            for row in range(c * p.rows, min(p.m // pixels, (c + 1) * p.rows)):
+                depthwise_row(p, table, row, p.w, acc, p.pad, pairs, 0, 0, 0)
+                for ox in range(pixels):
+                    fixed_row(acc + ox * p.channels * 4, p.multipliers, p.y + (row * pixels + ox) * p.channels, p.channels,
+                              p.zero_point, p.low, p.high)
+        return 0
+    return depthwise
+
+
+_RAW = {type: make_row(columns_int8(type, "i32", False), columns_int8(type, "i32", True), 1, 4) for type in ("i8", "u8")}
+CODE_KERNELS = {type: _make_codes(type) for type in ("i8", "u8")}
+FIXED_KERNELS = {type: _make_fixed(type) for type in ("i8", "u8")}
+_raw_i8 = _RAW["i8"]
+
+
+@device
+def scaled_pixel(p, acc, zero, scale, y):
+    """f32(acc - zero * sum of the taps) * (scale of the channel * scale of the image) + bias."""
+    for c in range(p.channels):
+        total = load_i32(acc, c) - zero * load_i32(p.sums, c)
+        value = np.float32(total) * (load_f32(p.scales, c) * scale) + load_f32(p.bias, c)
+        store_f32(y, c, min(max(value, p.lo), p.hi))
+
+
+@kernel(HYBRID)
+def depthwise_hybrid(p, begin, end):
+    """A chunk is some output rows."""
+    table, pixels, pairs = p.table + begin * p.table_size, p.out_width, (p.kh * p.kw + 1) // 2
+    acc, pad = p.acc + begin * (pixels * p.channels * 4 + 64), p.pad + begin * p.pad_size
+    for c in prange(begin, end):
+        padded = -1                                                # image whose zero point the padding has
+        for row in range(c * p.rows, min(p.m // pixels, (c + 1) * p.rows)):
+            image = row // p.out_height
+            zero, scale = load_i32(p.factors, 2 * image), load_f32(p.factors, 2 * image + 1)
+            if image != padded:
+                fill_bytes(pad, np.int64(zero), p.width * p.channels)
+                padded = image
+            _raw_i8(p, table, row, p.w, acc, pad, pairs, 0, 0, 0)
+            for ox in range(pixels):
+                scaled_pixel(p, acc + ox * p.channels * 4, zero, scale, p.y + (row * pixels + ox) * p.channels * 4)
+    return 0

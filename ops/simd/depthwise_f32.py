@@ -1,0 +1,69 @@
+"""float32 depthwise tiles: a few output columns of one row, all channels, any kernel.
+
+The taps of an output row come as a table of addresses (rows outside of the image point at zeros), so kernel size, stride
+and dilation are run-time parameters. Weights: per vector of channels [bias][tap 0][tap 1]..., taps in row-major order.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from litejit.compiler import micro_kernel
+from litejit.compiler.cpu import Cpu
+from litejit.ops.simd.tiles import tiles
+
+
+def pack_depthwise_f32(cpu: Cpu, weights: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+    """weights [taps, channels], bias [channels] or None -> [vectors, 1 + taps, lanes]."""
+    taps, channels = weights.shape
+    count = -(-channels // cpu.lanes)
+    whole = np.zeros((1 + taps, count * cpu.lanes), np.float32)
+    whole[1:, :channels] = weights
+    if bias is not None:
+        whole[0, :channels] = bias
+    return np.ascontiguousarray(whole.reshape(1 + taps, count, cpu.lanes).transpose(1, 0, 2))
+
+
+def emit_columns(single: bool) -> Callable[..., None]:
+    """Generator: `depthwise` columns of the tile table, or one.
+
+    Arguments: table of tap addresses, taps, offset and step of the columns in the input, weights, y, step of the columns
+    in the output, channels, lo, hi, and a number that means nothing here; offsets and steps in bytes.
+    """
+    def emit(v: Any, table: Any, taps: Any, offset: Any, step: Any, weights: Any, y: Any, out_step: Any, channels: Any,
+             lo: Any, hi: Any, _: Any) -> None:
+        count, size = 1 if single else tiles(v.cpu).depthwise, v.cpu.vbytes
+        low, high = v.splat(lo), v.splat(hi)
+        x_at, y_at = ([v.mul(s, t) for t in range(count)] for s in (step, out_step))
+        block = v.mul(v.add(taps, 1), size)
+
+        def vector(c: Any, moved: list[Any]) -> list[Any]:
+            (here,) = moved
+            at = v.shl(c, 2)
+
+            def tap(i: Any, acc: list[Any]) -> list[Any]:
+                x = v.at(v.load(v.type("ptr"), table, v.shl(i, 3), 8), v.add(offset, at))
+                w = v.load(v.f32, here, v.mul(v.add(i, 1), size))
+                return [v.fma(v.load(v.f32, x, x_at[t]), w, acc[t]) for t in range(count)]
+            acc = v.loop(taps, [v.load(v.f32, here)] * count, tap)
+            acc = [v.fmin(high, v.fmax(low, a)) for a in acc]
+            left = v.sub(channels, c)
+
+            def whole() -> None:
+                for t in range(count):
+                    v.store(acc[t], v.at(y, y_at[t]), at)
+
+            def partly() -> None:
+                mask = v.mask(v.lanes, left)
+                for t in range(count):
+                    v.mstore(acc[t], v.at(y, y_at[t]), mask, at)
+            v.either(v.icmp(">=", left, v.lanes), whole, partly)
+            return [v.at(here, block)]
+        v.loop(channels, [weights], vector, step=v.lanes)
+    return emit
+
+
+columns_f32 = micro_kernel("depthwise_f32", "piiippiiffi", emit_columns(False))
+column_f32 = micro_kernel("depthwise_f32_single", "piiippiiffi", emit_columns(True))
