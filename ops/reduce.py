@@ -13,12 +13,13 @@ import numpy as np
 
 from litejit.compiler import device
 from litejit.compiler.lazy import Kernel
-from litejit.compiler.primitives import LOAD, STORE, bits_f32, float_bits
+from litejit.compiler.primitives import LOAD, STORE, copy_bytes
 from litejit.ops import streams
 from litejit.ops.arithmetic import FLT_MAX
 from litejit.ops.base import Operator, Step, Target, same_value
-from litejit.ops.reduce_loops import LOOP, Geometry, columns, columns_params, geometry, rows, rows_params
+from litejit.ops.reduce_loops import LOOP, Geometry, columns, columns_params, geometry, rows_params, runs, strided
 from litejit.ops.reduce_quantised import quantised_step
+from litejit.ops.simd import reductions
 from litejit.planner.graph import QUANTISED, Node
 
 PLAIN = np.dtype([*LOOP, ("scale", "f4"), ("limit", "f4"), ("divisor", "i8")], align=True)
@@ -105,11 +106,12 @@ def reduced_axes(node: Node) -> Sequence[int]:
 
 def _choose(what: str, type: str, shape: Geometry) -> tuple[Kernel, dict[str, Any], int]:
     """(kernel, its loop fields, chunks)."""
-    if type in VECTORISED.get(what, ()) and shape.columns:
-        neutral = 0 if what == "sum" else _least(what, type)
-        return columns_kernel(what, type), *columns_params(shape, neutral, np.dtype(DTYPES[type]).name)
-    unit = type in VECTORISED.get(what, ()) and shape.reduced[-1][1] <= 1
-    return rows_kernel(what, type, unit), *rows_params(shape)
+    if type not in VECTORISED.get(what, ()):
+        return strided_kernel(what, type), *rows_params(shape)
+    if shape.columns:
+        neutral = 0 if what == "sum" else _neutral(what, type)
+        return vector_kernel(what, type, True), *columns_params(shape, neutral, np.dtype(DTYPES[type]).name)
+    return vector_kernel(what, type, False), *rows_params(shape)
 
 
 OPERATORS: dict[str, Operator] = {
@@ -122,18 +124,21 @@ OPERATORS: dict[str, Operator] = {
 # ---- kernels: one for each of (what, type, order of the walk) --------------------------------------
 
 DTYPES = {"f32": "f4", "f16": "f2", "i8": "i1", "u8": "u1", "i16": "i2", "i32": "i4", "i64": "i8"}
-F32_ZERO, F32_ONE = np.float32(0), np.float32(1)
+CASTS: dict[str, Any] = {"f32": np.float32, "f16": np.float32, "i8": np.int8, "u8": np.uint8, "i16": np.int16,
+                         "i32": np.int32, "i64": np.int64}
 
 
-def _least(what: str, type: str) -> Any:
-    """The value of a type that never wins a comparison."""
+def _neutral(what: str, type: str) -> Any:
+    """The value of a type that changes no result."""
+    if what in ("sum", "prod"):
+        return int(what == "prod")
     if type in ("f32", "f16"):
         return -np.inf if what == "max" else np.inf
     bounds = np.iinfo(DTYPES[type])
     return int(bounds.min) if what == "max" else int(bounds.max)
 
 
-@device(fastmath=("reassoc",))
+@device
 def add(p, acc, x):
     return acc + x
 
@@ -153,113 +158,62 @@ def smaller(p, acc, x):
     return x if x < acc else acc
 
 
-@device
-def add_4(acc, a, b, c, d):
-    return acc + a + b + c + d
-
-
-@device
-def largest_4(acc, a, b, c, d):
-    acc = a if a > acc else acc
-    acc = b if b > acc else acc
-    acc = c if c > acc else acc
-    return d if d > acc else acc
-
-
-@device
-def smallest_4(acc, a, b, c, d):
-    acc = a if a < acc else acc
-    acc = b if b < acc else acc
-    acc = c if c < acc else acc
-    return d if d < acc else acc
-
-
 COMBINE = {"sum": add, "prod": multiply, "max": larger, "min": smaller}
-COMBINE_4 = {"sum": add_4, "max": largest_4, "min": smallest_4}
 
 
 @cache
-def rows_kernel(what: str, type: str, unit: bool) -> Kernel:
-    """The kernel that reduces runs of neighbours (unit), or elements any step apart."""
-    store = STORE[type]
-    if type in ("f32", "f16"):
-        if what in ("max", "min") and unit:
-            return _ordered_rows(what)
-        load = LOAD[type]
-        start = {"sum": F32_ZERO, "prod": F32_ONE}.get(what)
-        start = np.float32(_least(what, type)) if start is None else start
-
+def strided_kernel(what: str, type: str) -> Kernel:
+    """The kernel that reduces elements any step apart. Integers are added and multiplied in 64 bits."""
+    store, narrow, floats = STORE[type], CASTS[type], type in ("f32", "f16")
+    wide = narrow if floats or what in ("max", "min") else np.int64
+    if floats:
         @device
         def finish(p, u, acc):
-            if what == "max" or what == "min":
-                store(p.y, u, acc if (acc > p.limit if what == "max" else acc < p.limit) else p.limit)
+            if what == "max":
+                store(p.y, u, acc if acc > p.limit else p.limit)
+            elif what == "min":
+                store(p.y, u, acc if acc < p.limit else p.limit)
             else:
                 store(p.y, u, acc * p.scale)
     else:
-        narrow, plain = _CASTS[type], LOAD[type]
-        load = plain
-        start = {"sum": np.int64(0), "prod": np.int64(1)}.get(what)
-        if start is None:
-            start = narrow(_least(what, type))
-
         @device
         def finish(p, u, acc):
             if what == "sum":
                 size = abs(acc) // p.divisor
                 acc = -size if acc < 0 else size
             store(p.y, u, narrow(acc))
-    name = f"reduce_{what}_{type}_{'rows' if unit else 'any'}"
-    reassociate = ("reassoc",) if what == "sum" and unit else ()
-    return rows(name, PLAIN, load, start, COMBINE[what], finish, unit=unit, fastmath=reassociate)
-
-
-_CASTS: dict[str, Any] = {"i8": np.int8, "u8": np.uint8, "i16": np.int16, "i32": np.int32, "i64": np.int64}
-KEY_LEAST, KEY_MOST, MAGNITUDE = -(1 << 31), (1 << 31) - 1, 0x7FFFFFFF
-
-
-def _ordered_rows(what: str) -> Kernel:
-    """Largest or smallest float32 of runs, compared as integers in the same order: lanes may then be combined freely.
-
-    NaN is passed over, as a comparison with the largest so far does.
-    """
-    plain, store = LOAD["f32"], STORE["f32"]
-    least = np.int32(KEY_LEAST if what == "max" else KEY_MOST)
-
-    @device
-    def load(base, i):
-        value = plain(base, i)
-        bits = bits_f32(value)
-        key = np.int32(bits ^ ((bits >> 31) & MAGNITUDE))
-        return key if value == value else least
-
-    @device
-    def finish(p, u, acc):
-        value = float_bits(np.int32(acc ^ ((acc >> 31) & MAGNITUDE)))
-        found = acc != least and (value > p.limit if what == "max" else value < p.limit)
-        store(p.y, u, value if found else p.limit)
-    return rows(f"reduce_{what}_f32_rows", PLAIN, load, least, COMBINE[what], finish, unit=True)
+    name = f"reduce_{what}_{type}_strided"
+    return strided(name, PLAIN, LOAD[type], wide(_neutral(what, type)), COMBINE[what], finish)
 
 
 @cache
-def columns_kernel(what: str, type: str) -> Kernel:
-    """The kernel that reduces rows into neighbouring outputs."""
-    store, load_acc = streams.STORE[type], LOAD[type]
-    if type == "f32" and what == "sum":
+def vector_kernel(what: str, type: str, in_columns: bool) -> Kernel:
+    """The kernel that reduces rows into neighbouring outputs, or runs of neighbours."""
+    store, load_acc, combine_with_p = streams.STORE[type], LOAD[type], COMBINE[what]
+
+    @device
+    def combine(acc, x):
+        return combine_with_p(0, acc, x)
+    if type != "f32":
         @device
         def finish(p, acc, to, n):
-            for i in range(n):
-                store(p.y, to + i, load_acc(acc, i) * p.scale)
-    elif type == "f32":
+            copy_bytes(p.y + to, acc, n)
+    elif what == "sum":
         @device
         def finish(p, acc, to, n):
+            y, scale = p.y, p.scale
             for i in range(n):
-                value = load_acc(acc, i)
-                store(p.y, to + i, value if (value > p.limit if what == "max" else value < p.limit) else p.limit)
+                store(y, to + i, load_acc(acc, i) * scale)
     else:
         @device
         def finish(p, acc, to, n):
+            y, limit = p.y, p.limit
             for i in range(n):
-                store(p.y, to + i, load_acc(acc, i))
+                store(y, to + i, combine(limit, load_acc(acc, i)))
     size = np.dtype(DTYPES[type]).itemsize
-    return columns(f"reduce_{what}_{type}_columns", PLAIN, size, size, streams.LOAD[type], load_acc, store,
-                   COMBINE_4[what], finish)
+    name = f"reduce_{what}_{type}"
+    if in_columns:
+        return columns(f"{name}_columns", PLAIN, size, size, reductions.columns(what, type), load_acc, STORE[type],
+                       combine, finish)
+    return runs(f"{name}_runs", PLAIN, size, size, reductions.runs(what, type), load_acc, STORE[type],
+                CASTS[type](_neutral(what, type)), combine, finish)

@@ -1,9 +1,9 @@
 """Loops of reductions: how a tensor splits into kept and reduced dimensions, and the two orders to walk it.
 
 Adjacent dimensions that share a fate are merged and dimensions of 1 dropped, so what is left alternates. If the last
-one is reduced, each output is a run of neighbours (`rows`); if it is kept, outputs are neighbours and whole rows are
-added up (`columns`). Tables of offsets stand for all dimensions but the innermost kept and the innermost reduced one.
-Each output is reduced by one chunk in one order, whatever the number of threads.
+one is reduced, each output is made of runs of neighbours (`runs`); if it is kept, outputs are neighbours and whole rows
+are added up (`columns`). Tables of offsets stand for all dimensions but the innermost kept and the innermost reduced
+one. Each output is reduced by one chunk in one order, whatever the number of threads.
 """
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from litejit.compiler import kernel, prange
-from litejit.compiler.lazy import Device, Kernel
+from litejit.compiler.lazy import Device, Kernel, MicroKernel
 from litejit.compiler.primitives import copy_bytes, load_i64
 from litejit.ops.base import Packed, Scratch, chunked
 
 WIDTH = 256                 # accumulators of a block of columns: they stay in the first cache
-NARROW = 32                 # of fewer columns several rows are taken at a time, with FOLD accumulators together
-FOLD = 64
-ACC_BYTES = 8 * WIDTH
+BLOCK, REGISTER = 128, 16   # columns that are added up at once, and of those that are left over
+ACC_BYTES = 4 * WIDTH + 512  # with room for registers that stand out
 GRAIN = 1 << 16             # elements read by a chunk
 
 LOOP: list[Any] = [(name, "i8") for name in (
-    "x", "y", "acc", "neutral", "bases", "rows", "inner", "inner_step", "pieces", "count", "step", "together", "width",
-    "total", "block")]
+    "x", "y", "acc", "acc_bytes", "neutral", "bases", "rows", "inner", "inner_step", "pieces", "count", "step",
+    "together", "width", "total", "block")]
 
 
 class Geometry(NamedTuple):
@@ -80,18 +79,27 @@ def _table(*columns: Sequence[int]) -> Packed:
 
 
 def rows_params(shape: Geometry) -> tuple[dict[str, Any], int]:
-    """(fields of LOOP but for x and y, number of chunks) for a kernel made by `rows`."""
+    """(fields of LOOP but for x and y, number of chunks) for a kernel made by `strided` or `runs`."""
     chunks, block = chunked(shape.outputs, max(1, GRAIN // max(shape.count, 8)))
     (inner, inner_step), (count, step) = shape.kept[-1], shape.reduced[-1]
     offsets = _offsets(shape.reduced)
     return {"bases": _table(_offsets(shape.kept)), "rows": _table(offsets), "inner": inner, "inner_step": inner_step,
-            "pieces": len(offsets), "count": count, "step": step, "total": shape.outputs, "block": block}, chunks
+            "pieces": len(offsets), "count": count, "step": step, "total": shape.outputs, "block": block,
+            "acc": Scratch(chunks * (4 * block + 64)), "acc_bytes": 4 * block + 64}, chunks
+
+
+def _rows_together(inner: int) -> int:
+    """How many rows of so many columns are best taken as one."""
+    def cost(rows: int) -> float:
+        blocks, left = divmod(rows * inner, BLOCK)
+        return (blocks + -(-left // REGISTER)) / (rows * inner)
+    return min(range(1, WIDTH // inner + 1), key=cost) if 0 < inner < BLOCK else 1
 
 
 def columns_params(shape: Geometry, neutral: float, dtype: str) -> tuple[dict[str, Any], int]:
     """The same for a kernel made by `columns`. neutral: the value (of x's type) that changes no accumulator."""
     inner, (count, step) = shape.kept[-1][0], shape.reduced[-1]
-    together = max(1, min(FOLD // max(inner, 1), count)) if inner < NARROW else 1
+    together = max(1, min(_rows_together(inner), count))
     width = min(WIDTH, max(inner, 1))
     units = prod(size for size, _ in shape.kept[:-1]) * -(-inner // width)
     chunks, block = chunked(units, max(1, GRAIN // max(shape.count * width, 1)))
@@ -102,22 +110,18 @@ def columns_params(shape: Geometry, neutral: float, dtype: str) -> tuple[dict[st
         if count - rounds * together:
             pieces.append((offset + rounds * together * step, 1, width * (count - rounds * together)))
     fill = Packed(("neutral", dtype, repr(neutral)), lambda: np.full(ACC_BYTES, neutral, dtype))
-    return {"acc": Scratch(chunks * ACC_BYTES), "neutral": fill, "bases": _table(_offsets(shape.kept)),
+    return {"acc": Scratch(chunks * ACC_BYTES), "acc_bytes": ACC_BYTES, "neutral": fill,
+            "bases": _table(_offsets(shape.kept)),
             "rows": _table(*zip(*pieces)), "inner": inner, "pieces": len(pieces), "step": step * together,
             "together": together, "width": width, "total": units, "block": block}, chunks
 
 
-def rows(name: str, params: np.dtype, load: Any, start: Any, combine: Device, finish: Device, *, unit: bool,
-         fastmath: tuple[str, ...] = ()) -> Kernel:
-    """A kernel whose units are outputs: acc = combine(p, acc, load(x, i)) over a run, then finish(p, u, acc)
-    stores it.
-
-    unit: the innermost reduced dimension has step 1 (else any step: for what is rarely large).
-    """
-    @kernel(params, name=name, fastmath=fastmath)
-    def reduce_rows(p, begin, end):
-        x, n, inner = p.x, p.count, p.inner
-        step = 1 if unit else p.step
+def strided(name: str, params: np.dtype, load: Any, start: Any, combine: Device, finish: Device) -> Kernel:
+    """A kernel whose units are outputs: acc = combine(p, acc, load(x, i)) over elements any step apart, then
+    finish(p, u, acc) stores it. For types that are rarely reduced in bulk."""
+    @kernel(params, name=name)
+    def reduce_strided(p, begin, end):
+        x, n, step, inner = p.x, p.count, p.step, p.inner
         for c in prange(begin, end):
             for u in range(c * p.block, min(p.total, (c + 1) * p.block)):
                 outer = u // inner
@@ -129,45 +133,62 @@ def rows(name: str, params: np.dtype, load: Any, start: Any, combine: Device, fi
                         acc = combine(p, acc, load(x, row + i * step))
                 finish(p, u, acc)
         return 0
-    return reduce_rows
+    return reduce_strided
 
 
-def columns(name: str, params: np.dtype, size: int, acc_size: int, load: Any, load_acc: Any, store_acc: Any,
+def runs(name: str, params: np.dtype, size: int, acc_size: int, run: MicroKernel, load_acc: Any, store_acc: Any,
+         start: Any, combine: Device, finish: Device) -> Kernel:
+    """A kernel whose units are outputs, each of runs of neighbours; finish(p, acc, to, n) stores n outputs."""
+    @kernel(params, name=name)
+    def reduce_runs(p, begin, end):
+        n, inner = p.count, p.inner
+        for c in prange(begin, end):
+            first = c * p.block
+            many = min(p.block, p.total - first)
+            acc = p.acc + c * p.acc_bytes
+            if p.pieces == 1 and p.inner_step == n and inner == p.total:
+                run(p.x + first * n * size, acc, many, n)
+            else:
+                part = acc + p.block * acc_size
+                for u in range(many):
+                    outer = (first + u) // inner
+                    base = load_i64(p.bases, outer) + (first + u - outer * inner) * p.inner_step
+                    total = start
+                    for k in range(p.pieces):
+                        run(p.x + (base + load_i64(p.rows, k)) * size, part, 1, n)
+                        total = combine(total, load_acc(part, 0))
+                    store_acc(acc, u, total)
+            finish(p, acc, first, many)
+        return 0
+    return reduce_runs
+
+
+def columns(name: str, params: np.dtype, size: int, acc_size: int, add_rows: MicroKernel, load_acc: Any, store_acc: Any,
             combine: Device, finish: Device) -> Kernel:
-    """A kernel whose units are blocks of neighbouring outputs, accumulated row by row in scratch memory.
+    """A kernel whose units are blocks of neighbouring outputs, rows of which are added up; `finish` as above.
 
-    combine(acc, a, b, c, d) takes four elements (of `size` bytes); finish(p, acc, to, n) stores n outputs from position
-    `to` of y on. Columns few in number are taken several rows at a time, with accumulators for each; these are
-    combined in the end.
+    Columns few in number are taken several rows at a time, with accumulators for each, which are combined in the end.
     """
     @kernel(params, name=name)
     def reduce_columns(p, begin, end):
-        inner, width, none = p.inner, p.width, p.neutral
-        step = p.step * size
+        inner, width = p.inner, p.width
         blocks = (inner + width - 1) // width
         for c in prange(begin, end):
-            acc = p.acc + c * ACC_BYTES
+            acc = p.acc + c * p.acc_bytes
             for u in range(c * p.block, min(p.total, (c + 1) * p.block)):
                 outer = u // blocks
                 first = (u - outer * blocks) * width
                 n = min(width, inner - first)
                 base = load_i64(p.bases, outer) + first
-                copy_bytes(acc, none, n * p.together * acc_size)
+                copy_bytes(acc, p.neutral, n * p.together * acc_size)
                 for k in range(p.pieces):
                     at = p.x + (base + load_i64(p.rows, 3 * k)) * size
-                    count = load_i64(p.rows, 3 * k + 1)
-                    many = min(load_i64(p.rows, 3 * k + 2), n * p.together)
-                    for d in range(0, count, 4):
-                        x0 = at + d * step
-                        x1 = x0 + step if d + 1 < count else none
-                        x2 = x1 + step if d + 2 < count else none
-                        x3 = x2 + step if d + 3 < count else none
-                        for i in range(many):
-                            store_acc(acc, i, combine(load_acc(acc, i), load(x0, i), load(x1, i), load(x2, i),
-                                                      load(x3, i)))
+                    add_rows(at, acc, load_i64(p.rows, 3 * k + 1), p.step * size,
+                             min(load_i64(p.rows, 3 * k + 2), n * p.together))
+                to = 0
                 for m in range(n, n * p.together):
-                    a = load_acc(acc, m)
-                    store_acc(acc, m % n, combine(load_acc(acc, m % n), a, load(none, 0), load(none, 0), load(none, 0)))
+                    store_acc(acc, to, combine(load_acc(acc, to), load_acc(acc, m)))
+                    to = to + 1 if to + 1 < n else 0
                 finish(p, acc, outer * inner + first, n)
         return 0
     return reduce_columns

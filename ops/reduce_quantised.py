@@ -13,11 +13,12 @@ import numpy as np
 
 from litejit.compiler import device
 from litejit.compiler.lazy import Kernel
-from litejit.compiler.primitives import LOAD, STORE, load_i32, rint_f32
+from litejit.compiler.primitives import LOAD, STORE, load_i32, rint_f32, store_i32
 from litejit.ops import streams
 from litejit.ops.arithmetic import mbqm, mbqm64, quantize_multiplier, round_away_f32, round_half_away, saturate, wrap32
 from litejit.ops.base import Step
-from litejit.ops.reduce_loops import LOOP, Geometry, columns, columns_params, rows, rows_params
+from litejit.ops.reduce_loops import LOOP, Geometry, columns, columns_params, rows_params, runs, strided
+from litejit.ops.simd import reductions
 from litejit.planner.graph import Q_RANGE, Node, Value
 
 FIXED, EVEN, AWAY = 0, 1, 2           # ways to rescale
@@ -36,7 +37,7 @@ def quantised_step(node: Node, what: str, shape: Geometry, reference: bool) -> S
         params, kernel = _product(x, out, shape.count), product_kernel(type)
     else:
         params = _rescaling(node, what, shape.count, type, reference)
-        kernel = sum_kernel(type, "any" if type == "i16" else "columns" if shape.columns else "rows")
+        kernel = sum_kernel(type, "strided" if type == "i16" else "columns" if shape.columns else "runs")
     params["low"], params["high"] = Q_RANGE[type]
     params["least"], params["most"] = (float(v) for v in Q_RANGE[type])
     if what != "prod" and type != "i16" and shape.columns:
@@ -85,39 +86,40 @@ def _product(x: Value, out: Value, n: int) -> dict[str, Any]:
 # ---- kernels ---------------------------------------------------------------------------------------
 
 NOTHING = np.int64(1 << 40)           # accumulator of a product before its first element
-ZERO = np.int64(0)
+ZERO, BOUND = np.int64(0), np.float32(1e9)
+NARROW: dict[str, Any] = {"i8": np.int8, "u8": np.uint8, "i16": np.int16}
 
 
 @device
-def fixed(p, total):
+def fixed(total, offset, multiplier, shift, zero, low, high):
     """Code of a sum, in fixed point."""
-    return saturate(mbqm(wrap32(total + p.offset), p.multiplier, p.shift) + p.zero, p.low, p.high)
+    return saturate(mbqm(wrap32(total + offset), multiplier, shift) + zero, low, high)
 
 
 @device
-def even(p, total):
+def even(total, scale, bias, least, most):
     """Code of a sum, in float32 rounded to even."""
-    value = np.float32(total) * p.scale + p.bias
-    value = value if value > p.least else p.least
-    return np.int32(rint_f32(value if value < p.most else p.most))
+    value = np.float32(total) * scale + bias
+    value = value if value > least else least
+    return np.int32(rint_f32(value if value < most else most))
 
 
 @device
-def away(p, total):
+def away(total, scale, bias, zero, low, high):
     """Code of a sum, in float32 rounded away from zero."""
-    value = np.float32(total) * p.scale + p.bias
-    value = value if abs(value) < np.float32(1e9) else (np.float32(1e9) if value > 0 else np.float32(-1e9))
-    return saturate(round_away_f32(value) + p.zero, p.low, p.high)
+    value = np.float32(total) * scale + bias
+    value = BOUND if value > BOUND else value
+    return saturate(round_away_f32(-BOUND if value < -BOUND else value) + zero, low, high)
 
 
 @device
-def add(p, acc, x):
+def add(acc, x):
+    return np.int32(acc + x)
+
+
+@device
+def add_wide(p, acc, x):
     return acc + x
-
-
-@device
-def add_4(acc, a, b, c, d):
-    return np.int32(acc + a + b + c + d)
 
 
 @device
@@ -128,43 +130,43 @@ def times(p, acc, x):
 
 @cache
 def sum_kernel(type: str, walk: str) -> Kernel:
-    """The kernel of sums and means over "columns", "rows", or elements any step apart."""
-    store = STORE[type]
-    narrow: Any = {"i8": np.int8, "u8": np.uint8, "i16": np.int16}[type]
+    """The kernel of sums and means over "columns", "runs", or "strided" elements."""
+    store, narrow = streams.STORE[type], NARROW[type]
     name = f"reduce_codes_{type}_{walk}"
-    if walk == "columns":
+    if walk == "strided":
         @device
-        def finish_columns(p, acc, to, n):
-            if p.how == EVEN:
-                for i in range(n):
-                    store(p.y, to + i, narrow(even(p, load_i32(acc, i))))
-            elif p.how == FIXED:
-                for i in range(n):
-                    store(p.y, to + i, narrow(fixed(p, load_i32(acc, i))))
-            else:
-                for i in range(n):
-                    store(p.y, to + i, narrow(away(p, load_i32(acc, i))))
-        return columns(name, CODES, 1, 4, streams.LOAD[type], load_i32, streams.STORE["i32"], add_4, finish_columns)
+        def finish(p, u, acc):
+            code = fixed(acc, p.offset, p.multiplier, p.shift, p.zero, p.low, p.high)
+            code = even(acc, p.scale, p.bias, p.least, p.most) if p.how == EVEN else code
+            store(p.y, u, narrow(away(acc, p.scale, p.bias, p.zero, p.low, p.high) if p.how == AWAY else code))
+        return strided(name, CODES, LOAD[type], ZERO, add_wide, finish)
 
     @device
-    def finish(p, u, acc):
+    def finish_all(p, acc, to, n):
+        y, scale, bias, zero, low, high = p.y, p.scale, p.bias, p.zero, p.low, p.high
         if p.how == EVEN:
-            store(p.y, u, narrow(even(p, acc)))
+            least, most = p.least, p.most
+            for i in range(n):
+                store(y, to + i, narrow(even(load_i32(acc, i), scale, bias, least, most)))
         elif p.how == FIXED:
-            store(p.y, u, narrow(fixed(p, acc)))
+            offset, multiplier, shift = p.offset, p.multiplier, p.shift
+            for i in range(n):
+                store(y, to + i, narrow(fixed(load_i32(acc, i), offset, multiplier, shift, zero, low, high)))
         else:
-            store(p.y, u, narrow(away(p, acc)))
-    return rows(name, CODES, LOAD[type], ZERO, add, finish, unit=walk == "rows")
+            for i in range(n):
+                store(y, to + i, narrow(away(load_i32(acc, i), scale, bias, zero, low, high)))
+    if walk == "columns":
+        return columns(name, CODES, 1, 4, reductions.columns("sum", type), load_i32, store_i32, add, finish_all)
+    return runs(name, CODES, 1, 4, reductions.runs("sum", type), load_i32, store_i32, np.int32(0), add, finish_all)
 
 
 @cache
 def product_kernel(type: str) -> Kernel:
     """The kernel of products."""
-    store = STORE[type]
-    narrow: Any = {"i8": np.int8, "u8": np.uint8, "i16": np.int16}[type]
+    store, narrow = STORE[type], NARROW[type]
 
     @device
     def finish(p, u, acc):
         code = saturate(wrap32(mbqm64(wrap32(acc), p.multiplier, p.shift) + p.zero), p.low, p.high)
         store(p.y, u, narrow(p.how if acc == NOTHING else code))
-    return rows(f"reduce_prod_codes_{type}", CODES, LOAD[type], NOTHING, times, finish, unit=False)
+    return strided(f"reduce_prod_codes_{type}", CODES, LOAD[type], NOTHING, times, finish)
