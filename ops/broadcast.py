@@ -6,13 +6,14 @@ for each operand and vectorises.
 """
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from litejit.compiler import device, kernel, prange
-from litejit.compiler.lazy import Kernel
+from litejit.compiler.lazy import Device, Kernel
 from litejit.ops.base import Packed, Step, broadcast, chunked
 from litejit.ops.streams import inlined
 from litejit.planner.graph import Node, Value
@@ -129,21 +130,25 @@ class Kernels(NamedTuple):
     nest: Kernel
 
 
-@device
-def locate(p, at):
-    """(index into a, index into b, position in the second dimension, column) of the output's element `at`."""
-    row = at // p.n0
-    rest = row // p.n1
-    j = row - rest * p.n1
-    ia = j * p.a1
-    ib = j * p.b1
-    for d in range(p.outer):
-        above = rest // p.dims[d]
-        place = rest - above * p.dims[d]
-        ia += place * p.sa[d]
-        ib += place * p.sb[d]
-        rest = above
-    return ia, ib, j, at - row * p.n0
+@functools.cache
+def _locator(params: tuple[Any, ...]) -> Device:
+    """A device function that finds elements of the operands; one for each parameter record (Numba mixes them up)."""
+    @device
+    def locate(p, at):
+        """(index into a, index into b, position in the second dimension, column) of the output's element `at`."""
+        row = at // p.n0
+        rest = row // p.n1
+        j = row - rest * p.n1
+        ia = j * p.a1
+        ib = j * p.b1
+        for d in range(p.outer):
+            above = rest // p.dims[d]
+            place = rest - above * p.dims[d]
+            ia += place * p.sa[d]
+            ib += place * p.sb[d]
+            rest = above
+        return ia, ib, j, at - row * p.n0
+    return locate
 
 
 def broadcast_kernels(name: str, params: np.dtype, load: Any, store: Any, constants: Any, formula: Any) -> Kernels:
@@ -151,7 +156,7 @@ def broadcast_kernels(name: str, params: np.dtype, load: Any, store: Any, consta
 
     load, store: of streams.py; constants, formula: device functions.
     """
-    formula = inlined(formula)
+    formula, locate = inlined(formula), _locator(params.names)
 
     @kernel(params, name=name)
     def flat(p, begin, end):

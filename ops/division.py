@@ -96,7 +96,7 @@ def remainder_f64(x, y):
     q = x / y
     if abs(q) < _EXACT:
         whole = np.float64(np.int64(q))
-        r = x - whole * y                           # exact: 29 + 24 bits; the quotient may be one too large
+        r = x - (whole * y if whole != 0 else 0.0)  # exact: 29 + 24 bits; the quotient may be one too large
         return r + abs(y) * (1.0 if x > 0 else -1.0) if r * x < 0 else r
     if not (abs(x) < _LARGE) or not (abs(y) <= _LARGE) or y == 0:
         return x * np.nan

@@ -1,7 +1,5 @@
 """Fixed-point arithmetic against the NumPy oracles, as Python and compiled."""
 import ctypes
-import importlib.util
-import pathlib
 
 import numpy as np
 import pytest
@@ -11,18 +9,12 @@ from litejit.compiler.primitives import load_i64, store_i64
 from litejit.ops import arithmetic as ours
 
 P = np.dtype([(n, "i8") for n in ("a", "b", "c", "out", "n")], align=True)
-ORACLE = pathlib.Path(__file__).parents[3] / "shared" / "reference" / "arithmetic.py"
 ACTS = ("NONE", "RELU", "RELU6", "RELU_N1_TO_1")
 
 
-@pytest.fixture(scope="module")
-def oracle():
-    if not ORACLE.exists():
-        pytest.skip(f"{ORACLE} is not there")
-    spec = importlib.util.spec_from_file_location("oracle", ORACLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def oracle(arithmetic):
+    return arithmetic
 
 
 def mapped(name, function, arguments):
