@@ -15,6 +15,8 @@ from litejit.compiler.primitives import (load_f32, rint_f32, round_f32, round_f6
                                          store_u8, trunc_f32)
 from litejit.ops.base import Scratch, Step, chunked
 from litejit.ops.simd.gemm_int8 import staged_offset, staged_pitch
+from litejit.ops.simd.row_codes import row_codes
+from litejit.ops.simd.row_codes import row_range as vector_range
 from litejit.planner.graph import Node
 
 ROWS = np.dtype([("x", "i8"), ("q", "i8"), ("terms", "i8"), ("rows", "i8"), ("depth", "i8"), ("inner", "i8"),
@@ -84,23 +86,27 @@ def quantise_rows_xnn(p, begin, end):
     depth, step, offset = p.depth, p.x_step, np.float32(p.offset)
     for c in prange(begin, end):
         for r in range(c * p.block, min(p.rows, (c + 1) * p.block)):
-            x, q = p.x + 4 * (r // p.inner * p.x_outer + r % p.inner * p.x_row), p.q + r * p.pitch
-            low, high = row_range(x, step, depth)
+            x, q, term = p.x + 4 * (r // p.inner * p.x_outer + r % p.inner * p.x_row), p.q + r * p.pitch, p.terms + 8 * r
+            if step == 1:
+                vector_range(x, depth, term)
+                low, high = load_f32(term, 0), load_f32(term, 1)
+            else:
+                low, high = row_range(x, step, depth)
             scale = F32_1 if low == high else F32_255 / (high - low)
             least, most = low * scale, high * scale
             zero = -F32_128 - least if (least - F32_128) + (most + F32_127) > F32_0 else F32_127 - most
             zero = rint_f32(min(max(zero, -F32_128), F32_127))
-            store_i32(p.terms, 2 * r, np.int32(zero + offset))
-            store_f32(p.terms, 2 * r + 1, F32_1 / scale)
-            if p.wide != 0:
-                for i in range(depth):
-                    store_i16(q, i, np.int16(code_xnn(load_f32(x, i * step), scale, zero, offset)))
-            elif step == 1:
-                for i in range(depth):
-                    store_u8(q, i, np.uint8(code_xnn(load_f32(x, i), scale, zero, offset)))
-            else:
-                for i in range(depth):
-                    store_u8(q, i, np.uint8(code_xnn(load_f32(x, i * step), scale, zero, offset)))
+            store_i32(term, 0, np.int32(zero + offset))
+            store_f32(term, 1, F32_1 / scale)
+            if step == 1:
+                row_codes(x, q, depth, scale, np.int64(zero), p.offset, p.wide)
+                continue
+            for i in range(depth):
+                code = code_xnn(load_f32(x, i * step), scale, zero, offset)
+                if p.wide != 0:
+                    store_i16(q, i, np.int16(code))
+                else:
+                    store_u8(q, i, np.uint8(code))
     return 0
 
 

@@ -1,7 +1,8 @@
-"""Fast 8-bit products, XNNPACK's arithmetic: packed weights and the CPU's dot product instructions.
+"""Fast 8-bit products: packed weights and the CPU's dot product instructions.
 
-Codes (int8 -> int8, uint8 -> uint8) are rounded inside the tiles of ops/simd/gemm_int8.py. Hybrid products start from rows
-that a step in front has quantised and staged. One row is a product of a vector, bound by reading the weights.
+XNNPACK's codes (int8 -> int8, uint8 -> uint8) are rounded inside the tiles of ops/simd/gemm_int8.py; LiteRT's other
+roundings work on rows of accumulators. Hybrid products start from rows that a step in front has quantised and staged. One
+row is a product of a vector, bound by reading the weights.
 """
 from __future__ import annotations
 
