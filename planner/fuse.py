@@ -3,9 +3,10 @@ from __future__ import annotations
 
 from litejit.ops.base import Target
 from litejit.planner.graph import Graph, Node, Value
+from litejit.schema.enums import ActivationFunctionType
 
 PRODUCERS = frozenset(("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL"))
-ACTIVATIONS = {"RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}        # ActivationFunctionType
+ACTIVATIONS = {name: ActivationFunctionType[name] for name in ("RELU", "RELU_N1_TO_1", "RELU6")}
 
 
 class Fused:
@@ -13,7 +14,7 @@ class Fused:
 
     __slots__ = ("_options", "fused_activation_function")
 
-    def __init__(self, options: object, activation: int) -> None:
+    def __init__(self, options: object, activation: ActivationFunctionType) -> None:
         self._options, self.fused_activation_function = options, activation
 
     def __getattr__(self, name: str) -> object:
