@@ -14,6 +14,7 @@ import numpy as np
 from litejit.compiler import device
 from litejit.compiler.primitives import rint_f32, round_f32, round_f64
 from litejit.planner.graph import Q_RANGE, Node
+from litejit.schema.enums import ActivationFunctionType
 
 I32_MIN, I32_MAX = -(1 << 31), (1 << 31) - 1
 FLT_MAX = float(np.finfo(np.float32).max)
@@ -22,13 +23,14 @@ FLT_MAX = float(np.finfo(np.float32).max)
 ACTIVATIONS: dict[str, tuple[float, float]] = {
     "RELU": (0.0, math.inf), "RELU_N1_TO_1": (-1.0, 1.0), "RELU6": (0.0, 6.0)}
 
+_ACTIVATION_NAMES = {int(a): a.name for a in ActivationFunctionType}
+
 # ---- while planning ------------------------------------------------------------------------------
 
 
 def activation(node: Node) -> str:
     """Name of the fused activation of a node ("NONE" where there are no options)."""
-    chosen: Any = getattr(node.options, "fused_activation_function", None)
-    return "NONE" if chosen is None else chosen.name
+    return _ACTIVATION_NAMES.get(int(getattr(node.options, "fused_activation_function", 0)), "NONE")
 
 
 def float_range(name: str, xnn: bool = False) -> tuple[float, float]:

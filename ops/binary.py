@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class Binary(Operator):
     refuses: what the second operand must not be (see division.py): "zero", "negative".
     """
 
-    errors: ClassVar[dict[int, str]] = {
+    errors = {  # noqa: RUF012
         1: "Division by 0", 2: "POW does not support negative value for int32.",
         3: "data[i] != zero_point was not true."}
 
@@ -225,13 +225,13 @@ def squared_difference(x, y):
 
 
 def _trunc_div(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    if a.dtype.kind == "f":
-        return a / b
-    return np.trunc(a.astype(np.float64) / b).astype(np.int64).astype(a.dtype)
+    quotient: np.ndarray = a / b
+    return quotient if a.dtype.kind == "f" else np.trunc(quotient).astype(np.int64).astype(a.dtype)
 
 
 def _floor_div(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.floor(a.astype(np.float64) / b).astype(a.dtype) if a.dtype.kind == "f" else a // b
+    quotient: np.ndarray = np.floor(a.astype(np.float64) / b) if a.dtype.kind == "f" else a // b
+    return quotient.astype(a.dtype)
 
 
 _F = ("f32", "f16")

@@ -46,17 +46,17 @@ def delegates(node: Node, name: str) -> bool:
     if not out.type == a.type == b.type or any(v.per_channel for v in (a, b, out)):
         return False
     if name == "MUL":
-        return 2.0**-16 <= a.scale * b.scale / out.scale < 2.0**8
-    return all(2.0**-10 <= v.scale / out.scale < 2.0**8 for v in (a, b))
+        return bool(2.0**-16 <= a.scale * b.scale / out.scale < 2.0**8)
+    return all(bool(2.0**-10 <= v.scale / out.scale < 2.0**8) for v in (a, b))
 
 
 def check(node: Node, name: str) -> None:
     """Every tensor needs one positive scale; int16 has no zero point; int16 sums by shifts need fitting scales."""
     for value in (node[0], node[1], node.out):
-        node.check(value.quantised and not value.per_channel and 0 < value.scale < math.inf,
-                   lambda value=value: f"{value!r} needs quantization parameters: one positive scale")
-        node.check(value.type != "i16" or value.zero_point == 0,
-                   lambda value=value: f"zero_point != 0: {value!r} is INT16 and must be quantised symmetrically")
+        if not (value.quantised and not value.per_channel and 0 < value.scale < math.inf):
+            node.fail(f"{value!r} needs quantization parameters: one positive scale")
+        if value.type == "i16" and value.zero_point != 0:
+            node.fail(f"zero_point != 0: {value!r} is INT16 and must be quantised symmetrically")
     if name in ("ADD", "SUB") and by_shifts(node):
         ea, eb = _exponents(node)
         node.check(max(ea, eb) == 0, f"input1_shift == 0 || input2_shift == 0 was not true: scales 2**{ea} and 2**{eb} "

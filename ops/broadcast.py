@@ -148,7 +148,8 @@ def _locator(params: tuple[Any, ...]) -> Device:
             ib += place * p.sb[d]
             rest = above
         return ia, ib, j, at - row * p.n0
-    return locate
+    made: Device = locate
+    return made
 
 
 def broadcast_kernels(name: str, params: np.dtype, load: Any, store: Any, constants: Any, formula: Any) -> Kernels:

@@ -48,7 +48,7 @@ class Compare(Operator):
         node.check(node.out.type == "bool", lambda: f"output->type != BOOL: {node.out!r}")
         if a.type in ("i8", "u8"):
             for value in (a, b):
-                node.check(value.quantised, lambda value=value: f"{value!r} needs quantization parameters")
+                node.check(value.quantised, f"{value!r} needs quantization parameters")
         return [prepare_broadcast(node, a, b)]
 
     def fold(self, node: Node) -> list[np.ndarray] | None:

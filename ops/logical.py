@@ -28,7 +28,7 @@ class Logical(Operator):
         node.arity(2)
         node.same_type(node[0], node[1])
         for value in (node[0], node.out):
-            node.check(value.type == "bool", lambda value=value: f"Logical ops only support bool type: {value!r}")
+            node.check(value.type == "bool", f"Logical ops only support bool type: {value!r}")
         return [prepare_broadcast(node, node[0], node[1])]
 
     def fold(self, node: Node) -> list[np.ndarray] | None:

@@ -191,3 +191,15 @@ def test_refused():
         run("SUB", f.astype(np.float64), f.astype(np.float64))
     with pytest.raises(LiteJitError, match="quantization parameters"):
         run("ADD", f.astype(np.int8), f.astype(np.int8))
+
+
+def test_an_activation_behind_a_sum_moves_into_it(rng):
+    builder = ModelBuilder()
+    graph = builder.subgraph("main")
+    x, y = graph.input("x", (4, 30)), graph.input("y", (30,))
+    total = graph.add("ADD", [x, y], ("total", (4, 30)))
+    graph.outputs(graph.add("RELU6", [total], ("out", (4, 30))))
+    a, b = floats(rng, (4, 30)) * 5, floats(rng, (30,))
+    with np.errstate(all="ignore"):
+        want = twin.fused(a + b, "RELU6", True)
+    np.testing.assert_array_equal(run_model(builder.build(), [a, b])[0], want)
