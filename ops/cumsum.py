@@ -2,26 +2,28 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import ClassVar
 
 import numpy as np
 
 from litejit.compiler import kernel, prange
 from litejit.compiler.lazy import Kernel
-from litejit.compiler.primitives import LOAD, STORE, load_i32, load_i64
+from litejit.compiler.primitives import LOAD, STORE, fill_bytes, load_i32, load_i64
 from litejit.ops import streams
-from litejit.ops.base import Operator, Packed, Step, Target, chunked
+from litejit.ops.base import Operator, Packed, Scratch, Step, Target, chunked
 from litejit.planner.graph import Node
 
-CUMSUM = np.dtype([(name, "i8") for name in ("x", "y", "axis", "sizes", "rank", "chunks", "exclusive", "reverse")],
-                  align=True)
+CUMSUM = np.dtype([(name, "i8") for name in (
+    "x", "y", "acc", "axis", "sizes", "rank", "chunks", "exclusive", "reverse")], align=True)
 GRAIN = 1 << 14
+WIDTH = 256                           # neighbouring sums that run together
 BAD_AXIS = 1
 
 
 class CumSum(Operator):
     """Inputs: tensor (f32, i32, i64; integers wrap), axis (i32 scalar, may be negative); options exclusive, reverse."""
 
-    errors = {BAD_AXIS: "Invalid axis value."}
+    errors: ClassVar[dict[int, str]] = {BAD_AXIS: "Invalid axis value."}
 
     def prepare(self, node: Node) -> list[tuple[int, ...]]:
         node.arity(2)
@@ -43,7 +45,8 @@ class CumSum(Operator):
         chunks, _ = chunked(x.size, GRAIN)
         table = Packed(("table", *sizes), lambda: np.array(sizes, np.int64))
         return [Step(node, cumsum_kernel(x.type), {
-            "x": x, "y": node.out, "axis": node[1], "sizes": table, "rank": len(dims), "chunks": chunks,
+            "x": x, "y": node.out, "acc": Scratch(8 * WIDTH * chunks), "axis": node[1], "sizes": table,
+            "rank": len(dims), "chunks": chunks,
             "exclusive": bool(o is not None and o.exclusive), "reverse": bool(o is not None and o.reverse)}, chunks)]
 
 
@@ -52,28 +55,47 @@ OPERATORS: dict[str, Operator] = {"CUMSUM": CumSum()}
 
 @cache
 def cumsum_kernel(type: str) -> Kernel:
-    """The kernel for a type: each row of the axis is the row before it plus a row of x."""
-    load, past, store = streams.LOAD[type], LOAD[type], STORE[type]
+    """The kernel for a type: columns of the axis are summed in a block of accumulators, a single one in a register."""
+    load, store, past, keep = streams.LOAD[type], streams.STORE[type], LOAD[type], STORE[type]
     kind = {"f32": np.float32, "i32": np.int32, "i64": np.int64}[type]
 
     @kernel(CUMSUM, name=f"cumsum_{type}")
     def cumsum(p, begin, end):
-        axis = load_i32(p.axis, 0)
+        x, y, exclusive, axis = p.x, p.y, p.exclusive, load_i32(p.axis, 0)
         axis = axis + p.rank if axis < 0 else axis
         if axis < 0 or axis >= p.rank:
             return BAD_AXIS
         outer, n, inner = load_i64(p.sizes, 3 * axis), load_i64(p.sizes, 3 * axis + 1), load_i64(p.sizes, 3 * axis + 2)
         step = -inner if p.reverse else inner
+        blocks = (inner + WIDTH - 1) // WIDTH
+        units = outer * blocks
         for c in prange(begin, end):
-            for o in range(outer * c // p.chunks, outer * (c + 1) // p.chunks):
-                row = (o * n + (n - 1 if p.reverse else 0)) * inner
-                source = row
-                for i in range(inner):
-                    store(p.y, row + i, kind(0) if p.exclusive else load(p.x, row + i))
-                for _ in range(1, n):
-                    row += step
-                    source = row - step if p.exclusive else row
-                    for i in range(inner):
-                        store(p.y, row + i, kind(past(p.y, row - step + i) + load(p.x, source + i)))
+            acc = p.acc + c * 8 * WIDTH
+            for u in range(units * c // p.chunks, units * (c + 1) // p.chunks):
+                o = u // blocks
+                column = (u - o * blocks) * WIDTH
+                wide = min(WIDTH, inner - column)
+                row = (o * n + (n - 1 if p.reverse else 0)) * inner + column
+                if wide == 1:
+                    total = kind(0)
+                    for j in range(n):
+                        at = row + j * step
+                        after = kind(total + load(x, at))
+                        store(y, at, total if exclusive else after)
+                        total = after
+                    continue
+                fill_bytes(acc, 0, 8 * WIDTH)
+                for j in range(n):
+                    at = row + j * step
+                    if exclusive:
+                        for i in range(wide):
+                            total = past(acc, i)
+                            store(y, at + i, total)
+                            keep(acc, i, kind(total + load(x, at + i)))
+                    else:
+                        for i in range(wide):
+                            total = kind(past(acc, i) + load(x, at + i))
+                            keep(acc, i, total)
+                            store(y, at + i, total)
         return 0
     return cumsum

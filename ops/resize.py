@@ -120,7 +120,7 @@ def _bilinear(node: Node, size: int, out: int, way: str, channels: int = 1) -> P
     """int32 triples for each output position: the two input positions, and the weight of the second (float32 bits for
     "float"). With channels, positions are of elements, and there is a triple for each channel of a pixel."""
     align, half = flags(node)
-    exact = node[0].type == "u8"      # the reference kernel's own coordinates
+    exact = not node.xnn              # the reference kernels' own coordinates
 
     def build() -> np.ndarray:
         if way == "fixed":
@@ -188,26 +188,28 @@ def nearest_kernel(unit: int) -> Kernel:
 
     @kernel(RESIZE, name=f"resize_nearest_{unit}")
     def resize_nearest(p, begin, end):
-        n, many = p.channels, p.out_width * p.channels
+        x, y, down, across = p.x, p.y, p.down, p.across
+        n, wide, high, width = p.channels, p.out_width, p.out_height, p.width
+        many = wide * n
         for c in prange(begin, end):
             before = -1
             for u in range(c * p.block, min(p.total, (c + 1) * p.block)):
-                image = u // p.out_height
-                row = image * p.height + load_i32(p.down, u - image * p.out_height)
+                image = u // high
+                row = image * p.height + load_i32(down, u - image * high)
                 to = u * many
                 if row == before:                          # the same as the output row above
-                    copy_bytes(p.y + to * unit, p.y + (to - many) * unit, many * unit)
+                    copy_bytes(y + to * unit, y + (to - many) * unit, many * unit)
                     continue
                 before = row
-                source = p.x + row * p.width * n * unit
+                source = x + row * width * n * unit
                 if n == 1:
                     for i in range(many):
-                        store(p.y, to + i, load(source, load_i32(p.across, i)))
+                        store(y, to + i, load(source, load_i32(across, i)))
                     continue
-                for i in range(p.out_width):
-                    at = load_i32(p.across, i) * n
+                for i in range(wide):
+                    at = load_i32(across, i) * n
                     for k in range(n):
-                        store(p.y, to + i * n + k, load(source, at + k))
+                        store(y, to + i * n + k, load(source, at + k))
         return 0
     return resize_nearest
 
@@ -245,30 +247,31 @@ def bilinear_kernel(type: str, way: str) -> Kernel:
 
     @kernel(RESIZE, name=f"resize_bilinear_{type}_{way}")
     def resize_bilinear(p, begin, end):
-        n = p.channels
-        line, many, size = p.width * n, p.out_width * n, p.mixed_bytes
+        x, y, down, across, each = p.x, p.y, p.down, p.across, p.each
+        n, wide, high, size = p.channels, p.out_width, p.out_height, p.mixed_bytes
+        line, many = p.width * n, wide * n
         for c in prange(begin, end):
             mixed = p.mixed + c * size
             for u in range(c * p.block, min(p.total, (c + 1) * p.block)):
-                image = u // p.out_height
-                row = 3 * (u - image * p.out_height)
-                t = weight(p.down, row + 2)
-                first = (image * p.height + load_i32(p.down, row)) * line
-                second = (image * p.height + load_i32(p.down, row + 1)) * line
+                image = u // high
+                row = 3 * (u - image * high)
+                t = weight(down, row + 2)
+                first = (image * p.height + load_i32(down, row)) * line
+                second = (image * p.height + load_i32(down, row + 1)) * line
                 for i in range(line):
-                    store_mixed(mixed, i, mix(load(p.x, first + i), load(p.x, second + i), t))
+                    store_mixed(mixed, i, mix(load(x, first + i), load(x, second + i), t))
                 to = u * many
-                if p.each != 0:
+                if each != 0:
                     for i in range(many):
-                        a, b = load_i32(p.each, 3 * i), load_i32(p.each, 3 * i + 1)
-                        s = weight(p.each, 3 * i + 2)
-                        store(p.y, to + i, finish(mix(load_mixed(mixed, a), load_mixed(mixed, b), s)))
+                        a, b = load_i32(each, 3 * i), load_i32(each, 3 * i + 1)
+                        s = weight(each, 3 * i + 2)
+                        store(y, to + i, finish(mix(load_mixed(mixed, a), load_mixed(mixed, b), s)))
                     continue
-                for i in range(p.out_width):
-                    a, b = load_i32(p.across, 3 * i) * n, load_i32(p.across, 3 * i + 1) * n
-                    s = weight(p.across, 3 * i + 2)
+                for i in range(wide):
+                    a, b = load_i32(across, 3 * i) * n, load_i32(across, 3 * i + 1) * n
+                    s = weight(across, 3 * i + 2)
                     for k in range(n):
-                        store(p.y, to + i * n + k, finish(mix(load_mixed(mixed, a + k), load_mixed(mixed, b + k), s)))
+                        store(y, to + i * n + k, finish(mix(load_mixed(mixed, a + k), load_mixed(mixed, b + k), s)))
         return 0
     return resize_bilinear
 
@@ -280,24 +283,25 @@ def four_point_kernel() -> Kernel:
 
     @kernel(RESIZE, name="resize_bilinear_u8_float")
     def resize_bilinear(p, begin, end):
-        n = p.channels
+        x, y, down, across = p.x, p.y, p.down, p.across
+        n, wide, high = p.channels, p.out_width, p.out_height
         line = p.width * n
         for c in prange(begin, end):
             for u in range(c * p.block, min(p.total, (c + 1) * p.block)):
-                image = u // p.out_height
-                row = 3 * (u - image * p.out_height)
-                t = load_f32(p.down, row + 2)
-                first = (image * p.height + load_i32(p.down, row)) * line
-                second = (image * p.height + load_i32(p.down, row + 1)) * line
-                for i in range(p.out_width):
-                    a, b = load_i32(p.across, 3 * i) * n, load_i32(p.across, 3 * i + 1) * n
-                    s = load_f32(p.across, 3 * i + 2)
-                    to = (u * p.out_width + i) * n
+                image = u // high
+                row = 3 * (u - image * high)
+                t = load_f32(down, row + 2)
+                first = (image * p.height + load_i32(down, row)) * line
+                second = (image * p.height + load_i32(down, row + 1)) * line
+                for i in range(wide):
+                    a, b = load_i32(across, 3 * i) * n, load_i32(across, 3 * i + 1) * n
+                    s = load_f32(across, 3 * i + 2)
+                    to = (u * wide + i) * n
                     for k in range(n):
-                        v = np.float32(load(p.x, first + a + k)) * (ONE - t) * (ONE - s)
-                        v += np.float32(load(p.x, second + a + k)) * t * (ONE - s)
-                        v += np.float32(load(p.x, first + b + k)) * (ONE - t) * s
-                        v += np.float32(load(p.x, second + b + k)) * t * s
-                        store(p.y, to + k, np.uint8(np.int32(v + HALF)))
+                        v = np.float32(load(x, first + a + k)) * (ONE - t) * (ONE - s)
+                        v += np.float32(load(x, second + a + k)) * t * (ONE - s)
+                        v += np.float32(load(x, first + b + k)) * (ONE - t) * s
+                        v += np.float32(load(x, second + b + k)) * t * s
+                        store(y, to + k, np.uint8(np.int32(v + HALF)))
         return 0
     return resize_bilinear

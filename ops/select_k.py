@@ -11,11 +11,13 @@ import numpy as np
 
 from litejit.compiler import device, kernel, prange
 from litejit.compiler.lazy import Device, Kernel
-from litejit.compiler.primitives import LOAD, STORE, bits_f32, load_i64, store_i16, store_i32, store_i64
+from litejit.compiler.primitives import LOAD, STORE, bits_f32, load_i32, load_i64, store_i16, store_i32, store_i64
 from litejit.ops.base import Operator, Scratch, Step, Target, chunked
+from litejit.ops.simd.best import REGISTERS, SIZE, short_rows
 from litejit.planner.graph import Node
 
-ARG = np.dtype([(name, "i8") for name in ("x", "y", "count", "inner", "wide", "total", "block")], align=True)
+ARG = np.dtype([(name, "i8") for name in ("x", "y", "found", "count", "inner", "wide", "short", "total", "block")],
+               align=True)
 TOP = np.dtype([(name, "i8") for name in ("x", "values", "indices", "heap", "count", "k", "short", "total", "block")],
                align=True)
 GRAIN = 1 << 15                       # elements read by a chunk
@@ -51,8 +53,10 @@ class ArgBest(Operator):
         inner = int(np.prod(x.dims[axis + 1:], dtype=np.int64))
         chunks, block = chunked(node.out.size, max(1, GRAIN // count))
         made = arg_kernel("u8" if x.type == "bool" else x.type, self.largest)
-        return [Step(node, made, {"x": x, "y": node.out, "count": count, "inner": inner, "wide": node.out.type == "i64",
-                                  "total": node.out.size, "block": block}, chunks)]
+        return [Step(node, made, {
+            "x": x, "y": node.out, "found": Scratch(chunks * 4 * block), "count": count, "inner": inner,
+            "wide": node.out.type == "i64", "short": inner == 1 and count <= REGISTERS * target.cpu.lanes,
+            "total": node.out.size, "block": block}, chunks)]
 
 
 def axis_of(node: Node) -> int:
@@ -124,10 +128,18 @@ def key_of(type: str, largest: bool) -> Device:
     return key
 
 
+@device
+def put(y, at, position, wide):
+    if wide:
+        store_i64(y, at, np.int64(position))
+    else:
+        store_i32(y, at, np.int32(position))
+
+
 @cache
 def arg_kernel(type: str, largest: bool) -> Kernel:
     """The kernel of ARG_MAX or ARG_MIN for a type; a unit is an output."""
-    plain, key = LOAD[type], key_of(type, largest)
+    plain, key, best_of_rows, size = LOAD[type], key_of(type, largest), short_rows(type, largest), SIZE[type]
 
     @device
     def in_run(x, base, n):
@@ -146,9 +158,17 @@ def arg_kernel(type: str, largest: bool) -> Kernel:
 
     @kernel(ARG, name=f"arg_{'max' if largest else 'min'}_{type}")
     def arg(p, begin, end):
-        x, n, inner = p.x, p.count, p.inner
+        x, y, n, inner, wide = p.x, p.y, p.count, p.inner, p.wide
         for c in prange(begin, end):
-            for u in range(c * p.block, min(p.total, (c + 1) * p.block)):
+            start = c * p.block
+            stop = min(p.total, start + p.block)
+            if p.short:
+                found = p.found + 4 * start
+                best_of_rows(x + start * n * size, found, stop - start, n)
+                for i in range(stop - start):
+                    put(y, start + i, load_i32(found, i), wide)
+                continue
+            for u in range(start, stop):
                 outer = u // inner
                 base = outer * n * inner + (u - outer * inner)
                 first = plain(x, base)
@@ -162,38 +182,51 @@ def arg_kernel(type: str, largest: bool) -> Kernel:
                             other = key(x, base + i * inner)
                             if other > best:
                                 best, at = other, i
-                if p.wide:
-                    store_i64(p.y, u, at)
-                else:
-                    store_i32(p.y, u, np.int32(at))
+                put(y, u, at, wide)
         return 0
     return arg
 
 
 @cache
-def top_kernel(type: str) -> Kernel:
-    """The kernel of TOPK_V2 for a type; a unit is a row. A heap of k positions has the worst of them on top."""
-    plain, store, key = LOAD[type], STORE[type], key_of(type, True)
+def entries(type: str) -> tuple[Device, Device, Device]:
+    """How the heap of TOPK_V2 holds elements: (entry of element i, whether one entry is worse than another, its i).
 
-    @device
-    def sink(x, base, heap, size, position):
-        """Put `position` into the heap of `size`, whose top is free."""
-        mine = key(x, base + position)
-        at = 0
-        while 2 * at + 1 < size:
-            child = 2 * at + 1
-            down = load_i64(heap, child)
-            theirs = key(x, base + down)
-            if child + 1 < size:
-                other = load_i64(heap, child + 1)
-                value = key(x, base + other)
-                if value < theirs or (value == theirs and other > down):
-                    child, down, theirs = child + 1, other, value
-            if mine < theirs or (mine == theirs and position > down):
-                break
-            store_i64(heap, at, down)
-            at = child
-        store_i64(heap, at, position)
+    Key and position share an int64, so that entries compare as numbers; for i64 the entry is the position.
+    """
+    key = key_of(type, True)
+    if type == "i64":
+        @device
+        def entry(x, base, i):
+            return i
+
+        @device
+        def worse(x, base, a, b):
+            one, other = key(x, base + a), key(x, base + b)
+            return one < other or (one == other and a > b)
+
+        @device
+        def position(e):
+            return e
+    else:
+        @device
+        def entry(x, base, i):
+            return (np.int64(key(x, base + i)) << 32) | (MAGNITUDE - i)
+
+        @device
+        def worse(x, base, a, b):
+            return a < b
+
+        @device
+        def position(e):
+            return MAGNITUDE - (e & MAGNITUDE)
+    return entry, worse, position
+
+
+@cache
+def top_kernel(type: str) -> Kernel:
+    """The kernel of TOPK_V2 for a type; a unit is a row. A heap of k entries has the worst of them on top."""
+    plain, store = LOAD[type], STORE[type]
+    entry, worse, position = entries(type)
 
     @kernel(TOP, name=f"top_k_{type}")
     def top_k(p, begin, end):
@@ -202,25 +235,45 @@ def top_kernel(type: str) -> Kernel:
             heap = p.heap + c * 8 * k
             for u in range(c * p.block, min(p.total, (c + 1) * p.block)):
                 base = u * n
-                for i in range(k):                       # bottom up: each element sinks into a heap grown by one place
-                    at = i
-                    mine = key(x, base + i)
-                    while at > 0 and mine <= key(x, base + load_i64(heap, (at - 1) // 2)):
-                        store_i64(heap, at, load_i64(heap, (at - 1) // 2))
-                        at = (at - 1) // 2
-                    store_i64(heap, at, i)
-                worst = key(x, base + load_i64(heap, 0))
-                for i in range(k, n):
-                    if key(x, base + i) > worst:
-                        sink(x, base, heap, k, i)
-                        worst = key(x, base + load_i64(heap, 0))
-                for left in range(k - 1, -1, -1):
-                    position = load_i64(heap, 0)
-                    sink(x, base, heap, left, load_i64(heap, left))
-                    store(p.values, u * k + left, plain(x, base + position))
-                    if p.short:
-                        store_i16(p.indices, u * k + left, np.int16(position))
+                for i in range(k):                       # each of the first k rises from the end of the heap
+                    new, at = entry(x, base, i), i
+                    while at > 0:
+                        above = load_i64(heap, (at - 1) >> 1)
+                        if not worse(x, base, new, above):
+                            break
+                        store_i64(heap, at, above)
+                        at = (at - 1) >> 1
+                    store_i64(heap, at, new)
+                worst = load_i64(heap, 0)
+                size = k
+                for i in range(k, n + k - 1):        # the others replace the worst; then the worst are taken out
+                    if i < n:
+                        new = entry(x, base, i)
+                        if not worse(x, base, worst, new):
+                            continue
                     else:
-                        store_i32(p.indices, u * k + left, np.int32(position))
+                        size -= 1
+                        new = load_i64(heap, size)
+                        store_i64(heap, size, worst)
+                    at, child = 0, 1
+                    while child < size:
+                        below = load_i64(heap, child)
+                        if child + 1 < size:
+                            other = load_i64(heap, child + 1)
+                            if worse(x, base, other, below):
+                                below, child = other, child + 1
+                        if worse(x, base, new, below):
+                            break
+                        store_i64(heap, at, below)
+                        at, child = child, 2 * child + 1
+                    store_i64(heap, at, new)
+                    worst = load_i64(heap, 0)
+                for i in range(k):                       # now best first
+                    at = position(load_i64(heap, i))
+                    store(p.values, u * k + i, plain(x, base + at))
+                    if p.short:
+                        store_i16(p.indices, u * k + i, np.int16(at))
+                    else:
+                        store_i32(p.indices, u * k + i, np.int32(at))
         return 0
     return top_k
