@@ -15,7 +15,7 @@ from litejit.ops.float_product import Matrix, float_steps, half_steps, turned
 from litejit.ops.hybrid import quantise_rows
 from litejit.ops.integer_product import FIXED, FIXED64, HYBRID, HYBRID_XNN, RAW, XNN, Layout, Rounding, product_step
 from litejit.ops.packed_product import hybrid_steps, quantised_steps
-from litejit.planner.graph import Q_RANGE, Node, Value
+from litejit.planner.graph import Q_RANGE, Node
 
 TYPES = {"f32": ("f32", "i8"), "f16": ("f16",), "i8": ("i8",), "i16": ("i16",)}
 OUTPUTS = {"f32": ("f32",), "f16": ("f16",), "i8": ("i8", "i32"), "i16": ("i16", "i32")}
@@ -72,7 +72,7 @@ class BatchMatMul(Operator):
         node.types(node.out, *OUTPUTS[x.type])
         node.check(x.rank >= 2 and w.rank >= 2, lambda: f"lhs_rank >= 2 and rhs_rank >= 2 ({x.dims}, {w.dims})")
         product = Product(node)
-        return [product.shape + (product.m, product.n)]
+        return [(*product.shape, product.m, product.n)]
 
     def steps(self, node: Node, target: Target) -> list[Step]:
         x, w, y = node[0], node[1], node.out
@@ -91,8 +91,9 @@ class BatchMatMul(Operator):
         else:
             real = np.float64(np.float32(x.scale * w.scale)) / np.float64(y.scale)
             rounding = Rounding(FIXED64 if x.type == "i16" else FIXED, real, y.zero_point, Q_RANGE[y.type])
-        zeros = (0, 0) if x.type == "i16" else (x.zero_point, w.zero_point)
-        return [product_step(node, x, w, y, None, product.layout(), rounding, *zeros)]
+        if x.type == "i8":
+            return quantised_steps(node, target, x, y, w, None, rounding, w.zero_point, product.layout())
+        return [product_step(node, x, w, y, None, product.layout(), rounding)]
 
 
 def _float(node: Node, target: Target, product: Product) -> list[Step]:

@@ -46,8 +46,9 @@ def steps(node: Node, target: Target) -> list[Step]:
     total = x.size // k * n
     chunks, block = chunked(total, max(1, (1 << 16) // k))
     low, high = float_range(activation(node), node.xnn)
-    params = {"x": rows.codes, "terms": rows.terms, "w": w, "scales": _scales(tensor, w, n * k // size, size % 32 == 0), "bias": bias,
-              "y": y, "n": n, "k": k, "size": size, "total": total, "block": block, "lo": low, "hi": high}
+    scales = _scales(tensor, w, n * k // size, size % 32 == 0)
+    params = {"x": rows.codes, "terms": rows.terms, "w": w, "scales": scales, "bias": bias, "y": y,
+              "n": n, "k": k, "size": size, "total": total, "block": block, "lo": low, "hi": high}
     return [rows.step, Step(node, block_product, params, chunks, macs=total * k)]
 
 

@@ -72,8 +72,8 @@ def split(m: int, n: int, k: int, batches: int, tile: int, nr: int, grain: int =
     most = max(1, MAX_CHUNKS // batches)
     wanted = min(most, max(1, m * n * k // grain))
     if m >= 2 * tile:
-        tiles_each = -(-(-(-m // tile)) // wanted)
-        return tiles_each * tile, n
+        total = -(-m // tile)
+        return -(-total // wanted) * tile, n
     panels = -(-n // nr)
     return m, -(-panels // wanted) * nr
 
@@ -102,7 +102,8 @@ def float_steps(node: Node, target: Target, x: Any, y: Any, matrix: Matrix, bias
 def turned(node: Node, x: Any, count: int, rows: int, columns: int, size: int = 4) -> tuple[Scratch, Step]:
     """`count` matrices rows x columns of x (elements of 4 or 1 bytes), transposed into scratch memory."""
     made = Scratch(size * count * rows * columns)
-    return made, Step(node, transpose_words if size == 4 else transpose_bytes, {"x": x, "y": made, "rows": rows, "columns": columns}, count)
+    kind = transpose_words if size == 4 else transpose_bytes
+    return made, Step(node, kind, {"x": x, "y": made, "rows": rows, "columns": columns}, count)
 
 
 def convert(node: Node, kind: Any, x: Any, y: Any, total: int) -> Step:

@@ -57,12 +57,13 @@ class FullyConnected(Operator):
                        lambda: f"NumElements(bias) != SizeOfDimension(filter, 0) ({bias.size} != {outputs})")
         hybrid = x.type == "f32" and w.type != "f32"
         node.check(hybrid or plain_activation(node), lambda: f"fused activation {activation(node)} is not supported: "
-                   "params->activation == kTfLiteActNone || kTfLiteActRelu || kTfLiteActReluN1To1 || kTfLiteActRelu6 was not true.")
+                   "params->activation == kTfLiteActNone || ... || params->activation == kTfLiteActRelu6 was not true.")
         keep = bool(getattr(node.options, "keep_num_dims", False))
         node.check(x.rank > 0 and depth > 0, "a FULLY_CONNECTED input needs a dimension, and its weights a depth")
         if keep:
-            node.check(x.dims[-1] == depth, lambda: f"input->dims->data[input->dims->size - 1] != cols ({x.dims[-1]} != {depth})")
-            return [x.dims[:-1] + (outputs,)]
+            node.check(x.dims[-1] == depth,
+                       lambda: f"input->dims->data[input->dims->size - 1] != cols ({x.dims[-1]} != {depth})")
+            return [(*x.dims[:-1], outputs)]
         node.check(x.size % depth == 0, lambda: f"the size of {x!r} is no multiple of the depth {depth} of its weights")
         if getattr(node.options, "weights_format", 0):
             return shuffled_shapes(node)
@@ -121,6 +122,8 @@ def _integer(node: Node, target: Target) -> list[Step]:
         return quantised_steps(node, target, x, y, w, bias, rounding, w_zero)
     real = np.float64(x.scale) * scales.astype(np.float64) / np.float64(y.scale)
     rounding = Rounding(DOUBLE, real, y.zero_point, act_range(activation(node), y.scale, y.zero_point, y.type))
+    if x.type != "i16" and w.data is not None and (bias is None or bias.data is not None):
+        return quantised_steps(node, target, x, y, w, bias, rounding, w_zero)
     x_zero = 0 if x.type == "i16" else x.zero_point
     return [product_step(node, x, w, y, bias, _layout(x, w), rounding, x_zero, w_zero)]
 

@@ -4,13 +4,10 @@ z [T * B, gates * C] holds W x (+ bias). A step adds R h, then works gate by gat
 """
 from __future__ import annotations
 
-
-
 import numpy as np
 
 from litejit.compiler import device, kernel
-from litejit.compiler.primitives import (copy_bytes, load_f32, round_f64, sqrt_f32, store_f32, store_i8
-)
+from litejit.compiler.primitives import copy_bytes, load_f32, round_f64, sqrt_f32, store_f32, store_i8
 from litejit.ops.hybrid import F32_0, F32_127, F32_128, nearest, row_range
 from litejit.ops.integer_product import DOTS
 from litejit.ops.simd.gemm_f32 import gemm_f32, gemv_f32

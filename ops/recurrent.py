@@ -35,7 +35,8 @@ class Lstm:
                  "gates", "batch", "time", "depth", "cells", "outputs", "hybrid", "diagonal", "time_major")
 
     def __init__(self, node: Node) -> None:
-        node.check(len(node.inputs) in (20, 24), lambda: f"The LSTM Full kernel expects 20 or 24 inputs. Got {len(node.inputs)} inputs")
+        count = len(node.inputs)
+        node.check(count in (20, 24), lambda: f"The LSTM Full kernel expects 20 or 24 inputs. Got {count} inputs")
         self.x, self.state, self.cell = node[X], node[STATE], node[CELL]
         self.weights = tuple(node.optional(WEIGHTS + g) for g in range(4))
         self.recurrent = tuple(node.optional(RECURRENT + g) for g in range(4))
@@ -80,8 +81,8 @@ class Lstm:
         if self.projection_bias is not None:
             self._need(node, self.projection_bias, (outputs,), "f32")
         for value, size in ((self.state, self.batch * outputs), (self.cell, self.batch * cells)):
-            node.check(value.variable, lambda: f"{value!r} must be a variable tensor")
-            node.check(value.size == size, lambda: f"NumElements({value.name}) != n_batch * n_output ({value.size} != {size})")
+            node.check(value.variable, f"{value!r} must be a variable tensor")
+            node.check(value.size == size, f"NumElements({value.name}) != n_batch * n_output ({value.size} != {size})")
         node.check(not (self.diagonal and outputs != cells), "diagonal recurrent weights need n_output == n_cell")
 
     def _need(self, node: Node, value: Value | None, shape: tuple[int, ...], kind: str) -> None:
@@ -105,7 +106,7 @@ class UnidirectionalSequenceLstm(Operator):
             node.types(value, "f32")
         node.types(node[WEIGHTS + FORGET], "f32", "i8", "u8")
         lstm.check(node)
-        return [lstm.x.dims[:2] + (lstm.outputs,)]
+        return [(*lstm.x.dims[:2], lstm.outputs)]
 
     def steps(self, node: Node, target: Target) -> list[Step]:
         lstm = Lstm(node)
@@ -129,7 +130,8 @@ class UnidirectionalSequenceLstm(Operator):
         recurrent = _rows(lstm, lstm.recurrent, "diagonal") if lstm.diagonal else _panels(lstm, target, lstm.recurrent)
         projection = None
         if lstm.projection is not None:
-            projection, _ = Matrix(lstm.projection, lstm.outputs, lstm.cells, True).pack(node, lstm.projection_bias, target.cpu)
+            matrix = Matrix(lstm.projection, lstm.outputs, lstm.cells, transposed=True)
+            projection, _ = matrix.pack(node, lstm.projection_bias, target.cpu)
         return [*steps, Step(node, lstm_f32, {**params, "recurrent": recurrent, "projection": projection}, macs=macs)]
 
 
@@ -153,7 +155,7 @@ def _rows(lstm: Lstm, values: tuple[Value | None, ...], what: str) -> Packed | N
 
     def build() -> np.ndarray:
         return np.stack([np.zeros(cells, np.float32) if v is None else _data(v).ravel() for v in values])
-    return Packed(tuple(None if v is None else (v.key, float(v.scale)) for v in values) + ("lstm", what, cells), build)
+    return Packed(("lstm", what, cells, *(None if v is None else (v.key, float(v.scale)) for v in values)), build)
 
 
 def _panels(lstm: Lstm, target: Target, values: tuple[Value | None, ...]) -> Packed:

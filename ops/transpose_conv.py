@@ -1,6 +1,6 @@
 """TRANSPOSE_CONV: every input pixel adds a kh x kw patch to the output; stride says how far apart the patches lie.
 
-Inputs: output_shape [4] int32, w [O, kh, kw, C], x [N, h, w, C], bias [O] or none; out[y * sh - top + ky, ...] += x[y, ...] w[ky].
+Inputs: output_shape [4] int32, w [O, kh, kw, C], x [N, h, w, C], bias [O] or none: out[y * sh - top + ky] += x[y] w[ky].
 float32; int8, uint8, int16 (bias int32, int64 or none) with int8 weights; hybrid float32 x int8, quantised per image. In
 float32 each output row is a sum of products of an input row with all columns of one kernel row, added where they belong;
 where patches do not overlap the product writes the output itself. Integers are exact sums, output by output.
@@ -19,7 +19,7 @@ from litejit.ops.base import Operator, Scratch, Step, Target, chunked
 from litejit.ops.float_product import Matrix
 from litejit.ops.fully_connected import plain_activation, weight_scales
 from litejit.ops.hybrid import quantise_rows
-from litejit.ops.integer_product import (DOTS, FIXED, FIXED64, HYBRID, HYBRID_XNN, ROUNDING, SIZES, XNN, Rounding, finish)
+from litejit.ops.integer_product import DOTS, FIXED, FIXED64, HYBRID, HYBRID_XNN, ROUNDING, SIZES, XNN, Rounding, finish
 from litejit.ops.simd.gemm_f32 import gemm_f32, row_block
 from litejit.planner.graph import Node, Value
 
@@ -53,7 +53,7 @@ class TransposeConv(Operator):
         node.types(w, *WEIGHTS[x.type])
         node.types(node.out, OUTPUTS[x.type])
         node.check(shape.size == 4, lambda: f"NumElements(output_shape) != 4 ({shape.size} != 4)")
-        node.check(w.rank == 4 and x.rank == 4, lambda: f"NumDimensions(weights) != 4 or NumDimensions(input) != 4: {w!r}, {x!r}")
+        node.check(w.rank == 4 and x.rank == 4, lambda: f"NumDimensions(input) != 4 or weights: {x!r}, {w!r}")
         node.check(x.dims[3] == w.dims[3], lambda: f"SizeOfDimension(input, 3) != SizeOfDimension(weights, 3) "
                    f"({x.dims[3]} != {w.dims[3]})")
         options = node.options
