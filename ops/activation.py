@@ -8,8 +8,15 @@ import numpy as np
 
 from litejit.compiler import device
 from litejit.ops import prelu
-from litejit.ops.activation_quantised import (elu_codes, gelu_codes, hard_swish_codes, leaky_relu_codes, logistic_codes,
-                                              relu_codes, tanh_codes)
+from litejit.ops.activation_quantised import (
+    elu_codes,
+    gelu_codes,
+    hard_swish_codes,
+    leaky_relu_codes,
+    logistic_codes,
+    relu_codes,
+    tanh_codes,
+)
 from litejit.ops.base import Operator, Step, Target
 from litejit.ops.elementwise import Elementwise, clamp, float_map, map_step
 from litejit.ops.vector_math import elu_f32, gelu_f32, gelu_tanh_f32, hard_swish_f32, logistic_f32, tanh_f32

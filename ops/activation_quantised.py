@@ -14,7 +14,6 @@ from litejit.ops.arithmetic import I32_MAX, quantize_multiplier, round_half_away
 from litejit.ops.tables import by_function, by_interpolation, f32, mbqm, rdivpot, to_codes
 from litejit.planner.graph import Node
 
-
 # ---- piecewise linear ------------------------------------------------------------------------------
 
 def relu_codes(node: Node, q: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -98,7 +97,7 @@ def sigmoid_argument(q: np.ndarray, scale: float, doubled: bool) -> np.ndarray:
     log2 = f32(np.log(f32(scale))) * f32(f32(1) / f32(np.log(f32(2))))
     nearest = round_half_away(float(log2))
     left = 12 + nearest
-    if abs(log2 - f32(nearest)) < f32(1e-3) and (left == 0 or doubled and left == 1):
+    if abs(log2 - f32(nearest)) < f32(1e-3) and (left == 0 or (doubled and left == 1)):
         return (q * (3 << left)).astype(np.int32).astype(np.int64)
     multiplier, shift = scale * 4096.0 * 3.0, 0
     while multiplier <= 32767.0 / 2.0 and shift <= 30:

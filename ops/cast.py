@@ -81,7 +81,7 @@ def canonical(source: str, target: str) -> tuple[str, str]:
     if target in SMALL:
         return source, target
     bits, out_bits = 8 * TYPES[source][2], 8 * TYPES[target][2]
-    if source == target or source in INTEGER and target in INTEGER and out_bits <= bits:
+    if source == target or (source in INTEGER and target in INTEGER and out_bits <= bits):
         return f"u{bits}", f"u{out_bits}"
     if source in INTEGER:
         return (f"u{bits}", target) if target == "bool" else (
@@ -121,7 +121,7 @@ def _conversion(source: str, target: str) -> Any:
     return device(lambda v: integer(v))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def cast(source: str, target: str) -> Kernel:
     """The kernel of a canonical pair of types."""
     load = LOAD["f32" if source == "c64" else source]

@@ -33,7 +33,8 @@ class Elementwise(Operator):
     """
 
     def __init__(self, name: str, types: tuple[str, ...], formula: Device | None = None, *,
-                 delegated: tuple[str, ...] = FLOATS[:2], parameters: Callable[[Node], tuple[float, float]] | None = None,
+                 delegated: tuple[str, ...] = FLOATS[:2],
+                 parameters: Callable[[Node], tuple[float, float]] | None = None,
                  table: Callable[[Node, np.ndarray], np.ndarray] | None = None, whole: Device | None = None,
                  numpy: Callable[..., np.ndarray] | None = None) -> None:
         self.name, self.accepted, self.formula, self.delegated = name, types, formula, delegated
@@ -54,7 +55,7 @@ class Elementwise(Operator):
         if self.tabulated(node):
             for value in (node[0], node.out):
                 node.check(value.quantised and not value.per_channel,
-                           lambda: f"{value!r} needs quantization parameters for the whole tensor "
+                           lambda v=value: f"{v!r} needs quantization parameters for the whole tensor "
                                    "(quantization.type != kTfLiteAffineQuantization)")
 
     def tabulated(self, node: Node) -> bool:
@@ -90,7 +91,7 @@ def map_step(node: Node, run: Kernel, x: Value, y: Value, grain: int = GRAIN, **
     return Step(node, run, {"x": x, "y": y, "n": y.size, "block": block, **more}, chunks)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def float_map(name: str, formula: Device, type: str, parameters: bool = False) -> Kernel:
     """The kernel y = formula(x), or formula(x, a, b), of float32 arithmetic on elements of a type."""
     load, store = LOAD[type], STORE[type]
@@ -116,7 +117,7 @@ def float_map(name: str, formula: Device, type: str, parameters: bool = False) -
     return with_parameters
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def whole_map(name: str, formula: Device, type: str) -> Kernel:
     """The kernel y = formula(x) on integers (the low bits of the result are kept) or float64."""
     load, store = LOAD[type], STORE[type]

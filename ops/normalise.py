@@ -15,7 +15,8 @@ from litejit.ops.unary import inverse_square_root
 from litejit.ops.vector_math import ONE, ZERO
 from litejit.planner.graph import Node
 
-ROWS = np.dtype([("x", "i8"), ("y", "i8"), ("rows", "i8"), ("depth", "i8"), ("block", "i8"), ("zero", "i8")], align=True)
+ROWS = np.dtype([("x", "i8"), ("y", "i8"), ("rows", "i8"), ("depth", "i8"), ("block", "i8"),
+                 ("zero", "i8")], align=True)
 GRAIN = 16384
 EPSILON = np.float32(1e-6)            # the least norm
 OUT_ZERO = {"i8": 0, "u8": 128}
@@ -71,9 +72,9 @@ def l2_normalize_f32(p, begin, end):
     return 0
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def l2_normalize_codes(type: str) -> Kernel:
-    """Rows of codes; the output is in steps of 1 / 128. uint8 is scaled by 128 before the multiplication, int8 in it."""
+    """Rows of codes to steps of 1 / 128: uint8 is scaled by 128 before it is multiplied, int8 while it is."""
     load, store, integer = LOAD[type], STORE[type], {"i8": np.int8, "u8": np.uint8}[type]
     out_zero = OUT_ZERO[type]
     low, high = (0, 255) if type == "u8" else (-128, 127)

@@ -89,7 +89,7 @@ def _collapsed(shape: tuple[int, ...], small: tuple[int, ...]) -> tuple[tuple[in
 OPERATORS: dict[str, Operator] = {"PRELU": Prelu()}
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def prelu_float(type: str) -> Kernel:
     """Rows of one x and of alpha, which moves with x or stays."""
     load, store = LOAD[type], STORE[type]
@@ -116,7 +116,7 @@ def prelu_float(type: str) -> Kernel:
     return run
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def prelu_quantised(type: str) -> Kernel:
     """The same on codes."""
     load, store, narrow = LOAD[type], STORE[type], {"i8": np.int8, "u8": np.uint8, "i16": np.int16}[type]

@@ -49,7 +49,7 @@ class Quantize(Operator):
         for value in (y,) if x.type in ("f32", "f16") else (x, y):
             node.check(value.quantised, lambda v=value: f"{v!r} has no quantization parameters "
                                                         "(quantization.type != kTfLiteAffineQuantization)")
-        node.check(not y.per_channel or x.type == "f32" and _channels(y) == len(y.scales),
+        node.check(not y.per_channel or (x.type == "f32" and _channels(y) == len(y.scales)),
                    lambda: f"{y!r}: a scale per channel needs a float input and as many scales as channels")
         return [x.dims]
 
@@ -177,7 +177,7 @@ OPERATORS: dict[str, Operator] = {"QUANTIZE": Quantize(), "DEQUANTIZE": Dequanti
 
 # ---- kernels ---------------------------------------------------------------------------------------
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def quantize(source: str, target: str, xnn: bool) -> Kernel:
     """Floats to codes; `scales` are reciprocals for XNNPACK's formula. NaN gives the lowest code."""
     load, store, integer = LOAD[source], STORE[target], INTEGER[target]
@@ -199,7 +199,7 @@ def quantize(source: str, target: str, xnn: bool) -> Kernel:
     return run
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def dequantize(source: str, target: str) -> Kernel:
     """Codes to floats: scale * (code - zero point)."""
     load, store = LOAD[source], STORE[target]
@@ -216,7 +216,7 @@ def dequantize(source: str, target: str) -> Kernel:
     return run
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def rescale(source: str, target: str) -> Kernel:
     """Codes of 16 or 32 bits to another scale and zero point."""
     load, store, integer = LOAD[source], STORE[target], INTEGER[target]

@@ -15,7 +15,8 @@ from litejit.ops.streams import LOAD, STORE
 from litejit.ops.vector_math import ONE, ZERO, exp_nonpositive, log_f32
 from litejit.planner.graph import Node, Value
 
-ROWS = np.dtype([("x", "i8"), ("y", "i8"), ("rows", "i8"), ("depth", "i8"), ("block", "i8"), ("beta", "f4")], align=True)
+ROWS = np.dtype([("x", "i8"), ("y", "i8"), ("rows", "i8"), ("depth", "i8"), ("block", "i8"),
+                 ("beta", "f4")], align=True)
 GRAIN = 8192
 LOWEST = int(np.float32(-np.inf).view(np.int32)) ^ 0x7FFFFFFF
 # type -> (scale, zero point) that an output must have
@@ -100,7 +101,7 @@ def ordered(bits):
     return np.int32(bits ^ ((bits >> 31) & 0x7FFFFFFF))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def row_maximum(type: str):  # type: ignore[no-untyped-def]
     """Device function: the largest of n elements from address x; NaN if one is NaN with a clear sign."""
     load = LOAD[type]
@@ -114,7 +115,7 @@ def row_maximum(type: str):  # type: ignore[no-untyped-def]
     return maximum
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def softmax_rows(type: str) -> Kernel:
     """Rows of exp((x - max) * beta) / sum. Any NaN or +inf, or only -inf, makes its row NaN."""
     load, store, maximum = LOAD[type], STORE[type], row_maximum(type)

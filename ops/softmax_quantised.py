@@ -13,8 +13,19 @@ import numpy as np
 
 from litejit.compiler import device, kernel, prange
 from litejit.compiler.lazy import Kernel
-from litejit.ops.arithmetic import (I32_MAX, I32_MIN, exp_on_negative, mbqm, one_over_one_plus_x, quantize_multiplier,
-                                    rdivpot, saturate, srdhm, wrap32)
+from litejit.compiler.primitives import bits_f32
+from litejit.ops.arithmetic import (
+    I32_MAX,
+    I32_MIN,
+    exp_on_negative,
+    mbqm,
+    one_over_one_plus_x,
+    quantize_multiplier,
+    rdivpot,
+    saturate,
+    srdhm,
+    wrap32,
+)
 from litejit.ops.base import Packed, Step, chunked
 from litejit.ops.streams import LOAD, STORE
 from litejit.ops.tables import interpolate, interpolation_points
@@ -100,12 +111,8 @@ _load_u8, _load_i16, _load_i32, _store_u8, _store_i16 = LOAD["u8"], LOAD["i16"],
 
 @device
 def leading_zeros(v):
-    """Of a positive number of 32 bits."""
-    n = 0
-    while v < 1 << 31:
-        v <<= 1
-        n += 1
-    return n
+    """Of a positive number of 31 bits: the exponent of a float with v's top bit and none that carries into it."""
+    return 158 - (np.int64(bits_f32(np.float32(v & ~(v >> 1)))) >> 23)
 
 
 @device
@@ -121,7 +128,7 @@ def row_of_codes(x, first, last, flip, table):
     return np.int64(most), total
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def softmax_codes(target: str) -> Kernel:
     """8-bit rows to 8-bit codes (flipped like the input), or to int16."""
     store, bits, low = STORE[target], (16 if target == "i16" else 8), (-32768 if target == "i16" else 0)

@@ -19,7 +19,8 @@ from litejit.ops.simd.lookup import lookup8
 from litejit.ops.streams import LOAD, STORE
 from litejit.planner.graph import Q_RANGE, Node, Value
 
-LOOKUP = np.dtype([("x", "i8"), ("y", "i8"), ("table", "i8"), ("n", "i8"), ("block", "i8"), ("least", "i8")], align=True)
+LOOKUP = np.dtype([("x", "i8"), ("y", "i8"), ("table", "i8"), ("n", "i8"), ("block", "i8"),
+                   ("least", "i8")], align=True)
 GRAIN = 32768
 f32 = np.float32
 Fill = Callable[[Node, np.ndarray], np.ndarray]
@@ -126,8 +127,8 @@ def lookup_steps(node: Node, fill: Fill, *key: Any, least: int | None = None) ->
     """
     x, y = node[0], node.out
     options = node.options
-    settings = [(name, getattr(options, name, None)) for name in ("alpha", "approximate")] if options is not None else []
-    name = ("table", node.op, *(str(s) for s in settings), x.type, float(x.scale), x.zero_point, y.type, float(y.scale),
+    settings = [str(getattr(options, name, None)) for name in ("alpha", "approximate")]
+    name = ("table", node.op, *settings, x.type, float(x.scale), x.zero_point, y.type, float(y.scale),
             y.zero_point, *key)
     table = Packed(name, lambda: table_of(node, fill))
     chunks, block = chunked(y.size, GRAIN)
@@ -135,7 +136,7 @@ def lookup_steps(node: Node, fill: Fill, *key: Any, least: int | None = None) ->
     return [Step(node, run, {"x": x, "y": y, "table": table, "n": y.size, "block": block, "least": least or 0}, chunks)]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def lookup(source: int, target: int) -> Kernel:
     """The kernel y = table[bits of x] for elements of `source` and `target` bytes."""
     if source == target == 1:
@@ -160,7 +161,7 @@ def lookup_bytes(p, begin, end):
     return 0
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def lookup_checked(type: str) -> Kernel:
     """`lookup` of signed codes that must not be below `least`."""
     bits = int(type[1:])

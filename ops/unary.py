@@ -10,11 +10,22 @@ from litejit.compiler.lazy import Kernel
 from litejit.compiler.primitives import abs_f32, bits_f32, ceil_f32, floor_f32, rint_f32, sqrt_f32
 from litejit.ops.arithmetic import quantize_multiplier, srdhm
 from litejit.ops.base import Operator, Packed, Step, Target
-from litejit.ops.elementwise import MAP, Elementwise, map_step
+from litejit.ops.elementwise import Elementwise, map_step
 from litejit.ops.streams import LOAD, STORE
 from litejit.ops.tables import by_function, by_interpolation, f32, lookup_steps, mbqm, to_codes
-from litejit.ops.vector_math import (NAN, ONE, TRIG_LIMIT, ZERO, cos_f32, exp_f32, log_f32, rsqrt_f32, sin_f32,
-                                     sin_large, trig_table)
+from litejit.ops.vector_math import (
+    NAN,
+    ONE,
+    TRIG_LIMIT,
+    ZERO,
+    cos_f32,
+    exp_f32,
+    log_f32,
+    rsqrt_f32,
+    sin_f32,
+    sin_large,
+    trig_table,
+)
 from litejit.planner.graph import QUANTISED, Node
 
 TRIG = np.dtype([("x", "i8"), ("y", "i8"), ("n", "i8"), ("block", "i8"), ("table", "i8")], align=True)
@@ -156,7 +167,7 @@ def sign(x):
     return x if x != x else (1 if x > 0 else 0) - (1 if x < 0 else 0)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def trig_map(name: str, type: str) -> Kernel:
     """sin or cos of the elements; blocks that hold a large argument take the exact reduction."""
     load, store = LOAD[type], STORE[type]
