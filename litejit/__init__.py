@@ -1,14 +1,24 @@
 """litejit: TensorFlow Lite models from Python at the speed of the machine, on Numba kernels one can read."""
+
 from __future__ import annotations
 
 from typing import Any
 
 __version__ = "0.1.0"
 
-_HOMES = {"Interpreter": "interpreter", "OpResolverType": "interpreter", "SignatureRunner": "signature",
-          "load_delegate": "delegates", "Delegate": "delegates", "Model": "model", "LiteJitError": "errors",
-          "ModelError": "errors", "ModelFileError": "errors", "UnsupportedOperators": "errors",
-          "StoreError": "errors"}
+_HOMES = {
+    "Interpreter": "interpreter",
+    "OpResolverType": "interpreter",
+    "SignatureRunner": "signature",
+    "load_delegate": "delegates",
+    "Delegate": "delegates",
+    "Model": "model",
+    "LiteJitError": "errors",
+    "ModelError": "errors",
+    "ModelFileError": "errors",
+    "UnsupportedOperators": "errors",
+    "StoreError": "errors",
+}
 
 __all__ = ["__version__", *_HOMES]
 

@@ -1,5 +1,8 @@
 """`python -m litejit`: the command."""
+
+import sys
+
 from litejit.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,5 @@
 """Arguments of an Interpreter: how many threads, and which model."""
+
 from __future__ import annotations
 
 import os
@@ -27,7 +28,9 @@ def model_of(path: Any, content: Any, model: Model | None) -> Model:
         if path is not None or content is not None:
             raise ValueError("Can't both provide `model` and `model_path` or `model_content`")
         return model
-    has_content = content is not None and memoryview(content).nbytes > 0 if not isinstance(content, str) else bool(content)
+    has_content = (
+        content is not None and memoryview(content).nbytes > 0 if not isinstance(content, str) else bool(content)
+    )
     if path and has_content:
         raise ValueError("Can't both provide `model_path` and `model_content`")
     if path:

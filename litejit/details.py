@@ -1,4 +1,5 @@
 """Detail dictionaries of tensors and operators, as `tf.lite.Interpreter` gives them: fresh objects on every call."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -35,8 +36,12 @@ def tensor_details(tensor: Tensor, shape: tuple[int, ...], compress_zero_points:
         "shape_signature": np.array(signature, np.int32),
         "dtype": numpy_type(tensor),
         "quantization": (float(scales[0]), int(zero_points[0])) if per_tensor else (0.0, 0),
-        "quantization_parameters": {"scales": scales, "zero_points": zero_points, "quantized_dimension": dimension,
-                                    "block_size": block},
+        "quantization_parameters": {
+            "scales": scales,
+            "zero_points": zero_points,
+            "quantized_dimension": dimension,
+            "block_size": block,
+        },
         "sparsity_parameters": _sparsity(tensor),
     }
 
@@ -62,8 +67,13 @@ def _sparsity(tensor: Tensor) -> dict[str, Any]:
         if int(part.format) == 0:
             dims.append({"format": 0, "dense_size": int(part.dense_size)})
         else:
-            dims.append({"format": 1, "array_segments": _indices(part.array_segments),
-                         "array_indices": _indices(part.array_indices)})
+            dims.append(
+                {
+                    "format": 1,
+                    "array_segments": _indices(part.array_segments),
+                    "array_indices": _indices(part.array_indices),
+                }
+            )
     found["dim_metadata"] = dims
     return found
 

@@ -1,4 +1,5 @@
 """Interpreter: `tf.lite.Interpreter` on litejit. `import litejit.interpreter as tflite` is the one changed import."""
+
 from __future__ import annotations
 
 import enum
@@ -10,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from litejit.arrays import as_array, checked, index_of, shape_of
 from litejit.arguments import model_of, thread_count
+from litejit.arrays import as_array, checked, index_of, shape_of
 from litejit.delegates import Delegate, load_delegate
-from litejit.details import operator_details, tensor_details
 from litejit.errors import LiteJitError
 from litejit.executor.session import Session
+from litejit.inspection import Inspection
 from litejit.leases import Exclusive, Lease
 from litejit.model import Model
-from litejit.names import inputs_by_position, output_names, position
+from litejit.names import inputs_by_position, output_names
 from litejit.ops.base import Target
 from litejit.planner.build import refuse_missing_builtins
 from litejit.signature import SignatureRunner, own_copy
@@ -39,11 +40,15 @@ class OpResolverType(enum.Enum):
     BUILTIN_WITHOUT_DEFAULT_DELEGATES = 3
 
 
-_MODES = {OpResolverType.AUTO: "auto", OpResolverType.BUILTIN: "auto", OpResolverType.BUILTIN_REF: "ref",
-          OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES: "opt"}
+_MODES = {
+    OpResolverType.AUTO: "auto",
+    OpResolverType.BUILTIN: "auto",
+    OpResolverType.BUILTIN_REF: "ref",
+    OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES: "opt",
+}
 
 
-class Interpreter:
+class Interpreter(Inspection):
     """Runs a TensorFlow Lite model.
 
     model_path or model_content: the file (any path) or its bytes (any buffer). num_threads: None or 0 is 1, -1 all cores.
@@ -56,15 +61,25 @@ class Interpreter:
     for bad arguments.
     """
 
-    def __init__(self, model_path: Any = None, model_content: Any = None, experimental_delegates: Any = None,
-                 num_threads: Any = None, experimental_op_resolver_type: OpResolverType = OpResolverType.AUTO,
-                 experimental_preserve_all_tensors: bool = False,
-                 experimental_disable_delegate_clustering: bool = False,
-                 experimental_default_delegate_latest_features: bool = False,
-                 experimental_compress_quantization_zero_points: bool = False,
-                 experimental_disable_delegate_node_fusion: bool = False,
-                 experimental_force_delegate_node_profiling: bool = False, *, model: Model | None = None,
-                 fuse: bool = True, cache_dir: Any = None, precision: str = "float32") -> None:
+    def __init__(
+        self,
+        model_path: Any = None,
+        model_content: Any = None,
+        experimental_delegates: Any = None,
+        num_threads: Any = None,
+        experimental_op_resolver_type: OpResolverType = OpResolverType.AUTO,
+        experimental_preserve_all_tensors: bool = False,
+        experimental_disable_delegate_clustering: bool = False,
+        experimental_default_delegate_latest_features: bool = False,
+        experimental_compress_quantization_zero_points: bool = False,
+        experimental_disable_delegate_node_fusion: bool = False,
+        experimental_force_delegate_node_profiling: bool = False,
+        *,
+        model: Model | None = None,
+        fuse: bool = True,
+        cache_dir: Any = None,
+        precision: str = "float32",
+    ) -> None:
         self._closed = True
         if not isinstance(experimental_op_resolver_type, OpResolverType):
             raise ValueError(f"Unrecognized passed in op resolver type: {experimental_op_resolver_type}")
@@ -81,8 +96,9 @@ class Interpreter:
         self._resolver, self._fuse, self._cache_dir = experimental_op_resolver_type, bool(fuse), cache_dir
         self._precision = precision
         self._compress = bool(experimental_compress_quantization_zero_points)
-        self._target = Target(target(), _MODES[experimental_op_resolver_type], precision,
-                              bool(experimental_preserve_all_tensors))
+        self._target = Target(
+            target(), _MODES[experimental_op_resolver_type], precision, bool(experimental_preserve_all_tensors)
+        )
         self._store = open_store(cache_dir)
         self._sessions: dict[int, Session] = {}
         self._lock = threading.RLock()
@@ -108,10 +124,16 @@ class Interpreter:
         self.close()
 
     def __reduce__(self) -> Any:
-        options = {"num_threads": self._threads, "experimental_op_resolver_type": self._resolver,
-                   "experimental_preserve_all_tensors": self._target.preserve, "model": self._model, "fuse": self._fuse,
-                   "experimental_compress_quantization_zero_points": self._compress, "cache_dir": self._cache_dir,
-                   "precision": self._precision}
+        options = {
+            "num_threads": self._threads,
+            "experimental_op_resolver_type": self._resolver,
+            "experimental_preserve_all_tensors": self._target.preserve,
+            "model": self._model,
+            "fuse": self._fuse,
+            "experimental_compress_quantization_zero_points": self._compress,
+            "cache_dir": self._cache_dir,
+            "precision": self._precision,
+        }
         return _restore, (options, list(self._main.shapes), self._main.ready)
 
     def __copy__(self) -> Interpreter:
@@ -119,7 +141,9 @@ class Interpreter:
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "allocated" if self._main.ready else "not allocated"
-        return f"<Interpreter of {self._model.path or 'a buffer'}, {self._threads} thread(s), {state}>"
+        path = self._model.path
+        name = os.fsdecode(path) if path else "a buffer"
+        return f"<Interpreter of {name}, {self._threads} thread(s), {state}>"
 
     @property
     def model(self) -> Model:
@@ -138,14 +162,6 @@ class Interpreter:
         from litejit.fusion.source import source
 
         return source(self.plan)
-
-    @property
-    def num_subgraphs(self) -> int:
-        return len(self._model.subgraphs)
-
-    @property
-    def experimental_compress_quantization_zero_points(self) -> bool:
-        return self._compress
 
     # ---- running ---------------------------------------------------------------------------------
 
@@ -192,8 +208,10 @@ class Interpreter:
         for key, buffer in (out or {}).items():
             result = results[self.get_output_index(key) if isinstance(key, str) else index_of(key, "output position")]
             if np.shape(buffer) != np.shape(result) or buffer.dtype != np.asarray(result).dtype:
-                raise LiteJitError(f"out[{key!r}] has shape {np.shape(buffer)} and type {buffer.dtype}, the output "
-                                   f"{np.shape(result)} and {np.asarray(result).dtype}")
+                raise LiteJitError(
+                    f"out[{key!r}] has shape {np.shape(buffer)} and type {buffer.dtype}, the output "
+                    f"{np.shape(result)} and {np.asarray(result).dtype}"
+                )
             buffer[...] = result
         return dict(zip(names, results))
 
@@ -250,16 +268,23 @@ class Interpreter:
             raise LiteJitError(f"Cannot set tensor: tensor {index} '{spec.name}' is a constant of the model.")
         from litejit.planner.graph import SHORT, Value
 
-        described = session.value(index) if session.ready else Value(
-            spec.name, index, session.index, SHORT[spec.type.name], session.shape(index))
+        described = (
+            session.value(index)
+            if session.ready
+            else Value(spec.name, index, session.index, SHORT[spec.type.name], session.shape(index))
+        )
         array = checked(value, described, session.shape(index), index)
         if not session.ready:
-            raise LiteJitError("Cannot set tensor: Tensor is unallocated. Try calling allocate_tensors() first. "
-                               f"(tensor {index} '{spec.name}')")
+            raise LiteJitError(
+                "Cannot set tensor: Tensor is unallocated. Try calling allocate_tensors() first. "
+                f"(tensor {index} '{spec.name}')"
+            )
         memory = session.memory(index)
         if memory is None:
-            raise LiteJitError(f"Cannot set tensor: tensor {index} '{spec.name}' is an intermediate result; it has memory of "
-                               "its own only with experimental_preserve_all_tensors=True.")
+            raise LiteJitError(
+                f"Cannot set tensor: tensor {index} '{spec.name}' is an intermediate result; it has memory of "
+                "its own only with experimental_preserve_all_tensors=True."
+            )
         memory[...] = array
 
     def get_tensor(self, tensor_index: int, subgraph_index: int = 0) -> Any:
@@ -269,7 +294,9 @@ class Interpreter:
         result without experimental_preserve_all_tensors.
         """
         with self._exclusive():
-            session = self._session(self._check_subgraph(subgraph_index, "Invalid subgraph index {} exceeds max subgraph index {}"))
+            session = self._session(
+                self._check_subgraph(subgraph_index, "Invalid subgraph index {} exceeds max subgraph index {}")
+            )
             return own_copy(self._memory(session, index_of(tensor_index)))
 
     def _memory(self, session: Session, index: int) -> np.ndarray:
@@ -279,8 +306,10 @@ class Interpreter:
             name = session.spec.tensors[index].name
             text = f"Tensor data is null. Run allocate_tensors() first. (tensor {index} '{name}'"
             if session.ready:
-                text += (" is an intermediate result whose memory is used again by others; it can be read with "
-                         "experimental_preserve_all_tensors=True")
+                text += (
+                    " is an intermediate result whose memory is used again by others; it can be read with "
+                    "experimental_preserve_all_tensors=True"
+                )
             raise LiteJitError(text + ")")
         return memory
 
@@ -289,6 +318,7 @@ class Interpreter:
 
         While such a view lives, allocate_tensors, invoke, resize_tensor_input and run raise RuntimeError.
         """
+
         def view() -> np.ndarray:
             with self._exclusive():
                 memory = self._memory(self._main, index_of(tensor_index))
@@ -297,6 +327,7 @@ class Interpreter:
                 lease = Lease(memory)
                 self._views.append(weakref.ref(lease))
                 return np.asarray(lease).view(memory.dtype)
+
         return view
 
     def resize_tensor_input(self, input_index: int, tensor_size: Any, strict: bool = False) -> None:
@@ -309,109 +340,22 @@ class Interpreter:
             index = index_of(input_index)
             count = len(self._main.spec.tensors)
             if not 0 <= index < count:
-                raise LiteJitError("tensor_index < context_.tensors_size && tensor_index >= 0 was not true. "
-                                   f"(tensor index {index}, {count} tensors)")
+                raise LiteJitError(
+                    "tensor_index < context_.tensors_size && tensor_index >= 0 was not true. "
+                    f"(tensor index {index}, {count} tensors)"
+                )
             self._main.resize(index, shape_of(tensor_size), bool(strict))
 
-    # ---- details ---------------------------------------------------------------------------------
-
-    def get_input_details(self) -> list[dict[str, Any]]:
-        """A dictionary per input of subgraph 0: name, index, shape, shape_signature, dtype, quantisation, sparsity."""
-        return [self._details(self._main, i) for i in self._main.spec.inputs]
-
-    def get_output_details(self) -> list[dict[str, Any]]:
-        """A dictionary per output of subgraph 0."""
-        return [self._details(self._main, i) for i in self._main.spec.outputs]
-
-    def get_tensor_details(self, subgraph_index: int = 0) -> list[dict[str, Any]]:
-        """A dictionary per tensor of a subgraph."""
-        session = self._session(self._check_subgraph(
-            subgraph_index, "subgraph_index is out of range: {} for the model, which has {} subgraphs."))
-        return [self._details(session, tensor.index) for tensor in session.spec.tensors]
-
-    def _details(self, session: Session, index: int) -> dict[str, Any]:
-        self._check_open()
-        self._check_index(session, index)
-        return tensor_details(session.spec.tensors[index], session.shape(index), self._compress)
-
-    def _get_tensor_details(self, tensor_index: int, subgraph_index: int = 0) -> dict[str, Any]:
-        session = self._session(self._check_subgraph(
-            subgraph_index, "subgraph_index is out of range: {} for the model, which has {} subgraphs."))
-        return self._details(session, index_of(tensor_index))
-
-    def _get_op_details(self, op_index: int) -> dict[str, Any]:
-        index = index_of(op_index, "node index")
-        if not 0 <= index < len(self._main.spec.operators):
-            raise LiteJitError(f"Invalid node index: {index}; subgraph 0 has {len(self._main.spec.operators)} nodes")
-        return operator_details(self._model, index)
-
-    def _get_ops_details(self) -> list[dict[str, Any]]:
-        return [operator_details(self._model, i) for i in range(len(self._main.spec.operators))]
-
-    def get_input_index(self, name: str) -> int:
-        """Position of an input among the inputs, by tensor or signature name. Raises LiteJitError listing the names."""
-        return position(self._model, name, "inputs")
-
-    def get_output_index(self, name: str) -> int:
-        """Position of an output among the outputs, by tensor or signature name. Raises LiteJitError listing the names."""
-        return position(self._model, name, "outputs")
-
-    # ---- signatures ------------------------------------------------------------------------------
-
-    def get_signature_list(self) -> dict[str, dict[str, list[str]]]:
-        """{key: {"inputs": names, "outputs": names}}, names sorted."""
-        return {key: {side: list(names) for side, names in sides.items()}
-                for key, sides in self._get_full_signature_list().items()}
-
-    def _get_full_signature_list(self) -> dict[str, dict[str, dict[str, int]]]:
-        full: dict[str, dict[str, dict[str, int]]] = {}
-        for s in self._model.signatures:
-            full.setdefault(s.key, {"inputs": dict(s.inputs), "outputs": dict(s.outputs)})
-        return full
-
-    def get_signature_runner(self, signature_key: str | None = None) -> SignatureRunner:
-        """A callable for a signature; the key may be left out where there is exactly one. Raises LiteJitError."""
-        self._check_open()
-        if signature_key is None:
-            keys = list(self._get_full_signature_list())
-            if len(keys) != 1:
-                raise LiteJitError(f"SignatureDef signature_key is None and model has {len(keys)} Signatures. None is only "
-                                   f"allowed when the model has 1 SignatureDef; keys: {keys}")
-            signature_key = keys[0]
-        return SignatureRunner(self, signature_key)
-
     # ---- checks ----------------------------------------------------------------------------------
-
-    def _session(self, index: int) -> Session:
-        session = self._sessions.get(index)
-        if session is None:
-            session = self._sessions[index] = Session(self._model, index, self._target, self._store, self._threads, self._fuse)
-        return session
 
     def _exclusive(self) -> Exclusive:
         self._check_open()
         return Exclusive(self._lock)
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise LiteJitError("this interpreter is closed")
-
     def _check_ready(self, session: Session, what: str) -> None:
         self._check_open()
         if not session.ready:
             raise LiteJitError(f"{what} exists after allocate_tensors() only")
-
-    def _check_index(self, session: Session, index: int) -> None:
-        count = len(session.spec.tensors)
-        if not 0 <= index < count:
-            raise LiteJitError(f"Invalid tensor index {index} exceeds max tensor index {count}")
-
-    def _check_subgraph(self, subgraph: Any, text: str) -> int:
-        self._check_open()
-        index, count = index_of(subgraph, "subgraph index"), len(self._model.subgraphs)
-        if not 0 <= index < count:
-            raise LiteJitError(text.format(index, count))
-        return index
 
     def _safe_to_run(self) -> bool:
         self._views = [r for r in self._views if r() is not None]
@@ -424,7 +368,8 @@ class Interpreter:
         if self._views and not self._safe_to_run():
             raise LiteJitError(
                 "There is at least 1 reference to internal data in the interpreter in the form of a numpy array or slice. "
-                "Be sure to only hold the function returned from tensor() if you are using raw data access.")
+                "Be sure to only hold the function returned from tensor() if you are using raw data access."
+            )
 
 
 def _restore(options: dict[str, Any], shapes: list[tuple[int, ...]], ready: bool) -> Interpreter:

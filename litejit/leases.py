@@ -1,4 +1,5 @@
 """Who uses an interpreter's memory: views that callers hold, and one call at a time."""
+
 from __future__ import annotations
 
 from typing import Any

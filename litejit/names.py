@@ -1,4 +1,5 @@
 """Names of a model's inputs and outputs: of the only signature of subgraph 0, or of the tensors."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -50,8 +51,10 @@ def inputs_by_position(model: Model, inputs: Any) -> dict[int, Any]:
     if inputs is None:
         found = {}
     elif isinstance(inputs, Mapping):
-        found = {position(model, k, "inputs") if isinstance(k, str) else index_of(k, "input position"): v
-                 for k, v in inputs.items()}
+        found = {
+            position(model, k, "inputs") if isinstance(k, str) else index_of(k, "input position"): v
+            for k, v in inputs.items()
+        }
     elif isinstance(inputs, (list, tuple)) and not (count == 1 and len(inputs) != 1):
         found = dict(enumerate(inputs))
     else:

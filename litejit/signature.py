@@ -1,4 +1,5 @@
 """SignatureRunner: a model's function called by name, with keyword arguments."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -26,8 +27,10 @@ class SignatureRunner:
             raise LiteJitError("None signature_key provided.")
         found = [s for s in interpreter.model.signatures if s.key == signature_key]
         if not found:
-            raise LiteJitError(f'Invalid signature_key provided: "{signature_key}". This model has '
-                               f"{[s.key for s in interpreter.model.signatures]}")
+            raise LiteJitError(
+                f'Invalid signature_key provided: "{signature_key}". This model has '
+                f"{[s.key for s in interpreter.model.signatures]}"
+            )
         self._interpreter, self._signature_key, self._signature_def = interpreter, signature_key, found[0]
         self._subgraph_index = found[0].subgraph
         self._inputs: dict[str, int] = dict(found[0].inputs)
@@ -39,8 +42,10 @@ class SignatureRunner:
         Raises LiteJitError for missing or unknown names, wrong types, and shapes that the model cannot take.
         """
         if len(kwargs) != len(self._inputs):
-            raise LiteJitError("Invalid number of inputs provided for running a SignatureDef, expected "
-                               f"{len(self._inputs)} vs provided {len(kwargs)}: the inputs are {list(self._inputs)}")
+            raise LiteJitError(
+                "Invalid number of inputs provided for running a SignatureDef, expected "
+                f"{len(self._inputs)} vs provided {len(kwargs)}: the inputs are {list(self._inputs)}"
+            )
         for name in kwargs:
             if name not in self._inputs:
                 raise LiteJitError(f"Invalid Input name ({name}) for SignatureDef: the inputs are {list(self._inputs)}")

@@ -3,6 +3,7 @@
 An operator is one stateless object per code; everything about a node is in the Node. Its file holds, in this order:
 the parameter records, the class (options it reads, `delegates`, `prepare`, `fold`, `steps`), then the kernels.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -21,9 +22,9 @@ class Target(NamedTuple):
     """What steps are chosen for."""
 
     cpu: Cpu
-    mode: str = "auto"            # "auto" (LiteRT's default), "opt" (no XNNPACK), "ref" (reference kernels)
+    mode: str = "auto"  # "auto" (LiteRT's default), "opt" (no XNNPACK), "ref" (reference kernels)
     precision: str = "float32"
-    preserve: bool = False        # every tensor keeps its memory
+    preserve: bool = False  # every tensor keeps its memory
 
 
 class Packed:
@@ -33,7 +34,7 @@ class Packed:
     build: gives the array (any dtype; bound 64-byte aligned, 64 readable bytes after it).
     """
 
-    __slots__ = ("key", "build")
+    __slots__ = ("build", "key")
 
     def __init__(self, key: tuple[Any, ...], build: Callable[[], np.ndarray]) -> None:
         self.key, self.build = key, build
@@ -55,13 +56,22 @@ class Step:
     Every tensor that the kernel touches must be named there: lifetimes are read off it.
     """
 
-    __slots__ = ("kernel", "params", "chunks", "node", "macs", "touched", "note")
+    __slots__ = ("chunks", "kernel", "macs", "node", "note", "params", "touched")
 
-    def __init__(self, node: Node, kernel: Kernel, params: dict[str, Any], chunks: int = 1, *, macs: int = 0,
-                 touched: int = 0, note: str = "") -> None:
+    def __init__(
+        self,
+        node: Node,
+        kernel: Kernel,
+        params: dict[str, Any],
+        chunks: int = 1,
+        *,
+        macs: int = 0,
+        touched: int = 0,
+        note: str = "",
+    ) -> None:
         self.node, self.kernel, self.params, self.chunks = node, kernel, params, chunks
-        self.macs = macs              # multiply-accumulates
-        self.touched = touched        # bytes read and written (0: those of the node's tensors)
+        self.macs = macs  # multiply-accumulates
+        self.touched = touched  # bytes read and written (0: those of the node's tensors)
         self.note = note
 
 
@@ -80,9 +90,9 @@ def chunked(total: int, grain: int, most: int = MAX_CHUNKS) -> tuple[int, int]:
 class Operator:
     """Base of all operators."""
 
-    view = False                      # output 0 is input 0 with another shape: no step, no copy
-    random = False                    # never folded
-    errors: dict[int, str] = {}       # kernel's error code -> text
+    view = False  # output 0 is input 0 with another shape: no step, no copy
+    random = False  # never folded
+    errors: dict[int, str] = {}  # kernel's error code -> text
 
     def delegates(self, node: Node) -> bool:
         """Whether XNNPACK takes this node in LiteRT's default mode (the planner checks the general conditions)."""

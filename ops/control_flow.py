@@ -2,6 +2,7 @@
 
 Loop variables that the body hands on unchanged are not copied; those that are constant besides are constants of the body.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -14,13 +15,13 @@ from litejit.ops.base import Operator, Scratch, Step, Target, chunked
 from litejit.planner.graph import DynamicShape, Graph, Node, Value
 
 CopyParams = np.dtype([("source", "i8"), ("to", "i8"), ("nbytes", "i8"), ("block", "i8")], align=True)
-GRAIN = 1 << 16                        # bytes worth a chunk
+GRAIN = 1 << 16  # bytes worth a chunk
 
 
 class _Bodies(Operator):
     """What both have in common: bodies take the node's inputs and give its outputs."""
 
-    random = True                     # never folded: a body may not end
+    random = True  # never folded: a body may not end
 
     def prepare_bodies(self, node: Node, target: Target) -> list[tuple[int, ...]]:
         """Infer the bodies; the shapes of the outputs."""
@@ -38,7 +39,7 @@ class If(_Bodies):
         node.arity((1, 1 << 20), (0, 1 << 20))
         node.types(node[0], "bool")
         node.check(node[0].size == 1, lambda: f"the condition has {node[0].size} elements, not 1: {node[0]!r}")
-        given = [_there(node, i) for i in range(1, len(node.inputs))]
+        given = [node[i] for i in range(1, len(node.inputs))]
         for name, body in zip(("then", "else"), node.bodies):
             _infer(node, name, body, given, target, [v.data is not None for v in given])
         then, other = ([v.dims for v in body.outputs] for body in node.bodies)
@@ -69,8 +70,10 @@ class While(_Bodies):
     def prepare_bodies(self, node: Node, target: Target) -> list[tuple[int, ...]]:
         node.arity((1, 1 << 20), len(node.inputs))
         cond, body = node.bodies
-        given = [_there(node, i) for i in range(len(node.inputs))]
-        node.check(len(body.outputs) == len(given), lambda: f"the body gives {len(body.outputs)} of {len(given)} variables")
+        given = [node[i] for i in range(len(node.inputs))]
+        node.check(
+            len(body.outputs) == len(given), lambda: f"the body gives {len(body.outputs)} of {len(given)} variables"
+        )
         node.check(len(cond.outputs) == 1 and cond.outputs[0].type == "bool", "the condition must give one bool")
         fixed = [value.data is not None and out is into for value, into, out in zip(given, body.inputs, body.outputs)]
         _infer(node, "condition", cond, given, target, fixed)
@@ -103,32 +106,35 @@ class While(_Bodies):
         program.mark(end)
 
 
-def _there(node: Node, i: int) -> Value:
-    return node[i]
-
-
 def _infer(node: Node, name: str, body: Graph, given: list[Value], target: Target, fixed: list[bool]) -> None:
     """Infer a body for the values it is given; the `fixed` ones are constants in it."""
     from litejit.planner.infer import infer
 
-    node.check(len(body.inputs) == len(given), lambda: f"the {name} subgraph takes {len(body.inputs)} inputs, the node has "
-                                                       f"{len(given)}")
+    node.check(
+        len(body.inputs) == len(given),
+        lambda: f"the {name} subgraph takes {len(body.inputs)} inputs, the node has {len(given)}",
+    )
     for value, into, is_fixed in zip(given, body.inputs, fixed):
-        node.check(value.type == into.type, lambda v=value, t=into: f"{v!r} becomes {t!r} of the {name} subgraph: types differ")
+        node.check(value.type == into.type, f"{value!r} becomes {into!r} of the {name} subgraph: types differ")
         if is_fixed:
             into.data, into.key, into.shape = value.data, value.key, value.shape
     infer(body, {k: v.dims for k, v in enumerate(given)}, target)
-    if name not in ("condition",):
-        node.check(len(body.outputs) == len(node.outputs),
-                   lambda: f"the {name} subgraph gives {len(body.outputs)} outputs, the node has {len(node.outputs)}")
+    if name != "condition":
+        node.check(
+            len(body.outputs) == len(node.outputs),
+            lambda: f"the {name} subgraph gives {len(body.outputs)} outputs, the node has {len(node.outputs)}",
+        )
         for value, out in zip(body.outputs, node.outputs):
-            node.check(value.type == out.type, lambda v=value, o=out: f"{v!r} of the {name} subgraph becomes {o!r}: types differ")
+            node.check(value.type == out.type, f"{value!r} of the {name} subgraph becomes {out!r}: types differ")
 
 
 def _moves(node: Node, program: Any, sources: Any, targets: Any) -> list[Step]:
     """Steps that assign all targets at once: what would be overwritten too early goes through scratch memory."""
-    pairs = [(program.root(s), t) for s, t in zip(sources, targets)
-             if program.root(s) is not program.root(t) and t.data is None and t.nbytes]
+    pairs = [
+        (program.root(s), t)
+        for s, t in zip(sources, targets)
+        if program.root(s) is not program.root(t) and t.data is None and t.nbytes
+    ]
     written = {program.root(t) for _, t in pairs}
     first: list[Step] = []
     last: list[Step] = []

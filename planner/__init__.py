@@ -10,5 +10,6 @@ The passes in order, each in a file of its own:
     arena       offsets of the buffers
     plan        table and parameter image; the Plan
 """
+
 if __name__ != "litejit.planner":
     raise ImportError(f"import litejit.planner, not {__name__}: under two names every pass would exist twice")

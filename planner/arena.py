@@ -3,6 +3,7 @@
 Greedy first fit, tried in several orders; the one with the lowest peak wins, the first of equals. The first order is by
 size, as LiteRT does it, so the result is never above that. Deterministic.
 """
+
 from __future__ import annotations
 
 from bisect import insort
@@ -54,18 +55,18 @@ def lower_bound(buffers: list[Buffer], sizes: list[int]) -> int:
 def _orders(buffers: list[Buffer], sizes: list[int]) -> list[list[int]]:
     indices = range(len(buffers))
     keys = (
-        lambda i: (-sizes[i], buffers[i].first, i),                                        # by size, as LiteRT
-        lambda i: (-sizes[i] * (buffers[i].last - buffers[i].first + 1), buffers[i].first, i),   # by area
-        lambda i: (buffers[i].first, -sizes[i], i),                                        # by time
-        lambda i: (buffers[i].first - buffers[i].last, -sizes[i], i),                      # by duration
-        lambda i: (-buffers[i].last, -sizes[i], i),                                        # backwards
+        lambda i: (-sizes[i], buffers[i].first, i),  # by size, as LiteRT
+        lambda i: (-sizes[i] * (buffers[i].last - buffers[i].first + 1), buffers[i].first, i),  # by area
+        lambda i: (buffers[i].first, -sizes[i], i),  # by time
+        lambda i: (buffers[i].first - buffers[i].last, -sizes[i], i),  # by duration
+        lambda i: (-buffers[i].last, -sizes[i], i),  # backwards
     )
     return [sorted(indices, key=key) for key in keys]
 
 
 def _place(buffers: list[Buffer], sizes: list[int], order: list[int]) -> tuple[list[int], int]:
     offsets, peak = [0] * len(buffers), 0
-    placed: list[tuple[int, int, int, int]] = []               # (offset, size, first, last), by offset
+    placed: list[tuple[int, int, int, int]] = []  # (offset, size, first, last), by offset
     for i in order:
         first, last, size = buffers[i].first, buffers[i].last, sizes[i]
         at = 0

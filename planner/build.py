@@ -1,4 +1,5 @@
 """Pass 1, resolve: a Model's subgraph becomes a Graph of Values and Nodes; every missing operator is named at once."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -7,12 +8,12 @@ import numpy as np
 
 from litejit.errors import LiteJitError, UnresolvedCustomOperator, UnsupportedOperators
 from litejit.ops.table import TABLE, operator
+from litejit.planner.graph import SHORT, TYPES, Graph, Node, Value
 from litejit.schema.enums import BuiltinOperator
 from litejit.schema.options import OPTIONS_OF
 from litejit.schema.tables import table
-from litejit.planner.graph import SHORT, TYPES, Graph, Node, Value
 
-MAX_BODIES = 1000                     # of control flow, laid out: bodies within bodies may multiply
+MAX_BODIES = 1000  # of control flow, laid out: bodies within bodies may multiply
 
 
 def missing_operators(model: Any, custom: dict[str, Any] | None = None) -> tuple[list[str], list[str]]:
@@ -38,8 +39,10 @@ def refuse_missing_builtins(model: Any, custom: dict[str, Any] | None = None) ->
     builtins, customs = missing_operators(model, custom)
     if builtins:
         first = builtins[0].split(" version ")[0]
-        text = (f"Didn't find op for builtin opcode '{first}'. Registration failed. Operators of this model that "
-                f"litejit does not support yet: {', '.join(builtins)}")
+        text = (
+            f"Didn't find op for builtin opcode '{first}'. Registration failed. Operators of this model that "
+            f"litejit does not support yet: {', '.join(builtins)}"
+        )
         if customs:
             text += f"; custom operators that nobody registered: {', '.join(customs)}"
         raise UnsupportedOperators(text + ".", tuple(builtins + customs))
@@ -56,8 +59,9 @@ def refuse_missing_customs(model: Any, custom: dict[str, Any] | None = None) -> 
         text = "Select TensorFlow op(s), included in the given model, is(are) not supported by this interpreter."
     else:
         text = f"Encountered unresolved custom op: {name}."
-    raise UnresolvedCustomOperator(f"{text} Unresolved: {', '.join(customs)}. Node number {index} ({name}) failed to "
-                                   "prepare.", tuple(customs))
+    raise UnresolvedCustomOperator(
+        f"{text} Unresolved: {', '.join(customs)}. Node number {index} ({name}) failed to prepare.", tuple(customs)
+    )
 
 
 def build_graph(model: Any, index: int, built: list[int] | None = None) -> Graph:
@@ -69,8 +73,15 @@ def build_graph(model: Any, index: int, built: list[int] | None = None) -> Graph
     source = model.subgraphs[index]
     values = [_value(model, source, spec) for spec in source.tensors]
     nodes = [_node(model, source, values, op, built) for op in source.operators]
-    return Graph(model, index, source.name, values, _in_order(nodes, values, source),
-                 tuple(values[i] for i in source.inputs), tuple(values[i] for i in source.outputs))
+    return Graph(
+        model,
+        index,
+        source.name,
+        values,
+        _in_order(nodes, values, source),
+        tuple(values[i] for i in source.inputs),
+        tuple(values[i] for i in source.outputs),
+    )
 
 
 def _value(model: Any, source: Any, spec: Any) -> Value:
@@ -78,11 +89,20 @@ def _value(model: Any, source: Any, spec: Any) -> Value:
     quantization = spec.quantization
     data = constant_array(spec, short) if spec.data is not None and not spec.is_variable else None
     return Value(
-        spec.name, spec.index, source.index, short, tuple(spec.shape), signature=spec.shape_signature,
+        spec.name,
+        spec.index,
+        source.index,
+        short,
+        tuple(spec.shape),
+        signature=spec.shape_signature,
         scales=None if quantization is None or not len(quantization.scales) else quantization.scales,
         zero_points=None if quantization is None or not len(quantization.scales) else quantization.zero_points,
-        dimension=0 if quantization is None else quantization.dimension, data=data, variable=bool(spec.is_variable),
-        key=("buffer", spec.buffer, short, tuple(spec.shape)) if data is not None else None, spec=spec)
+        dimension=0 if quantization is None else quantization.dimension,
+        data=data,
+        variable=bool(spec.is_variable),
+        key=("buffer", spec.buffer, short, tuple(spec.shape)) if data is not None else None,
+        spec=spec,
+    )
 
 
 def constant_array(spec: Any, short: str) -> np.ndarray | None:
@@ -96,14 +116,14 @@ def constant_array(spec: Any, short: str) -> np.ndarray | None:
     if short in ("i4", "u4", "i2"):
         return unpack(raw, short, count).reshape(spec.shape)
     dtype = Value("", 0, 0, short, ()).dtype
-    return raw[:count * dtype.itemsize].view(dtype).reshape(spec.shape)
+    return raw[: count * dtype.itemsize].view(dtype).reshape(spec.shape)
 
 
 def unpack(raw: np.ndarray, short: str, count: int) -> np.ndarray:
     """One element per byte of packed i4, u4 (low nibble first) or i2 (low bits first)."""
     bits = 2 if short == "i2" else 4
     per, mask = 8 // bits, (1 << bits) - 1
-    raw = raw[:-(-count // per)]
+    raw = raw[: -(-count // per)]
     parts = np.stack([(raw >> (bits * k)) & mask for k in range(per)], axis=-1).ravel()[:count]
     if short == "u4":
         return parts.astype(np.uint8)
@@ -140,10 +160,19 @@ BODIES = {"WHILE": ("cond_subgraph_index", "body_subgraph_index"), "IF": ("then_
 
 def _node(model: Any, source: Any, values: list[Value], op: Any, built: list[int]) -> Node:
     options = _options(op)
-    node = Node(op.name, operator(op.name), op.index, source.index,
-                (None if i < 0 else values[i] for i in op.inputs), (values[i] for i in op.outputs), options,
-                bytes(op.custom_options or b""), op.version, op,
-                (values[i] for i in op.intermediates or () if i >= 0))
+    node = Node(
+        op.name,
+        operator(op.name),
+        op.index,
+        source.index,
+        (None if i < 0 else values[i] for i in op.inputs),
+        (values[i] for i in op.outputs),
+        options,
+        bytes(op.custom_options or b""),
+        op.version,
+        op,
+        (values[i] for i in op.intermediates or () if i >= 0),
+    )
     for value in (*node.inputs, *node.outputs):
         if value is not None and value.type in ("str", "resource", "variant", "c128", "f8e4", "f8e5"):
             if value.type == "str":
@@ -168,7 +197,8 @@ def _in_order(nodes: list[Node], values: list[Value], source: Any) -> list[Node]
             else:
                 rest.append(node)
         if len(rest) == len(waiting):
-            raise LiteJitError(f"{rest[0].describe()}: the operators of subgraph {source.index} depend on each other in "
-                               "a circle")
+            raise LiteJitError(
+                f"{rest[0].describe()}: the operators of subgraph {source.index} depend on each other in a circle"
+            )
         waiting = rest
     return done

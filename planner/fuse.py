@@ -1,4 +1,5 @@
 """Pass 3b, fuse: an activation that stands alone behind a float operator with a fused one moves into it."""
+
 from __future__ import annotations
 
 from litejit.ops.base import Target
@@ -31,7 +32,9 @@ def fuse(graph: Graph, target: Target) -> list[str]:
     makers: dict[Value, Node] = {node.outputs[0]: node for node in graph.nodes if len(node.outputs) == 1}
     notes, kept = [], []
     for node in graph.nodes:
-        producer = makers.get(node[0]) if node.op in ACTIVATIONS and node.inputs and node.inputs[0] is not None else None
+        producer = (
+            makers.get(node[0]) if node.op in ACTIVATIONS and node.inputs and node.inputs[0] is not None else None
+        )
         if producer is not None and _fits(producer, node, users, graph):
             producer.options = Fused(producer.options, ACTIVATIONS[node.op])
             producer.outputs = node.outputs
@@ -45,6 +48,13 @@ def fuse(graph: Graph, target: Target) -> list[str]:
 
 def _fits(producer: Node, node: Node, users: dict[Value, int], graph: Graph) -> bool:
     value = node[0]
-    return (producer.op in PRODUCERS and producer.options is not None and producer.xnn and value.type == "f32"
-            and node.out.type == "f32" and int(producer.options.fused_activation_function) == 0
-            and users[value] == 1 and value not in graph.outputs)
+    return (
+        producer.op in PRODUCERS
+        and producer.options is not None
+        and producer.xnn
+        and value.type == "f32"
+        and node.out.type == "f32"
+        and int(producer.options.fused_activation_function) == 0
+        and users[value] == 1
+        and value not in graph.outputs
+    )

@@ -1,4 +1,5 @@
 """The graph that the passes work on: Values (tensors) and Nodes (operators), with shapes and constants as known so far."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
@@ -10,19 +11,41 @@ from litejit.errors import LiteJitError
 
 # short names as in the operator tables: (TFLite's name, NumPy dtype of an element as kernels see it, bytes)
 TYPES: dict[str, tuple[str, str, int]] = {
-    "f32": ("FLOAT32", "float32", 4), "f16": ("FLOAT16", "float16", 2), "bf16": ("BFLOAT16", "bfloat16", 2),
-    "f64": ("FLOAT64", "float64", 8), "i8": ("INT8", "int8", 1), "u8": ("UINT8", "uint8", 1),
-    "i16": ("INT16", "int16", 2), "u16": ("UINT16", "uint16", 2), "i32": ("INT32", "int32", 4),
-    "u32": ("UINT32", "uint32", 4), "i64": ("INT64", "int64", 8), "u64": ("UINT64", "uint64", 8),
-    "bool": ("BOOL", "bool", 1), "c64": ("COMPLEX64", "complex64", 8), "c128": ("COMPLEX128", "complex128", 16),
-    "i4": ("INT4", "int8", 1), "u4": ("UINT4", "uint8", 1), "i2": ("INT2", "int8", 1),
-    "str": ("STRING", "object", 0), "resource": ("RESOURCE", "object", 0), "variant": ("VARIANT", "object", 0),
-    "f8e4": ("FLOAT8_E4M3FN", "int8", 1), "f8e5": ("FLOAT8_E5M2", "int8", 1),
+    "f32": ("FLOAT32", "float32", 4),
+    "f16": ("FLOAT16", "float16", 2),
+    "bf16": ("BFLOAT16", "bfloat16", 2),
+    "f64": ("FLOAT64", "float64", 8),
+    "i8": ("INT8", "int8", 1),
+    "u8": ("UINT8", "uint8", 1),
+    "i16": ("INT16", "int16", 2),
+    "u16": ("UINT16", "uint16", 2),
+    "i32": ("INT32", "int32", 4),
+    "u32": ("UINT32", "uint32", 4),
+    "i64": ("INT64", "int64", 8),
+    "u64": ("UINT64", "uint64", 8),
+    "bool": ("BOOL", "bool", 1),
+    "c64": ("COMPLEX64", "complex64", 8),
+    "c128": ("COMPLEX128", "complex128", 16),
+    "i4": ("INT4", "int8", 1),
+    "u4": ("UINT4", "uint8", 1),
+    "i2": ("INT2", "int8", 1),
+    "str": ("STRING", "object", 0),
+    "resource": ("RESOURCE", "object", 0),
+    "variant": ("VARIANT", "object", 0),
+    "f8e4": ("FLOAT8_E4M3FN", "int8", 1),
+    "f8e5": ("FLOAT8_E5M2", "int8", 1),
 }
 SHORT = {long: short for short, (long, _, _) in TYPES.items()}
 QUANTISED = frozenset(("i8", "u8", "i16", "i4", "u4", "i2"))
-Q_RANGE = {"i8": (-128, 127), "u8": (0, 255), "i16": (-32768, 32767), "i4": (-8, 7), "u4": (0, 15), "i2": (-2, 1),
-           "i32": (-(1 << 31), (1 << 31) - 1)}
+Q_RANGE = {
+    "i8": (-128, 127),
+    "u8": (0, 255),
+    "i16": (-32768, 32767),
+    "i4": (-8, 7),
+    "u4": (0, 15),
+    "i2": (-2, 1),
+    "i32": (-(1 << 31), (1 << 31) - 1),
+}
 
 
 class PrepareError(LiteJitError):
@@ -36,19 +59,45 @@ class DynamicShape(LiteJitError):
 class Value:
     """A tensor of the graph. Sub-byte types are held unpacked, one element per byte, everywhere in the plan."""
 
-    __slots__ = ("name", "index", "subgraph", "type", "shape", "signature", "scales", "zero_points", "dimension",
-                 "data", "variable", "key", "spec")
+    __slots__ = (
+        "data",
+        "dimension",
+        "index",
+        "key",
+        "name",
+        "scales",
+        "shape",
+        "signature",
+        "spec",
+        "subgraph",
+        "type",
+        "variable",
+        "zero_points",
+    )
 
-    def __init__(self, name: str, index: int, subgraph: int, type: str, shape: tuple[int, ...] | None, *,
-                 signature: tuple[int, ...] | None = None, scales: np.ndarray | None = None,
-                 zero_points: np.ndarray | None = None, dimension: int = 0, data: np.ndarray | None = None,
-                 variable: bool = False, key: Any = None, spec: Any = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        index: int,
+        subgraph: int,
+        type: str,
+        shape: tuple[int, ...] | None,
+        *,
+        signature: tuple[int, ...] | None = None,
+        scales: np.ndarray | None = None,
+        zero_points: np.ndarray | None = None,
+        dimension: int = 0,
+        data: np.ndarray | None = None,
+        variable: bool = False,
+        key: Any = None,
+        spec: Any = None,
+    ) -> None:
         self.name, self.index, self.subgraph, self.type, self.shape = name, index, subgraph, type, shape
         self.signature, self.scales, self.zero_points, self.dimension = signature, scales, zero_points, dimension
-        self.data = data              # constant: array of `dtype` and `shape`
-        self.variable = variable      # is_variable: keeps its contents from run to run
-        self.key = key                # names the constant's contents among all of the Model
-        self.spec = spec              # the Model's tensor
+        self.data = data  # constant: array of `dtype` and `shape`
+        self.variable = variable  # is_variable: keeps its contents from run to run
+        self.key = key  # names the constant's contents among all of the Model
+        self.spec = spec  # the Model's tensor
 
     @property
     def dtype(self) -> np.dtype:
@@ -119,20 +168,45 @@ class Value:
 class Node:
     """An operator of the graph, with the helpers that `prepare` checks with."""
 
-    __slots__ = ("op", "operator", "index", "subgraph", "inputs", "outputs", "options", "custom_options", "version",
-                 "xnn", "spec", "bodies", "notes", "intermediates")
+    __slots__ = (
+        "bodies",
+        "custom_options",
+        "index",
+        "inputs",
+        "intermediates",
+        "notes",
+        "op",
+        "operator",
+        "options",
+        "outputs",
+        "spec",
+        "subgraph",
+        "version",
+        "xnn",
+    )
 
-    def __init__(self, op: str, operator: Any, index: int, subgraph: int, inputs: Iterable[Value | None],
-                 outputs: Iterable[Value], options: Any = None, custom_options: bytes = b"", version: int = 1,
-                 spec: Any = None, intermediates: Iterable[Value] = ()) -> None:
+    def __init__(
+        self,
+        op: str,
+        operator: Any,
+        index: int,
+        subgraph: int,
+        inputs: Iterable[Value | None],
+        outputs: Iterable[Value],
+        options: Any = None,
+        custom_options: bytes = b"",
+        version: int = 1,
+        spec: Any = None,
+        intermediates: Iterable[Value] = (),
+    ) -> None:
         self.op, self.operator, self.index, self.subgraph = op, operator, index, subgraph
         self.inputs: tuple[Value | None, ...] = tuple(inputs)
         self.outputs: tuple[Value, ...] = tuple(outputs)
         self.intermediates: tuple[Value, ...] = tuple(intermediates)
         self.options, self.custom_options, self.version, self.spec = options, custom_options, version, spec
-        self.xnn = False              # LiteRT's default mode gives this node to XNNPACK: use its formulas
-        self.bodies: tuple[Any, ...] = ()   # graphs of control flow
-        self.notes: list[str] = []    # what was fused into this node, for print(plan)
+        self.xnn = False  # LiteRT's default mode gives this node to XNNPACK: use its formulas
+        self.bodies: tuple[Any, ...] = ()  # graphs of control flow
+        self.notes: list[str] = []  # what was fused into this node, for print(plan)
 
     def __getitem__(self, i: int) -> Value:
         """Input i, which must be there."""
@@ -171,7 +245,9 @@ class Node:
         """The type of a value must be one of the short names `allowed`."""
         if value.type not in allowed:
             names = ", ".join(TYPES[t][0] for t in allowed)
-            raise PrepareError(f"type {TYPES[value.type][0]} of {value!r} is not supported by {self.op}; it takes {names}")
+            raise PrepareError(
+                f"type {TYPES[value.type][0]} of {value!r} is not supported by {self.op}; it takes {names}"
+            )
 
     def same_type(self, a: Value, b: Value) -> None:
         if a.type != b.type:
@@ -181,7 +257,9 @@ class Node:
         """The contents of input i, which must be known while planning; raises DynamicShape otherwise."""
         value = self[i]
         if value.data is None:
-            raise DynamicShape(f"the output shape of {self.op} depends on the contents of {value!r}, known only while running")
+            raise DynamicShape(
+                f"the output shape of {self.op} depends on the contents of {value!r}, known only while running"
+            )
         return value.data
 
     def __repr__(self) -> str:
@@ -203,9 +281,17 @@ def refuse(node: Node, text: str, cause: BaseException | None = None) -> NoRetur
 class Graph:
     """A subgraph in the making: values by tensor index, nodes in execution order."""
 
-    __slots__ = ("model", "index", "name", "values", "nodes", "inputs", "outputs")
+    __slots__ = ("index", "inputs", "model", "name", "nodes", "outputs", "values")
 
-    def __init__(self, model: Any, index: int, name: str, values: list[Value], nodes: list[Node],
-                 inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+    def __init__(
+        self,
+        model: Any,
+        index: int,
+        name: str,
+        values: list[Value],
+        nodes: list[Node],
+        inputs: tuple[Value, ...],
+        outputs: tuple[Value, ...],
+    ) -> None:
         self.model, self.index, self.name, self.values, self.nodes = model, index, name, values, nodes
         self.inputs, self.outputs = inputs, outputs

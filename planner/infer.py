@@ -3,6 +3,7 @@
 A node whose inputs are all constants and whose operator can compute them in NumPy disappears; its outputs become
 constants. Which nodes LiteRT gives to XNNPACK is decided here too, since that chooses the arithmetic.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -14,7 +15,7 @@ from litejit.ops.base import Target
 from litejit.planner.graph import DynamicShape, Graph, Node, PrepareError, Value, refuse
 
 MAX_ELEMENTS = (1 << 31) - 1
-FOLD_BYTES = 1 << 20                  # larger constants are folded only if they do not grow much
+FOLD_BYTES = 1 << 20  # larger constants are folded only if they do not grow much
 
 
 def infer(graph: Graph, shapes: dict[int, tuple[int, ...]], target: Target) -> None:
@@ -29,9 +30,9 @@ def infer(graph: Graph, shapes: dict[int, tuple[int, ...]], target: Target) -> N
     kept = []
     ready = {id(v) for v in graph.inputs} | {id(v) for v in graph.values if v.data is not None or v.variable}
     for node in graph.nodes:
-        for value in node.inputs:
-            if value is not None and id(value) not in ready:
-                refuse(node, f"Input tensor {value.index} lacks data: no operator writes it")
+        for given in node.inputs:
+            if given is not None and id(given) not in ready:
+                refuse(node, f"Input tensor {given.index} lacks data: no operator writes it")
         prepare(node, graph, target)
         ready.update(id(v) for v in node.outputs)
         if not _fold(node):
@@ -58,13 +59,15 @@ def prepare(node: Node, graph: Graph, target: Target) -> None:
             value.shape = tuple(int(d) for d in shape)
         node.xnn = delegated(node, target)
     except DynamicShape as error:
-        raise LiteJitError(f"Node number {node.index} ({node.op}) failed to prepare: {error}; shapes that are known only "
-                           f"while running are not supported yet [{node.describe()}]") from error
+        raise LiteJitError(
+            f"Node number {node.index} ({node.op}) failed to prepare: {error}; shapes that are known only "
+            f"while running are not supported yet [{node.describe()}]"
+        ) from error
     except PrepareError as error:
         refuse(node, str(error), error)
     except LiteJitError:
         raise
-    except Exception as error:            # options or tensors of a kind that prepare did not expect
+    except Exception as error:  # options or tensors of a kind that prepare did not expect
         refuse(node, f"{type(error).__name__}: {error}", error)
 
 

@@ -1,4 +1,5 @@
 """Pass 5, lifetimes: from the first to the last record that names a buffer, longer for loops, inputs and outputs."""
+
 from __future__ import annotations
 
 from litejit.ops.base import Scratch
@@ -13,7 +14,7 @@ def lifetimes(program: Program) -> dict[Value | Scratch, Buffer]:
     end = len(program.records)
     for value in program.graph.inputs:
         if value.data is None and not value.variable:
-            spans[value] = [-1, end]                  # inputs keep their contents through any number of runs
+            spans[value] = [-1, end]  # inputs keep their contents through any number of runs
     for at, record in enumerate(program.records):
         for item in mentioned(record):
             if isinstance(item, Value):

@@ -3,6 +3,7 @@
 A view (RESHAPE, SQUEEZE ...) shares the memory of its input where nobody can tell. Control flow is laid out flat: the
 records of its bodies, jumps between them, and copies of the loop's variables.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -24,7 +25,7 @@ class Label:
 class Jump:
     """Goes to `to`: always, or if the bool `flag` is false."""
 
-    __slots__ = ("to", "flag", "node")
+    __slots__ = ("flag", "node", "to")
 
     def __init__(self, to: Label, node: Node, flag: Value | None = None) -> None:
         self.to, self.flag, self.node = to, flag, node
@@ -81,7 +82,7 @@ def _steps(node: Node, target: Target) -> list[Step]:
         if isinstance(error, LiteJitError) and not isinstance(error, PrepareError):
             raise
         refuse(node, str(error) or "not enough memory", error)
-    except Exception as error:            # options or tensors of a kind that prepare did not expect
+    except Exception as error:  # options or tensors of a kind that prepare did not expect
         refuse(node, f"{type(error).__name__}: {error}", error)
     return []
 

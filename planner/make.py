@@ -1,4 +1,5 @@
 """All passes in a row: `make_plan(model, subgraph, shapes, target)`, remembered by the Model."""
+
 from __future__ import annotations
 
 from typing import Any

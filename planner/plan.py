@@ -3,6 +3,7 @@
 Its table (one record per step or jump) and parameter blocks are one image of int64 words, made once; an interpreter copies
 it and adds the addresses of its own arena and state.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -16,14 +17,14 @@ from litejit.planner.graph import TYPES, Node, Value
 from litejit.planner.lower import Jump
 
 KERNEL, JUMP_IF_ZERO, JUMP, END = range(4)
-RECORD = 4                                # int64 words of a table record
-SLACK = 64                                # bytes that kernels may read past a buffer
+RECORD = 4  # int64 words of a table record
+SLACK = 64  # bytes that kernels may read past a buffer
 
 
 class Place:
     """Where a value's bytes are: kind "arena" or "state" with an offset, or "constant" with the array."""
 
-    __slots__ = ("kind", "offset", "array")
+    __slots__ = ("array", "kind", "offset")
 
     def __init__(self, kind: str, offset: int = 0, array: np.ndarray | None = None) -> None:
         self.kind, self.offset, self.array = kind, offset, array
@@ -32,9 +33,19 @@ class Place:
 class Plan:
     """Records, memory and parameter image of one subgraph for one set of input shapes."""
 
-    def __init__(self, graph: Any, target: Any, records: list[Step | Jump], buffers: dict[Any, Buffer],
-                 offsets: dict[Any, int], arena_size: int, places: dict[Value, Place], state_size: int,
-                 image: Image, fused: list[str]) -> None:
+    def __init__(
+        self,
+        graph: Any,
+        target: Any,
+        records: list[Step | Jump],
+        buffers: dict[Any, Buffer],
+        offsets: dict[Any, int],
+        arena_size: int,
+        places: dict[Value, Place],
+        state_size: int,
+        image: Image,
+        fused: list[str],
+    ) -> None:
         self.graph, self.target, self.records = graph, target, tuple(records)
         self.buffers, self.offsets, self.arena_size = buffers, offsets, arena_size
         self.places, self.state_size, self.image, self.fused = places, state_size, image, tuple(fused)
@@ -70,17 +81,28 @@ class Plan:
     # ---- printing ----
     def rows(self) -> list[tuple[str, ...]]:
         """A row of text per record: number, node, kernel, output, chunks, MACs, arena range."""
-        rows = []
+        rows: list[tuple[str, ...]] = []
         for at, record in enumerate(self.records):
             node = record.node
             if isinstance(record, Jump):
                 kind = f"-> {record.to.at}" + ("" if record.flag is None else f" unless T{record.flag.index}")
                 rows.append((str(at), f"{node.index} {node.op}", kind, "", "", "", ""))
                 continue
-            out = ", ".join(f"T{v.index} {TYPES[v.type][0].lower()}[{'x'.join(map(str, v.dims))}]" for v in node.outputs)
+            out = ", ".join(
+                f"T{v.index} {TYPES[v.type][0].lower()}[{'x'.join(map(str, v.dims))}]" for v in node.outputs
+            )
             macs = f"{record.macs / 1e6:.2f}" if record.macs else ""
-            rows.append((str(at), f"{node.index} {node.op}", record.kernel.name, out, str(record.chunks), macs,
-                         ", ".join(self._range(v) for v in node.outputs)))
+            rows.append(
+                (
+                    str(at),
+                    f"{node.index} {node.op}",
+                    record.kernel.name,
+                    out,
+                    str(record.chunks),
+                    macs,
+                    ", ".join(self._range(v) for v in node.outputs),
+                )
+            )
         return rows
 
     def _range(self, value: Value) -> str:
@@ -96,8 +118,10 @@ class Plan:
     def summary(self) -> str:
         """One line: steps, kernels, MACs, memory."""
         total = sum(b.size for b in self.buffers.values())
-        return (f"{len(self.steps)} steps, {len(self.kernels)} kernels, {self.macs / 1e6:.1f} MMAC, arena "
-                f"{self.arena_size:,} bytes for {total:,} bytes of buffers, {self.target.cpu.name}, {self.target.mode}")
+        return (
+            f"{len(self.steps)} steps, {len(self.kernels)} kernels, {self.macs / 1e6:.1f} MMAC, arena "
+            f"{self.arena_size:,} bytes for {total:,} bytes of buffers, {self.target.cpu.name}, {self.target.mode}"
+        )
 
     def __repr__(self) -> str:
         return f"Plan({self.graph.name or self.graph.index}: {self.summary()})"
@@ -107,7 +131,9 @@ class Plan:
         widths = [max(len(row[k]) for row in rows) for k in range(len(self.HEAD))]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows]
         notes = [f"fused: {text}" for text in self.fused]
-        return "\n".join([f"Plan of {self.graph.name or f'subgraph {self.graph.index}'}: {self.summary()}", *lines, *notes])
+        return "\n".join(
+            [f"Plan of {self.graph.name or f'subgraph {self.graph.index}'}: {self.summary()}", *lines, *notes]
+        )
 
     def _repr_html_(self) -> str:
         from html import escape
@@ -120,21 +146,34 @@ class Plan:
 class Image:
     """Table and parameter blocks, with the words that addresses are added to."""
 
-    __slots__ = ("words", "arena", "state", "own", "functions", "keep")
+    __slots__ = ("arena", "functions", "keep", "own", "state", "words")
 
-    def __init__(self, words: np.ndarray, arena: np.ndarray, state: np.ndarray, own: np.ndarray,
-                 functions: list[tuple[int, str]], keep: list[np.ndarray]) -> None:
-        self.words = words              # int64; offsets where an address is to be added
-        self.arena, self.state, self.own = arena, state, own   # indices of words
-        self.functions = functions      # (word, kernel's symbol)
-        self.keep = keep                # constants that the words point to
+    def __init__(
+        self,
+        words: np.ndarray,
+        arena: np.ndarray,
+        state: np.ndarray,
+        own: np.ndarray,
+        functions: list[tuple[int, str]],
+        keep: list[np.ndarray],
+    ) -> None:
+        self.words = words  # int64; offsets where an address is to be added
+        self.arena, self.state, self.own = arena, state, own  # indices of words
+        self.functions = functions  # (word, kernel's symbol)
+        self.keep = keep  # constants that the words point to
 
 
 class ImageMaker:
     """Lays out the table and the parameters of a program's records."""
 
-    def __init__(self, records: list[Step | Jump], places: dict[Value, Place], offsets: dict[Any, int], root: Any,
-                 packed: dict[Any, np.ndarray]) -> None:
+    def __init__(
+        self,
+        records: list[Step | Jump],
+        places: dict[Value, Place],
+        offsets: dict[Any, int],
+        root: Any,
+        packed: dict[Any, np.ndarray],
+    ) -> None:
         self.places, self.offsets, self.root, self.packed = places, offsets, root, packed
         self.arena: list[int] = []
         self.state: list[int] = []
@@ -155,8 +194,8 @@ class ImageMaker:
 
     def image(self) -> Image:
         """The finished image."""
-        return Image(self.words, *(np.array(x, np.int64) for x in (self.arena, self.state, self.own)), self.functions,
-                     self.keep)
+        arena, state, own = (np.array(x, np.int64) for x in (self.arena, self.state, self.own))
+        return Image(self.words, arena, state, own, self.functions, self.keep)
 
     def _record(self, i: int, record: Step | Jump, block: int) -> None:
         word = RECORD * i
@@ -168,7 +207,7 @@ class ImageMaker:
         self.words[word], self.words[word + 2], self.words[word + 3] = KERNEL, block, record.chunks
         self.functions.append((word + 1, record.kernel.symbol))
         self.own.append(word + 2)
-        fields = record.kernel.params.fields
+        fields: Any = record.kernel.params.fields
         unknown = record.params.keys() - fields.keys()
         if unknown:
             raise TypeError(f"{record.kernel.name} has no parameters {sorted(unknown)}")
@@ -179,10 +218,10 @@ class ImageMaker:
                 self._address(start // 8, value)
             elif dtype.shape:
                 row = np.zeros(dtype.shape, dtype.base)
-                row.ravel()[:len(value)] = value
-                self.bytes[start:start + dtype.itemsize] = row.view(np.uint8).ravel()
+                row.ravel()[: len(value)] = value
+                self.bytes[start : start + dtype.itemsize] = row.view(np.uint8).ravel()
             else:
-                self.bytes[start:start + dtype.itemsize] = np.array([value], dtype).view(np.uint8)
+                self.bytes[start : start + dtype.itemsize] = np.array([value], dtype).view(np.uint8)
 
     def _address(self, word: int, item: Value | Packed | Scratch | None) -> None:
         if item is None:
@@ -215,8 +254,8 @@ def padded(array: Any) -> np.ndarray:
     raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     memory = np.zeros(raw.nbytes + SLACK + 64, np.uint8)
     start = -memory.ctypes.data % 64
-    made = memory[start:start + raw.nbytes + SLACK]
-    made[:raw.nbytes] = raw
+    made = memory[start : start + raw.nbytes + SLACK]
+    made[: raw.nbytes] = raw
     return made
 
 

@@ -1,4 +1,5 @@
 """Fixtures of all tests: one store for a whole run, the shared reference material, a fixed seed."""
+
 from __future__ import annotations
 
 import importlib.util

@@ -1,4 +1,5 @@
 """Run one operator: build a model of it, run it in litejit, give back its outputs."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -9,14 +10,19 @@ import numpy as np
 from litejit.interpreter import Interpreter, OpResolverType
 from litejit.schema.builder import ModelBuilder, Quant
 
-MODES = {"auto": OpResolverType.AUTO, "ref": OpResolverType.BUILTIN_REF,
-         "opt": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES}
+MODES = {
+    "auto": OpResolverType.AUTO,
+    "ref": OpResolverType.BUILTIN_REF,
+    "opt": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+}
 
 
 class In:
     """An input of the operator: an array, with its quantisation, type (for sub-byte ones) and whether it is constant."""
 
-    def __init__(self, value: Any, quant: Quant | None = None, *, type: str | None = None, constant: bool = False) -> None:
+    def __init__(
+        self, value: Any, quant: Quant | None = None, *, type: str | None = None, constant: bool = False
+    ) -> None:
         self.value, self.quant, self.type, self.constant = np.asarray(value), quant, type, constant
 
 
@@ -27,8 +33,14 @@ class Out:
         self.type, self.quant, self.shape = type, quant, tuple(shape)
 
 
-_TYPE_NAMES = {"float32": "FLOAT32", "float16": "FLOAT16", "float64": "FLOAT64", "bool": "BOOL", "bfloat16": "BFLOAT16",
-               "complex64": "COMPLEX64"}
+_TYPE_NAMES = {
+    "float32": "FLOAT32",
+    "float16": "FLOAT16",
+    "float64": "FLOAT64",
+    "bool": "BOOL",
+    "bfloat16": "BFLOAT16",
+    "complex64": "COMPLEX64",
+}
 
 
 def type_of(array: np.ndarray) -> str:
@@ -36,8 +48,14 @@ def type_of(array: np.ndarray) -> str:
     return _TYPE_NAMES.get(array.dtype.name, array.dtype.name.upper())
 
 
-def op_model(op: str, inputs: Sequence[In | np.ndarray | None], outputs: Out | Sequence[Out] = Out(), *, version: int = 1,
-             **options: Any) -> bytes:
+def op_model(
+    op: str,
+    inputs: Sequence[In | np.ndarray | None],
+    outputs: Out | Sequence[Out] = Out(),
+    *,
+    version: int = 1,
+    **options: Any,
+) -> bytes:
     """Content of a model of one operator; inputs that are not constant are the model's inputs, in order."""
     builder = ModelBuilder()
     graph = builder.subgraph("main")
@@ -53,13 +71,16 @@ def op_model(op: str, inputs: Sequence[In | np.ndarray | None], outputs: Out | S
         else:
             refs.append(graph.input(f"in{k}", given.value.shape, kind, given.quant))
     outs = [outputs] if isinstance(outputs, Out) else list(outputs)
-    made = graph.add(op, refs, [(f"out{k}", o.shape, o.type, o.quant) for k, o in enumerate(outs)], version=version,
-                     **options)
+    made = graph.add(
+        op, refs, [(f"out{k}", o.shape, o.type, o.quant) for k, o in enumerate(outs)], version=version, **options
+    )
     graph.outputs(*made)
     return builder.build()
 
 
-def run_model(content: bytes, values: Sequence[np.ndarray], *, mode: str = "auto", **arguments: Any) -> list[np.ndarray]:
+def run_model(
+    content: bytes, values: Sequence[np.ndarray], *, mode: str = "auto", **arguments: Any
+) -> list[np.ndarray]:
     """Outputs of a model for the values of its inputs."""
     interpreter = Interpreter(model_content=content, experimental_op_resolver_type=MODES[mode], **arguments)
     interpreter.allocate_tensors()
@@ -69,8 +90,17 @@ def run_model(content: bytes, values: Sequence[np.ndarray], *, mode: str = "auto
     return [np.asarray(interpreter.get_tensor(d["index"])) for d in interpreter.get_output_details()]
 
 
-def run_op(op: str, inputs: Sequence[In | np.ndarray | None], outputs: Out | Sequence[Out] = Out(), *, mode: str = "auto",
-           version: int = 1, num_threads: int = 1, fuse: bool = True, **options: Any) -> Any:
+def run_op(
+    op: str,
+    inputs: Sequence[In | np.ndarray | None],
+    outputs: Out | Sequence[Out] = Out(),
+    *,
+    mode: str = "auto",
+    version: int = 1,
+    num_threads: int = 1,
+    fuse: bool = True,
+    **options: Any,
+) -> Any:
     """Output (or list of outputs, if a list of Out was given) of one operator."""
     given = [i if isinstance(i, In) or i is None else In(i) for i in inputs]
     content = op_model(op, given, outputs, version=version, **options)

@@ -2,6 +2,7 @@
 
 Cases of later work (shapes known only while running, sparse tensors, strings) have to fail with a clear text.
 """
+
 from __future__ import annotations
 
 import random
@@ -15,9 +16,12 @@ from conftest import load_module
 from litejit.interpreter import Interpreter, OpResolverType
 from litejit.ops.table import TABLE
 
-SAMPLE = 5                                # cases per operator and mode
-MODES = {"auto": OpResolverType.AUTO, "ref": OpResolverType.BUILTIN_REF,
-         "nodelegate": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES}
+SAMPLE = 5  # cases per operator and mode
+MODES = {
+    "auto": OpResolverType.AUTO,
+    "ref": OpResolverType.BUILTIN_REF,
+    "nodelegate": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+}
 GOOD = ("pass", "off1", "skip")
 
 

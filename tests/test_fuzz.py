@@ -3,6 +3,7 @@
 Every case runs in a process of its own with limits: 10 seconds, and CAP bytes of address space on top of what the process has.
 CI takes a sample; `pytest -m slow` runs 3,000.
 """
+
 from __future__ import annotations
 
 import os
@@ -41,7 +42,7 @@ def mutate(content: bytes, rng: random.Random) -> bytes:
     data = bytearray(content)
     kind = rng.random()
     if kind < 0.15:
-        return bytes(data[:rng.randrange(len(data))])
+        return bytes(data[: rng.randrange(len(data))])
     if kind < 0.55:
         for _ in range(rng.choice((1, 1, 2, 4))):
             data[rng.randrange(len(data))] = rng.randrange(256)
@@ -49,10 +50,10 @@ def mutate(content: bytes, rng: random.Random) -> bytes:
         for _ in range(rng.choice((1, 1, 2))):
             at = rng.randrange(0, max(len(data) - 4, 1)) & ~3
             word = rng.choice((0, 1, 2, 3, 4, 7, 8, 16, 255, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, len(data)))
-            data[at:at + 4] = struct.pack("<I", word)
+            data[at : at + 4] = struct.pack("<I", word)
     else:
         a, b, n = rng.randrange(len(data)), rng.randrange(len(data)), rng.randrange(1, 64)
-        data[a:a + n] = data[b:b + n]
+        data[a : a + n] = data[b : b + n]
     return bytes(data)
 
 
@@ -91,7 +92,7 @@ def child(content: bytes) -> int:
 
 
 def outcome(content: bytes) -> str:
-    """"" if all is well, else what happened."""
+    """ "" if all is well, else what happened."""
     pid = os.fork()
     if pid == 0:
         code = 99

@@ -2,6 +2,7 @@
 
 The models come from the shared material; CI takes the small ones, `pytest -m slow` all.
 """
+
 from __future__ import annotations
 
 import json
@@ -18,8 +19,17 @@ from litejit.interpreter import Interpreter, OpResolverType
 from litejit.planner.arena import aligned
 
 ARCHITECTURES = sorted(p.stem for p in (SHARED / "models" / "architectures").glob("*.skel"))
-QUICK = {"autoencoder_int8", "ds_cnn_int8", "lstm_fused_f32", "lstm_while_f32", "mobilenet_v2_f32", "mobilenet_v2_int8",
-         "mobilenet_v2_dynamic", "mobilenet_v3_small_int8", "bert_int8"}
+QUICK = {
+    "autoencoder_int8",
+    "ds_cnn_int8",
+    "lstm_fused_f32",
+    "lstm_while_f32",
+    "mobilenet_v2_f32",
+    "mobilenet_v2_int8",
+    "mobilenet_v2_dynamic",
+    "mobilenet_v3_small_int8",
+    "bert_int8",
+}
 REAL = sorted(p.stem for p in (SHARED / "models" / "real").glob("*.tflite"))
 LIMITS = {"float": 1e-4, "integer": 0.02, "dynamic": 0.05}
 
@@ -48,8 +58,10 @@ def test_architecture_agrees_with_litert(name: str, mode: str, models: ModuleTyp
     content, cases = models.load(name)
     kind = models.info(name)["type"]
     limit = checks.limit_of(kind)
-    interpreter = Interpreter(model_content=content, experimental_op_resolver_type=(
-        OpResolverType.AUTO if mode == "auto" else OpResolverType.BUILTIN_REF))
+    interpreter = Interpreter(
+        model_content=content,
+        experimental_op_resolver_type=(OpResolverType.AUTO if mode == "auto" else OpResolverType.BUILTIN_REF),
+    )
     compared = 0
     for case in cases:
         want = case["default" if mode == "auto" else "ref"]

@@ -3,6 +3,7 @@
 The functions are compiled in a context of their own whose target machine is the level's (position independent,
 small code model), so that Numba neither generates code for its own JIT nor looks at the host.
 """
+
 from __future__ import annotations
 
 import os
@@ -15,20 +16,20 @@ from litejit.compiler.primitives import Primitive
 
 os.environ.setdefault("NUMBA_DISABLE_INTEL_SVML", "1")  # objects would ask for a library that is rarely there
 
-from llvmlite import binding, ir  # noqa: E402
-from numba import types  # noqa: E402
-from numba.core import compiler  # noqa: E402
-from numba.core.compiler_lock import global_compiler_lock  # noqa: E402
-from numba.core.codegen import AOTCodeLibrary, AOTCPUCodegen  # noqa: E402
-from numba.core.registry import CPUDispatcher, CPUTarget, cpu_target  # noqa: E402
-from numba.extending import intrinsic  # noqa: E402
+from llvmlite import binding, ir
+from numba import types
+from numba.core import compiler
+from numba.core.codegen import AOTCodeLibrary, AOTCPUCodegen
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import CPUDispatcher, CPUTarget, cpu_target
+from numba.extending import intrinsic
 
 _targets: dict[str, Any] = {}
 
 
 class _Library(AOTCodeLibrary):
     def get_pointer_to_function(self, name: str) -> int:
-        return 1                                    # never called: Numba only asks whether it exists
+        return 1  # never called: Numba only asks whether it exists
 
 
 class _Codegen(AOTCPUCodegen):
@@ -73,11 +74,17 @@ def _target(cpu: Cpu) -> Any:
 
 def device_dispatcher(function: Callable[..., Any], fastmath: frozenset[str]) -> Any:
     """What `numba.njit` makes of a device function, compiled for our target instead of Numba's."""
+
     class Dispatcher(CPUDispatcher):
         targetdescr = _target(target())
 
-    options = {"nopython": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "error_model": "numpy",
-               "nogil": True}
+    options = {
+        "nopython": True,
+        "no_cpython_wrapper": True,
+        "no_cfunc_wrapper": True,
+        "error_model": "numpy",
+        "nogil": True,
+    }
     if fastmath:
         options["fastmath"] = set(fastmath)
     return Dispatcher(function, targetoptions=options)
@@ -97,14 +104,27 @@ def _flags(fastmath: frozenset[str]) -> Any:
     return flags
 
 
-def emit_module(function: Callable[..., Any], argument_types: tuple[Any, ...], symbol: str, cpu: Cpu | None = None,
-                fastmath: frozenset[str] = frozenset(), result: Any = None) -> Any:
+def emit_module(
+    function: Callable[..., Any],
+    argument_types: tuple[Any, ...],
+    symbol: str,
+    cpu: Cpu | None = None,
+    fastmath: frozenset[str] = frozenset(),
+    result: Any = None,
+) -> Any:
     """The optimised LLVM module of one function, `symbol` its only exported name."""
     cpu = cpu or target()
     with global_compiler_lock:
         described = _target(cpu)
-        compiled = compiler.compile_extra(described.typing_context, described.target_context, function, argument_types,
-                                          types.int64 if result is None else result, _flags(fastmath), {})
+        compiled = compiler.compile_extra(
+            described.typing_context,
+            described.target_context,
+            function,
+            argument_types,
+            types.int64 if result is None else result,
+            _flags(fastmath),
+            {},
+        )
         compiled.library._ensure_finalized()
         module = binding.parse_bitcode(compiled.library._final_module.as_bitcode())
     module.get_function(compiled.fndesc.llvm_func_name).name = symbol
@@ -114,8 +134,14 @@ def emit_module(function: Callable[..., Any], argument_types: tuple[Any, ...], s
     return module
 
 
-def emit_object(function: Callable[..., Any], argument_types: tuple[Any, ...], symbol: str, cpu: Cpu | None = None,
-                fastmath: frozenset[str] = frozenset(), result: Any = None) -> bytes:
+def emit_object(
+    function: Callable[..., Any],
+    argument_types: tuple[Any, ...],
+    symbol: str,
+    cpu: Cpu | None = None,
+    fastmath: frozenset[str] = frozenset(),
+    result: Any = None,
+) -> bytes:
     """Object code of `int32 symbol(result*, exc**, arguments...)`; argument types are Numba's, the result int64."""
     cpu = cpu or target()
     module = emit_module(function, argument_types, symbol, cpu, fastmath, result)
@@ -137,19 +163,22 @@ def record_type(kernel: Kernel) -> Any:
 def kernel_object(kernel: Kernel, cpu: Cpu | None = None) -> bytes:
     """Object code of a kernel."""
     with global_compiler_lock:
-        return emit_object(kernel.resolved(), (record_type(kernel), types.int64, types.int64), kernel.symbol, cpu,
-                           kernel.fastmath)
+        return emit_object(
+            kernel.resolved(), (record_type(kernel), types.int64, types.int64), kernel.symbol, cpu, kernel.fastmath
+        )
 
 
 def kernel_assembly(kernel: Kernel, cpu: Cpu | None = None) -> str:
     """Assembly of a kernel, to look at."""
     cpu = cpu or target()
-    module = emit_module(kernel.resolved(), (record_type(kernel), types.int64, types.int64), kernel.symbol, cpu,
-                         kernel.fastmath)
+    module = emit_module(
+        kernel.resolved(), (record_type(kernel), types.int64, types.int64), kernel.symbol, cpu, kernel.fastmath
+    )
     return machine(cpu).emit_assembly(module)
 
 
 # ---- intrinsics ----------------------------------------------------------------------------------
+
 
 def primitive_intrinsic(primitive: Primitive) -> Any:
     """Numba's @intrinsic of a primitive."""
@@ -158,6 +187,7 @@ def primitive_intrinsic(primitive: Primitive) -> Any:
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         value = primitive.emit(ir, builder, args)
         return context.get_dummy_value() if value is None else value
+
     return _intrinsic(primitive.name, len(primitive.args), signature, generate)
 
 
@@ -170,11 +200,18 @@ def micro_kernel_intrinsic(micro: MicroKernel) -> Any:
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         function = define_micro_kernel(builder.module, micro, target())
-        builder.call(function, [builder.inttoptr(value, ir.PointerType()) if letter == "p" else value
-                                for value, letter in zip(args, micro.args)])
+        builder.call(
+            function,
+            [
+                builder.inttoptr(value, ir.PointerType()) if letter == "p" else value
+                for value, letter in zip(args, micro.args)
+            ],
+        )
         return context.get_dummy_value()
-    return _intrinsic("micro_" + "".join(c if c.isalnum() else "_" for c in micro.name), len(micro.args), signature,
-                      generate)
+
+    return _intrinsic(
+        "micro_" + "".join(c if c.isalnum() else "_" for c in micro.name), len(micro.args), signature, generate
+    )
 
 
 def define_micro_kernel(module: Any, micro: MicroKernel, cpu: Cpu) -> Any:
@@ -202,5 +239,5 @@ def _intrinsic(name: str, count: int, signature: Any, generate: Callable[..., An
     """An @intrinsic of `count` arguments; Numba reads the number of arguments off the function's own signature."""
     names = ", ".join(f"a{i}" for i in range(count))
     space: dict[str, Any] = {"signature": signature, "generate": generate}
-    exec(f"def {name}(typing, {names}):\n    return signature, generate", space)  # noqa: S102
+    exec(f"def {name}(typing, {names}):\n    return signature, generate", space)
     return intrinsic(space[name])

@@ -31,22 +31,24 @@ class Cpu(NamedTuple):
 
 
 _V3 = ("avx2", "fma", "bmi1", "bmi2", "f16c", "movbe", "abm")
-_V4 = _V3 + ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd")
+_V4 = (*_V3, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd")
 _V4_TUNING = "-prefer-256-bit"
 
+# fmt: off
 LEVELS: dict[str, Cpu] = {cpu.name: cpu for cpu in (
     Cpu("avx512bf16", "x86_64", 64, 32, True, "vnni", True, "x86-64-v4",
-        f"+avx512vnni,+avx512vbmi,+avx512bf16,{_V4_TUNING}", _V4 + ("avx512_vnni", "avx512vbmi", "avx512_bf16")),
+        f"+avx512vnni,+avx512vbmi,+avx512bf16,{_V4_TUNING}", (*_V4, "avx512_vnni", "avx512vbmi", "avx512_bf16")),
     Cpu("avx512vnni", "x86_64", 64, 32, True, "vnni", False, "x86-64-v4",
-        f"+avx512vnni,{_V4_TUNING}", _V4 + ("avx512_vnni",)),
+        f"+avx512vnni,{_V4_TUNING}", (*_V4, "avx512_vnni")),
     Cpu("avx512", "x86_64", 64, 32, True, "", False, "x86-64-v4", _V4_TUNING, _V4),
-    Cpu("avxvnni", "x86_64", 32, 16, True, "avxvnni", False, "x86-64-v3", "+avxvnni", _V3 + ("avx_vnni",)),
+    Cpu("avxvnni", "x86_64", 32, 16, True, "avxvnni", False, "x86-64-v3", "+avxvnni", (*_V3, "avx_vnni")),
     Cpu("avx2", "x86_64", 32, 16, True, "", False, "x86-64-v3", "", _V3),
     Cpu("sse4", "x86_64", 16, 16, False, "", False, "x86-64-v2", "", ("sse4_1", "sse4_2", "ssse3", "popcnt")),
     Cpu("neondot", "aarch64", 16, 32, True, "sdot", False, "generic", "+neon,+dotprod", ("asimd", "asimddp")),
     Cpu("neon", "aarch64", 16, 32, True, "", False, "generic", "+neon", ("asimd",)),
     Cpu("generic", "", 16, 16, False, "", False, "", "", ()),
 )}
+# fmt: on
 
 _ARCH = {"AMD64": "x86_64", "x86-64": "x86_64", "arm64": "aarch64"}
 _chosen: Cpu | None = None

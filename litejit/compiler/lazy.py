@@ -6,6 +6,7 @@ Python, which is how tests look inside them.
 
 A lazy's `fingerprint` covers all that makes its machine code: byte code, constants and the lazies it names.
 """
+
 from __future__ import annotations
 
 import os
@@ -19,7 +20,7 @@ import numpy as np
 class Lazy:
     """Something that becomes a Numba object when it is compiled."""
 
-    __slots__ = ("name", "_built", "_print")
+    __slots__ = ("_built", "_print", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -57,6 +58,7 @@ def digest(parts: list[str]) -> str:
 
 # ---- functions ---------------------------------------------------------------------------------
 
+
 class _Prange(Lazy):
     """`prange` of a kernel: Numba's in a parallel build, `range` otherwise."""
 
@@ -75,7 +77,7 @@ prange = _Prange("prange")
 class Function(Lazy):
     """A Python function to be compiled, with its Numba options."""
 
-    __slots__ = ("function", "fastmath")
+    __slots__ = ("fastmath", "function")
 
     def __init__(self, function: Callable[..., Any], name: str, fastmath: frozenset[str]) -> None:
         super().__init__(name)
@@ -93,7 +95,8 @@ class Function(Lazy):
                 space[name] = replace.get(value.name) or value.build()
         cells = tuple(
             types.CellType((replace.get(v.name) or v.build()) if isinstance(v, Lazy) else v)
-            for v in (cell.cell_contents for cell in function.__closure__ or ()))
+            for v in (cell.cell_contents for cell in function.__closure__ or ())
+        )
         made = types.FunctionType(function.__code__, space, function.__name__, function.__defaults__, cells)
         made.__kwdefaults__ = function.__kwdefaults__
         made.__module__ = function.__module__
@@ -128,8 +131,11 @@ class Kernel(Function):
         self.params, self.symbol = params, "lj_" + name
 
     def _fingerprint(self) -> str:
-        fields = [f"{name}:{self.params.fields[name][1]}:{self.params.fields[name][0].str}"  # type: ignore[index]
-                  f"{self.params.fields[name][0].shape}" for name in self.params.names or ()]  # type: ignore[index]
+        fields = [
+            f"{name}:{self.params.fields[name][1]}:{self.params.fields[name][0].str}"  # type: ignore[index]
+            f"{self.params.fields[name][0].shape}"
+            for name in self.params.names or ()
+        ]  # type: ignore[index]
         return digest([super()._fingerprint(), *fields])
 
 
@@ -141,6 +147,7 @@ def kernel(params: np.dtype, *, name: str | None = None, fastmath: tuple[str, ..
 
     fastmath: LLVM's flags for the float operations of this kernel ("contract", "reassoc", ...); none by default.
     """
+
     def declare(function: Callable[..., Any]) -> Kernel:
         label = name or function.__name__
         made = Kernel(function, label, frozenset(fastmath), params)
@@ -149,17 +156,21 @@ def kernel(params: np.dtype, *, name: str | None = None, fastmath: tuple[str, ..
             raise ValueError(f"two kernels are called {label}")
         KERNELS[label] = made
         return made
+
     return declare
 
 
 def device(function: Callable[..., Any] | None = None, *, fastmath: tuple[str, ...] = ()) -> Any:
     """Declare a helper of kernels: `@device` or `@device(fastmath=(...))`."""
+
     def declare(f: Callable[..., Any]) -> Device:
         return Device(f, f.__qualname__, frozenset(fastmath))
+
     return declare(function) if function is not None else declare
 
 
 # ---- generated micro-kernels ---------------------------------------------------------------------
+
 
 class MicroKernel(Lazy):
     """A generated LLVM function (noinline, noalias pointers), called from kernels like a device function.
@@ -222,8 +233,9 @@ def core_digest() -> str:
 def simd_digest() -> str:
     """Digest of the generators of micro-kernels."""
     folder = os.path.join(os.path.dirname(os.path.dirname(__file__)), "ops", "simd")
-    return _files_digest("simd", lambda: sorted(
-        os.path.join(folder, n) for n in os.listdir(folder) if n.endswith(".py")))
+    return _files_digest(
+        "simd", lambda: sorted(os.path.join(folder, n) for n in os.listdir(folder) if n.endswith(".py"))
+    )
 
 
 def _globals(code: types.CodeType, space: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -239,8 +251,9 @@ def _globals(code: types.CodeType, space: dict[str, Any]) -> Iterator[tuple[str,
 def _code_parts(function: Callable[..., Any]) -> list[str]:
     code = function.__code__
     parts = [*_code_texts(code)]
-    parts += [f"{name}={_value_text(value)}" for name, value in sorted(
-        dict(_globals(code, function.__globals__)).items())]
+    parts += [
+        f"{name}={_value_text(value)}" for name, value in sorted(dict(_globals(code, function.__globals__)).items())
+    ]
     parts += [_value_text(cell.cell_contents) for cell in function.__closure__ or ()]
     parts.append(_value_text(function.__defaults__))
     return parts

@@ -5,6 +5,7 @@ come back as their own type (arithmetic on them is 64-bit in Numba). float16 and
 rounded to nearest even when stored. Indexing arrays with signed variables makes LLVM gather; these do not.
 Each has a plain Python meaning, used when a kernel runs as Python.
 """
+
 from __future__ import annotations
 
 import ctypes
@@ -20,10 +21,11 @@ from litejit.compiler.lazy import Lazy
 class Primitive(Lazy):
     """An @intrinsic made of `emit(ir, builder, args) -> value or None`; result and arguments are Numba type names."""
 
-    __slots__ = ("result", "args", "emit", "python")
+    __slots__ = ("args", "emit", "python", "result")
 
-    def __init__(self, name: str, result: str, args: tuple[str, ...], emit: Callable[..., Any],
-                 python: Callable[..., Any]) -> None:
+    def __init__(
+        self, name: str, result: str, args: tuple[str, ...], emit: Callable[..., Any], python: Callable[..., Any]
+    ) -> None:
         super().__init__(name)
         self.result, self.args, self.emit, self.python = result, args, emit, python
 
@@ -39,11 +41,16 @@ class Primitive(Lazy):
 # ---- loads and stores: name -> (Numba type, LLVM type, bytes, ctypes type) ------------------------
 
 _SCALARS = {
-    "f32": ("float32", "float", 4, ctypes.c_float), "f64": ("float64", "double", 8, ctypes.c_double),
-    "i8": ("int8", "i8", 1, ctypes.c_int8), "u8": ("uint8", "i8", 1, ctypes.c_uint8),
-    "i16": ("int16", "i16", 2, ctypes.c_int16), "u16": ("uint16", "i16", 2, ctypes.c_uint16),
-    "i32": ("int32", "i32", 4, ctypes.c_int32), "u32": ("uint32", "i32", 4, ctypes.c_uint32),
-    "i64": ("int64", "i64", 8, ctypes.c_int64), "u64": ("uint64", "i64", 8, ctypes.c_uint64),
+    "f32": ("float32", "float", 4, ctypes.c_float),
+    "f64": ("float64", "double", 8, ctypes.c_double),
+    "i8": ("int8", "i8", 1, ctypes.c_int8),
+    "u8": ("uint8", "i8", 1, ctypes.c_uint8),
+    "i16": ("int16", "i16", 2, ctypes.c_int16),
+    "u16": ("uint16", "i16", 2, ctypes.c_uint16),
+    "i32": ("int32", "i32", 4, ctypes.c_int32),
+    "u32": ("uint32", "i32", 4, ctypes.c_uint32),
+    "i64": ("int64", "i64", 8, ctypes.c_int64),
+    "u64": ("uint64", "i64", 8, ctypes.c_uint64),
 }
 
 
@@ -62,9 +69,15 @@ def _load(scalar: str) -> Primitive:
     def emit(ir: Any, b: Any, a: Any) -> Any:
         ty = _llvm(ir, llvm_type)
         return b.load(_place(ir, b, a[0], a[1], ty), typ=ty, align=size)
+
     as_numpy = getattr(np, numba_type)
-    return Primitive(f"load_{scalar}", numba_type, ("int64", "int64"), emit,
-                     lambda base, i: as_numpy(c.from_address(int(base) + size * int(i)).value))
+    return Primitive(
+        f"load_{scalar}",
+        numba_type,
+        ("int64", "int64"),
+        emit,
+        lambda base, i: as_numpy(c.from_address(int(base) + size * int(i)).value),
+    )
 
 
 def _store(scalar: str) -> Primitive:
@@ -75,8 +88,8 @@ def _store(scalar: str) -> Primitive:
         b.store(a[2], _place(ir, b, a[0], a[1], ty), align=size)
 
     def python(base: int, i: int, value: Any) -> None:
-        c.from_address(int(base) + size * int(i)).value = (
-            float(value) if scalar[0] == "f" else int(value))
+        c.from_address(int(base) + size * int(i)).value = float(value) if scalar[0] == "f" else int(value)
+
     return Primitive(f"store_{scalar}", "void", ("int64", "int64", numba_type), emit, python)
 
 
@@ -128,51 +141,111 @@ def _python_store_bf16(base: int, i: int, value: Any) -> None:
     _bits16(base, i)[0] = np.float32(value).astype(ml_dtypes.bfloat16).view(np.uint16)
 
 
-load_f16 = Primitive("load_f16", "float32", ("int64", "int64"), _emit_load_f16,
-                     lambda base, i: np.float32(_bits16(base, i).view(np.float16)[0]))
-store_f16 = Primitive("store_f16", "void", ("int64", "int64", "float32"), _emit_store_f16,
-                      lambda base, i, v: _bits16(base, i).view(np.float16).__setitem__(0, np.float16(v)))
-load_bf16 = Primitive("load_bf16", "float32", ("int64", "int64"), _emit_load_bf16,
-                      lambda base, i: (_bits16(base, i).astype(np.uint32) << 16).view(np.float32)[0])
+load_f16 = Primitive(
+    "load_f16",
+    "float32",
+    ("int64", "int64"),
+    _emit_load_f16,
+    lambda base, i: np.float32(_bits16(base, i).view(np.float16)[0]),
+)
+store_f16 = Primitive(
+    "store_f16",
+    "void",
+    ("int64", "int64", "float32"),
+    _emit_store_f16,
+    lambda base, i, v: _bits16(base, i).view(np.float16).__setitem__(0, np.float16(v)),
+)
+load_bf16 = Primitive(
+    "load_bf16",
+    "float32",
+    ("int64", "int64"),
+    _emit_load_bf16,
+    lambda base, i: (_bits16(base, i).astype(np.uint32) << 16).view(np.float32)[0],
+)
 store_bf16 = Primitive("store_bf16", "void", ("int64", "int64", "float32"), _emit_store_bf16, _python_store_bf16)
 
-LOAD = {"f32": load_f32, "f64": load_f64, "i8": load_i8, "u8": load_u8, "i16": load_i16, "u16": load_u16,
-        "i32": load_i32, "u32": load_u32, "i64": load_i64, "u64": load_u64, "f16": load_f16, "bf16": load_bf16}
-STORE = {"f32": store_f32, "f64": store_f64, "i8": store_i8, "u8": store_u8, "i16": store_i16, "u16": store_u16,
-         "i32": store_i32, "u32": store_u32, "i64": store_i64, "u64": store_u64, "f16": store_f16,
-         "bf16": store_bf16}
+LOAD = {
+    "f32": load_f32,
+    "f64": load_f64,
+    "i8": load_i8,
+    "u8": load_u8,
+    "i16": load_i16,
+    "u16": load_u16,
+    "i32": load_i32,
+    "u32": load_u32,
+    "i64": load_i64,
+    "u64": load_u64,
+    "f16": load_f16,
+    "bf16": load_bf16,
+}
+STORE = {
+    "f32": store_f32,
+    "f64": store_f64,
+    "i8": store_i8,
+    "u8": store_u8,
+    "i16": store_i16,
+    "u16": store_u16,
+    "i32": store_i32,
+    "u32": store_u32,
+    "i64": store_i64,
+    "u64": store_u64,
+    "f16": store_f16,
+    "bf16": store_bf16,
+}
 
 
 # ---- blocks of bytes ------------------------------------------------------------------------------
 
+
 def _intrinsic(ir: Any, b: Any, name: str, result: Any, args: list[Any]) -> Any:
-    fn = b.module.globals.get(name) or ir.Function(
-        b.module, ir.FunctionType(result, [x.type for x in args]), name)
+    fn = b.module.globals.get(name) or ir.Function(b.module, ir.FunctionType(result, [x.type for x in args]), name)
     return b.call(fn, args)
 
 
 def _emit_copy(ir: Any, b: Any, a: Any) -> None:
     p = ir.PointerType()
-    _intrinsic(ir, b, "llvm.memcpy.p0.p0.i64", ir.VoidType(),
-               [b.inttoptr(a[0], p), b.inttoptr(a[1], p), a[2], ir.IntType(1)(0)])
+    _intrinsic(
+        ir,
+        b,
+        "llvm.memcpy.p0.p0.i64",
+        ir.VoidType(),
+        [b.inttoptr(a[0], p), b.inttoptr(a[1], p), a[2], ir.IntType(1)(0)],
+    )
 
 
 def _emit_fill(ir: Any, b: Any, a: Any) -> None:
-    _intrinsic(ir, b, "llvm.memset.p0.i64", ir.VoidType(),
-               [b.inttoptr(a[0], ir.PointerType()), b.trunc(a[1], ir.IntType(8)), a[2], ir.IntType(1)(0)])
+    _intrinsic(
+        ir,
+        b,
+        "llvm.memset.p0.i64",
+        ir.VoidType(),
+        [b.inttoptr(a[0], ir.PointerType()), b.trunc(a[1], ir.IntType(8)), a[2], ir.IntType(1)(0)],
+    )
 
 
-copy_bytes = Primitive("copy_bytes", "void", ("int64", "int64", "int64"), _emit_copy,
-                       lambda to, source, n: ctypes.memmove(int(to), int(source), int(n)))
-fill_bytes = Primitive("fill_bytes", "void", ("int64", "int64", "int64"), _emit_fill,
-                       lambda to, value, n: ctypes.memset(int(to), int(value) & 255, int(n)))
+copy_bytes = Primitive(
+    "copy_bytes",
+    "void",
+    ("int64", "int64", "int64"),
+    _emit_copy,
+    lambda to, source, n: ctypes.memmove(int(to), int(source), int(n)),
+)
+fill_bytes = Primitive(
+    "fill_bytes",
+    "void",
+    ("int64", "int64", "int64"),
+    _emit_fill,
+    lambda to, value, n: ctypes.memset(int(to), int(value) & 255, int(n)),
+)
 
 
 # ---- floats --------------------------------------------------------------------------------------
 
+
 def _unary_float(name: str, llvm_name: str, python: Callable[[float], float]) -> Primitive:
     def emit(ir: Any, b: Any, a: Any) -> Any:
         return _intrinsic(ir, b, f"llvm.{llvm_name}.f32", ir.FloatType(), [a[0]])
+
     return Primitive(name, "float32", ("float32",), emit, lambda x: np.float32(python(float(x))))
 
 
@@ -180,21 +253,40 @@ def _round_even(x: float) -> float:
     return float(np.rint(x))
 
 
-rint_f32 = _unary_float("rint_f32", "nearbyint", _round_even)         # halves to even
-round_f32 = _unary_float("round_f32", "round", lambda x: math.copysign(math.floor(abs(x) + 0.5), x)
-                         if math.isfinite(x) else x)                   # halves away from zero
+rint_f32 = _unary_float("rint_f32", "nearbyint", _round_even)  # halves to even
+round_f32 = _unary_float(
+    "round_f32", "round", lambda x: math.copysign(math.floor(abs(x) + 0.5), x) if math.isfinite(x) else x
+)  # halves away from zero
 trunc_f32 = _unary_float("trunc_f32", "trunc", lambda x: float(np.trunc(x)))
 floor_f32 = _unary_float("floor_f32", "floor", lambda x: float(np.floor(x)))
 ceil_f32 = _unary_float("ceil_f32", "ceil", lambda x: float(np.ceil(x)))
 sqrt_f32 = _unary_float("sqrt_f32", "sqrt", lambda x: math.sqrt(x) if x >= 0 else math.nan)
 abs_f32 = _unary_float("abs_f32", "fabs", abs)
-round_f64 = Primitive("round_f64", "float64", ("float64",), lambda ir, b, a: _intrinsic(
-    ir, b, "llvm.round.f64", ir.DoubleType(), [a[0]]), lambda x: math.copysign(math.floor(abs(x) + 0.5), x)
-    if math.isfinite(x) else x)
-fma_f32 = Primitive("fma_f32", "float32", ("float32", "float32", "float32"), lambda ir, b, a: _intrinsic(
-    ir, b, "llvm.fma.f32", ir.FloatType(), list(a)),
-    lambda x, y, z: np.float32(np.float64(x) * np.float64(y) + np.float64(z)))
-bits_f32 = Primitive("bits_f32", "int32", ("float32",), lambda ir, b, a: b.bitcast(a[0], ir.IntType(32)),
-                     lambda x: np.float32(x).view(np.int32))
-float_bits = Primitive("float_bits", "float32", ("int32",), lambda ir, b, a: b.bitcast(a[0], ir.FloatType()),
-                       lambda x: np.int32(x).view(np.float32))
+round_f64 = Primitive(
+    "round_f64",
+    "float64",
+    ("float64",),
+    lambda ir, b, a: _intrinsic(ir, b, "llvm.round.f64", ir.DoubleType(), [a[0]]),
+    lambda x: math.copysign(math.floor(abs(x) + 0.5), x) if math.isfinite(x) else x,
+)
+fma_f32 = Primitive(
+    "fma_f32",
+    "float32",
+    ("float32", "float32", "float32"),
+    lambda ir, b, a: _intrinsic(ir, b, "llvm.fma.f32", ir.FloatType(), list(a)),
+    lambda x, y, z: np.float32(np.float64(x) * np.float64(y) + np.float64(z)),
+)
+bits_f32 = Primitive(
+    "bits_f32",
+    "int32",
+    ("float32",),
+    lambda ir, b, a: b.bitcast(a[0], ir.IntType(32)),
+    lambda x: np.float32(x).view(np.int32),
+)
+float_bits = Primitive(
+    "float_bits",
+    "float32",
+    ("int32",),
+    lambda ir, b, a: b.bitcast(a[0], ir.FloatType()),
+    lambda x: np.int32(x).view(np.float32),
+)

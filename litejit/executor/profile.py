@@ -1,4 +1,5 @@
 """Times of the steps of a plan, one by one on one thread."""
+
 from __future__ import annotations
 
 import statistics
@@ -41,7 +42,9 @@ class Profile:
         lines = [f"{'step':>4}  {'node':28} {'kernel':32} {'us':>9} {'%':>5} {'GFLOP/s':>8}"]
         for s in sorted(self.steps, key=lambda s: -s.seconds):
             rate = f"{s.gflops:8.1f}" if s.macs else " " * 8
-            lines.append(f"{s.step:4}  {s.node:28.28} {s.kernel:32.32} {1e6 * s.seconds:9.1f} {100 * s.seconds / total:5.1f} {rate}")
+            lines.append(
+                f"{s.step:4}  {s.node:28.28} {s.kernel:32.32} {1e6 * s.seconds:9.1f} {100 * s.seconds / total:5.1f} {rate}"
+            )
         return "\n".join([*lines, f"sum {1e6 * self.seconds:.1f} us"])
 
 
@@ -63,7 +66,17 @@ def profile(runner: Runner, repeat: int = 20) -> Profile:
     found = []
     for at, record in enumerate(plan.records):
         if isinstance(record, Step):
-            touched = record.touched or sum(v.nbytes for v in (*record.node.inputs, *record.node.outputs) if v is not None)
-            found.append(StepTime(at, f"{record.node.index} {record.node.op}", record.kernel.name,
-                                  statistics.median(times[at]), record.macs, touched))
+            touched = record.touched or sum(
+                v.nbytes for v in (*record.node.inputs, *record.node.outputs) if v is not None
+            )
+            found.append(
+                StepTime(
+                    at,
+                    f"{record.node.index} {record.node.op}",
+                    record.kernel.name,
+                    statistics.median(times[at]),
+                    record.macs,
+                    touched,
+                )
+            )
     return Profile(found)

@@ -1,4 +1,5 @@
 """A plan bound to memory of its own: arena, state, parameters, and the call that runs it."""
+
 from __future__ import annotations
 
 import ctypes
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from litejit.compiler.steps import RESULT_BITS
 from litejit.errors import LiteJitError
 from litejit.executor.team import make_call, team
 from litejit.fusion.driver import SYMBOL
@@ -16,8 +18,6 @@ from litejit.planner.plan import RECORD, SLACK, Plan, padded
 
 if TYPE_CHECKING:
     from litejit.store import Store
-
-RESULT_BITS = 40
 
 
 class Runner:
@@ -30,7 +30,7 @@ class Runner:
         self.state = memory(plan.state_size)
         self.reset_state()
         image = plan.image
-        self.words = padded(image.words)[:image.words.nbytes].view(np.int64)
+        self.words = padded(image.words)[: image.words.nbytes].view(np.int64)
         own = int(self.words.ctypes.data)
         self.words[image.arena] += int(self.arena.ctypes.data)
         self.words[image.state] += int(self.state.ctypes.data)
@@ -68,7 +68,7 @@ class Runner:
 
     def step_call(self, at: int) -> Callable[[], int]:
         """A callable that runs one step on this thread and returns the kernel's result."""
-        words = self.words[RECORD * at:RECORD * (at + 1)]
+        words = self.words[RECORD * at : RECORD * (at + 1)]
         prototype = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * 5)
         entry = prototype(int(words[1]))
         ret, exc = ctypes.c_int64(), ctypes.c_int64()
@@ -77,6 +77,7 @@ class Runner:
         def call() -> int:
             entry(*arguments)
             return ret.value
+
         return call
 
     def view(self, value: Value) -> np.ndarray | None:
@@ -90,7 +91,7 @@ class Runner:
             array = place.array
         else:
             base = self.arena if place.kind == "arena" else self.state
-            array = base[place.offset:place.offset + value.nbytes].view(value.dtype).reshape(value.dims)
+            array = base[place.offset : place.offset + value.nbytes].view(value.dtype).reshape(value.dims)
         if array is not None:
             self._views[value] = array
         return array
@@ -100,7 +101,7 @@ class Runner:
         self.state[:] = 0
         for value, place in self.plan.places.items():
             if place.kind == "state" and value.variable and value.type in ("i8", "u8") and value.zero_point:
-                self.state[place.offset:place.offset + value.nbytes] = value.zero_point & 255
+                self.state[place.offset : place.offset + value.nbytes] = value.zero_point & 255
 
     def quiesce(self) -> None:
         """Wait until no thread of the team can look at this runner's table any more."""
@@ -112,7 +113,7 @@ def memory(size: int) -> np.ndarray:
     """`size` bytes, zeroed, 64-byte aligned, with readable slack after them."""
     raw = np.zeros(size + SLACK + 128, np.uint8)
     start = -raw.ctypes.data % 64
-    return raw[start:start + size + SLACK]
+    return raw[start : start + size + SLACK]
 
 
 def failure(plan: Plan, result: int) -> LiteJitError:

@@ -1,4 +1,5 @@
 """A subgraph in use: its current input shapes, its plan and its runner. What an Interpreter keeps per subgraph."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -44,10 +45,14 @@ class Session:
         spec = self.spec.tensors[tensor]
         if tensor not in self.spec.inputs:
             kind = "a fixed-size tensor" if spec.data is not None else "a tensor that is not an input"
-            raise LiteJitError(f"Attempting to resize {kind}. (tensor {tensor} '{spec.name}'; the inputs are "
-                               f"{[int(i) for i in self.spec.inputs]})")
+            raise LiteJitError(
+                f"Attempting to resize {kind}. (tensor {tensor} '{spec.name}'; the inputs are "
+                f"{[int(i) for i in self.spec.inputs]})"
+            )
         if spec.data is not None:
-            raise LiteJitError(f"Attempting to resize a fixed-size tensor. (tensor {tensor} '{spec.name}' is a constant)")
+            raise LiteJitError(
+                f"Attempting to resize a fixed-size tensor. (tensor {tensor} '{spec.name}' is a constant)"
+            )
         if strict:
             self._check_strict(tensor, shape)
         for position, index in enumerate(self.spec.inputs):
@@ -58,13 +63,17 @@ class Session:
     def _check_strict(self, tensor: int, shape: tuple[int, ...]) -> None:
         current = self.shape(tensor)
         if len(shape) != len(current):
-            raise LiteJitError(f"tensor->dims->size != dims.size() ({len(current)} != {len(shape)}): strict resizing keeps the "
-                               f"rank of tensor {tensor}")
+            raise LiteJitError(
+                f"tensor->dims->size != dims.size() ({len(current)} != {len(shape)}): strict resizing keeps the "
+                f"rank of tensor {tensor}"
+            )
         signature = self.spec.tensors[tensor].shape_signature or current
         for k, (old, new) in enumerate(zip(current, shape)):
             if signature[k] != -1 and old != new:
-                raise LiteJitError(f"Attempting to resize dimension {k} of tensor {tensor} with value {old} to {new}. "
-                                   "ResizeInputTensorStrict only allows mutating unknown dimensions identified by -1.")
+                raise LiteJitError(
+                    f"Attempting to resize dimension {k} of tensor {tensor} with value {old} to {new}. "
+                    "ResizeInputTensorStrict only allows mutating unknown dimensions identified by -1."
+                )
 
     # ---- memory ----
     def allocate(self) -> None:
@@ -85,7 +94,9 @@ class Session:
                     self.runner.quiesce()
                 self.runner = Runner(plan, self.store, self.threads, self.fuse)
         except MemoryError as error:
-            raise LiteJitError(f"not enough memory for subgraph {self.index} with inputs of shapes {self.shapes}") from error
+            raise LiteJitError(
+                f"not enough memory for subgraph {self.index} with inputs of shapes {self.shapes}"
+            ) from error
         self.ready = True
 
     def value(self, tensor: int) -> Value:

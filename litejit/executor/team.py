@@ -4,6 +4,7 @@ A team has one run at a time; a second invoke at the same moment runs on its cal
 results. Workers are daemon threads of Python inside one foreign call, so that they never hold the GIL; they are
 started when they are first needed. What they do is in compiler/runtime.py and compiler/steps.py.
 """
+
 from __future__ import annotations
 
 import ctypes
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
     from litejit.compiler.load import Library
 
 _Word = ctypes.c_int64
-_Entry = ctypes.CFUNCTYPE(ctypes.c_int64)           # releases the GIL; no argument types: prepared ones are passed
-SPIN_SECONDS = 40e-6                                # then a thread sleeps
-PATIENCE = 5.0                                      # seconds that `close` waits for a run
-ALONE = 1 << 8                                      # ctl of a run on one thread
+_Entry = ctypes.CFUNCTYPE(ctypes.c_int64)  # releases the GIL; no argument types: prepared ones are passed
+SPIN_SECONDS = 40e-6  # then a thread sleeps
+PATIENCE = 5.0  # seconds that `close` waits for a run
+ALONE = 1 << 8  # ctl of a run on one thread
 
 
 class Team:
@@ -42,7 +43,7 @@ class Team:
         """A team without threads: new memory, for threads of a forked parent do not exist here."""
         self._lock = threading.Lock()
         memory = (_Word * (WORDS + 8))()
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))    # for ever: threads outlive every object at exit
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))  # for ever: threads outlive every object at exit
         self._address = (ctypes.addressof(memory) + 63) & -64
         self._words = (_Word * WORDS).from_address(self._address)
         self._words[SPIN], self._words[EPOCH], self._words[STEP] = self._spin, 1, 1
@@ -77,6 +78,7 @@ class Team:
                 return int(entry(argument))
             finally:
                 lock.release()
+
         return call if nthr > 1 else alone
 
     def run(self, driver: int, table: int, nsteps: int, nthr: int) -> int:
@@ -88,11 +90,15 @@ class Team:
         nthr = min(nthr, MAX_THREADS)
         entry = self._library.address("lj_worker")
         while not self._closed and len(self._threads) + 1 < nthr:
-            worker = threading.Thread(target=_work, args=(entry, self._address, len(self._threads) + 1),
-                                      name=f"litejit-{len(self._threads) + 1}", daemon=True)
+            worker = threading.Thread(
+                target=_work,
+                args=(entry, self._address, len(self._threads) + 1),
+                name=f"litejit-{len(self._threads) + 1}",
+                daemon=True,
+            )
             try:
                 worker.start()
-            except RuntimeError:                    # no more threads, or the interpreter is shutting down
+            except RuntimeError:  # no more threads, or the interpreter is shutting down
                 break
             self._threads.append(worker)
         return min(nthr, len(self._threads) + 1)
@@ -109,11 +115,11 @@ class Team:
     def close(self) -> None:
         """Stops the workers. Later runs have one thread."""
         self._closed = True
-        if not self._lock.acquire(timeout=PATIENCE):    # a run that does not end: its threads end with the process
+        if not self._lock.acquire(timeout=PATIENCE):  # a run that does not end: its threads end with the process
             return
         try:
             self._words[STOP] = 1
-            self._words[EPOCH] += 2                 # the word that sleeping workers compare
+            self._words[EPOCH] += 2  # the word that sleeping workers compare
             for thread in self._threads:
                 while thread.is_alive():
                     _wake(self._address + 8 * EPOCH)
@@ -179,7 +185,7 @@ def team() -> Team:
 
 def _after_fork() -> None:
     global _making
-    _making = threading.Lock()                      # another thread of the parent may have held it
+    _making = threading.Lock()  # another thread of the parent may have held it
     if _team is not None:
         _team._reset()
 

@@ -3,11 +3,12 @@
 Calls go to kernels by symbol, through `lj_step` (compiler/runtime.py); parameters and chunk counts are read from the
 table, so one fused function serves all shapes that give the same sequence of kernels.
 """
+
 from __future__ import annotations
 
 from typing import Any
 
-from litejit.compiler.runtime import RESULT_BITS, VALUE_MASK
+from litejit.compiler.steps import RESULT_BITS, VALUE_MASK
 from litejit.planner.lower import Jump
 from litejit.planner.plan import RECORD, Plan
 
@@ -18,8 +19,10 @@ Sequence = tuple[tuple[str, int], ...]
 
 def sequence(plan: Plan) -> Sequence:
     """What the fused function depends on: ("symbol", 0), ("jump", to) or ("unless", to) per record."""
-    return tuple((("jump" if r.flag is None else "unless", r.to.at) if isinstance(r, Jump) else (r.kernel.symbol, 0))
-                 for r in plan.records)
+    return tuple(
+        (("jump" if r.flag is None else "unless", r.to.at) if isinstance(r, Jump) else (r.kernel.symbol, 0))
+        for r in plan.records
+    )
 
 
 def fused_object(records: Sequence) -> bytes:
@@ -29,14 +32,16 @@ def fused_object(records: Sequence) -> bytes:
 
     from litejit.compiler.codegen import emit_object
 
-    @intrinsic
+    @intrinsic  # type: ignore[untyped-decorator]
     def run_steps(typing: Any, team: Any, ctl: Any, table: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             return _emit(builder, records, *args)
+
         return types.int64(types.int64, types.int64, types.int64), generate
 
     def fused(team, ctl, table):  # type: ignore[no-untyped-def]
         return run_steps(team, ctl, table)
+
     return emit_object(fused, (types.int64,) * 3, SYMBOL)
 
 
@@ -71,7 +76,9 @@ def _emit(b: Any, records: Sequence, team: Any, ctl: Any, table: Any) -> Any:
             b.cbranch(b.icmp_unsigned("==", flag, ir.IntType(8)(0)), blocks[to], blocks[i + 1])
         else:
             kernel = b.module.globals.get(name) or ir.Function(b.module, kernel_type, name)
-            b.call(step, [ret, exc, team, tid, nthr, b.add(base, i64(i)), b.ptrtoint(kernel, i64), word(i, 2), word(i, 3)])
+            b.call(
+                step, [ret, exc, team, tid, nthr, b.add(base, i64(i)), b.ptrtoint(kernel, i64), word(i, 2), word(i, 3)]
+            )
             result = b.load(ret, typ=i64)
             errors.append((b.or_(i64((i + 1) << RESULT_BITS), b.and_(result, i64(VALUE_MASK))), b.block))
             b.cbranch(b.icmp_signed("==", result, i64(0)), blocks[i + 1], failed)

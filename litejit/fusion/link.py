@@ -1,4 +1,5 @@
 """From a plan to a loaded library: kernels from the store or the compiler, linked with the run-time system and driver."""
+
 from __future__ import annotations
 
 import logging
@@ -29,8 +30,9 @@ def plan_library(plan: Plan, fused: bool, store: Store, progress: Progress | Non
     """
     kernels = plan.kernels
     records = sequence(plan) if fused else ()
-    key = make_key(what="library", cpu=plan.target.cpu.name, kernels=sorted(k.fingerprint() for k in kernels),
-                   records=records)
+    key = make_key(
+        what="library", cpu=plan.target.cpu.name, kernels=sorted(k.fingerprint() for k in kernels), records=records
+    )
     if key in _libraries:
         return _libraries[key]
     library = store.get_library(key)
@@ -41,8 +43,9 @@ def plan_library(plan: Plan, fused: bool, store: Store, progress: Progress | Non
     return library
 
 
-def _build(key: str, plan: Plan, kernels: Sequence[Kernel], fused: bool, store: Store,
-           progress: Progress | None) -> Library:
+def _build(
+    key: str, plan: Plan, kernels: Sequence[Kernel], fused: bool, store: Store, progress: Progress | None
+) -> Library:
     from litejit.compiler.load import make_image
     from litejit.compiler.runtime import runtime_object
 
@@ -53,8 +56,11 @@ def _build(key: str, plan: Plan, kernels: Sequence[Kernel], fused: bool, store: 
         objects += [*runtime_object(plan.target.cpu, store), fused_object(sequence(plan))]
         exports.append(SYMBOL)
     name = plan.graph.name or f"subgraph {plan.graph.index}"
-    library = store.put_library(key, make_image(objects, exports), {
-        "kind": "model" if fused else "kernels", "model": name, "kernels": len(kernels), "cpu": plan.target.cpu.name})
+    library = store.put_library(
+        key,
+        make_image(objects, exports),
+        {"kind": "model" if fused else "kernels", "model": name, "kernels": len(kernels), "cpu": plan.target.cpu.name},
+    )
     log.info("compiled %d kernels for %s in %.2f s", len(kernels), name, time.perf_counter() - start)
     return library
 

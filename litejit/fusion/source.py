@@ -1,4 +1,5 @@
 """The readable source of a fused function: a named line per step, shapes in comments."""
+
 from __future__ import annotations
 
 from litejit.ops.base import Packed, Scratch, Step
@@ -10,7 +11,11 @@ from litejit.planner.plan import Plan
 def source(plan: Plan) -> str:
     """Source text of the function that `fusion.driver` compiles: what runs, in order, on which memory."""
     labels = {r.to.at for r in plan.records if isinstance(r, Jump)}
-    lines = [f'"""{plan.summary()}"""', "", f"def fused_{_word(plan.graph.name) or plan.graph.index}(arena, state, constants):"]
+    lines = [
+        f'"""{plan.summary()}"""',
+        "",
+        f"def fused_{_word(plan.graph.name) or plan.graph.index}(arena, state, constants):",
+    ]
     for at, record in enumerate(plan.records):
         if at in labels:
             lines.append(f"  label_{at}:")

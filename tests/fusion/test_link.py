@@ -1,4 +1,5 @@
 """From plan to library: the fused function, its readable source, and processes that find everything compiled."""
+
 from __future__ import annotations
 
 import os
@@ -38,8 +39,13 @@ def model() -> bytes:
 
 def run(path: Path, *arguments: str, **variables: str) -> list[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(path), *arguments], env=environment, capture_output=True, text=True,
-                          timeout=200)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(path), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
     assert done.returncode == 0, done.stderr
     return [*done.stdout.split("\n")[:3], done.stderr]
 
@@ -53,7 +59,9 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.skipif(sys.platform != "linux" or os.uname().machine != "x86_64", reason="dlopen path of x86-64 Linux")
 @pytest.mark.parametrize("way", [("1", "fused"), ("2", "fused"), ("1", "loop")])
-def test_second_process_compiles_nothing_and_imports_no_compiler(way: tuple[str, str], path: Path, tmp_path: Path) -> None:
+def test_second_process_compiles_nothing_and_imports_no_compiler(
+    way: tuple[str, str], path: Path, tmp_path: Path
+) -> None:
     store = str(tmp_path / "store")
     cold = run(path, *way, LITEJIT_CACHE_DIR=store)
     warm = run(path, *way, LITEJIT_CACHE_DIR=store, LITEJIT_CACHE="require")
@@ -74,7 +82,7 @@ def test_damaged_store_does_not_break_a_run(path: Path, tmp_path: Path) -> None:
     for k, file in enumerate(files):
         data = bytearray(file.read_bytes())
         data[len(data) // 2] ^= 255
-        file.write_bytes(bytes(data) if k % 2 else bytes(data[:len(data) // 3]))
+        file.write_bytes(bytes(data) if k % 2 else bytes(data[: len(data) // 3]))
     again = run(path, "1", "fused", LITEJIT_CACHE_DIR=str(store))
     assert again[0] == cold[0]
 

@@ -1,4 +1,5 @@
 """Making an Interpreter: arguments, sources, threads, life."""
+
 from __future__ import annotations
 
 import copy
@@ -44,7 +45,11 @@ def test_names_users_import() -> None:
         assert hasattr(tflite, name)
     assert litejit.Interpreter is Interpreter
     assert [(r.name, r.value) for r in OpResolverType] == [
-        ("AUTO", 0), ("BUILTIN", 1), ("BUILTIN_REF", 2), ("BUILTIN_WITHOUT_DEFAULT_DELEGATES", 3)]
+        ("AUTO", 0),
+        ("BUILTIN", 1),
+        ("BUILTIN_REF", 2),
+        ("BUILTIN_WITHOUT_DEFAULT_DELEGATES", 3),
+    ]
 
 
 @pytest.mark.parametrize("kind", [str, Path, os.fsencode])
@@ -57,25 +62,32 @@ def test_any_buffer(kind: Any) -> None:
     assert Interpreter(model_content=kind(CONTENT)).get_input_details()[0]["name"] == "x"
 
 
-@pytest.mark.parametrize(("arguments", "error", "text"), [
-    ({}, ValueError, "must be specified"),
-    ({"model_path": ""}, ValueError, "must be specified"),
-    ({"model_content": b""}, ValueError, "must be specified"),
-    ({"model_path": "x.tflite", "model_content": CONTENT}, ValueError, "Can't both provide"),
-    ({"model_path": "nope.tflite"}, ValueError, "Could not open 'nope.tflite'"),
-    ({"model_path": "nope.tflite"}, FileNotFoundError, "Could not open"),
-    ({"model_path": 7}, TypeError, "PathLike"),
-    ({"model_content": b"garbage" * 9}, ValueError, "not a valid Flatbuffer buffer"),
-    ({"model_content": CONTENT[:-1]}, ValueError, "not a valid Flatbuffer buffer"),
-    ({"model_content": CONTENT, "num_threads": -2}, ValueError, "num_threads should"),
-    ({"model_content": CONTENT, "num_threads": 2.0}, ValueError, "type of num_threads should be int"),
-    ({"model_content": CONTENT, "num_threads": "2"}, ValueError, "type of num_threads should be int"),
-    ({"model_content": CONTENT, "experimental_op_resolver_type": None}, ValueError, "Unrecognized passed in op resolver"),
-    ({"model_content": CONTENT, "experimental_op_resolver_type": "BUILTIN"}, ValueError, "Unrecognized passed in"),
-    ({"model_content": CONTENT, "experimental_delegates": [object()]}, ValueError, "no delegates"),
-    ({"model_content": CONTENT, "precision": "float8"}, ValueError, "precision"),
-    ({"model_content": CONTENT, "unknown": 1}, TypeError, "unexpected keyword"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({}, ValueError, "must be specified"),
+        ({"model_path": ""}, ValueError, "must be specified"),
+        ({"model_content": b""}, ValueError, "must be specified"),
+        ({"model_path": "x.tflite", "model_content": CONTENT}, ValueError, "Can't both provide"),
+        ({"model_path": "nope.tflite"}, ValueError, "Could not open 'nope.tflite'"),
+        ({"model_path": "nope.tflite"}, FileNotFoundError, "Could not open"),
+        ({"model_path": 7}, TypeError, "PathLike"),
+        ({"model_content": b"garbage" * 9}, ValueError, "not a valid Flatbuffer buffer"),
+        ({"model_content": CONTENT[:-1]}, ValueError, "not a valid Flatbuffer buffer"),
+        ({"model_content": CONTENT, "num_threads": -2}, ValueError, "num_threads should"),
+        ({"model_content": CONTENT, "num_threads": 2.0}, ValueError, "type of num_threads should be int"),
+        ({"model_content": CONTENT, "num_threads": "2"}, ValueError, "type of num_threads should be int"),
+        (
+            {"model_content": CONTENT, "experimental_op_resolver_type": None},
+            ValueError,
+            "Unrecognized passed in op resolver",
+        ),
+        ({"model_content": CONTENT, "experimental_op_resolver_type": "BUILTIN"}, ValueError, "Unrecognized passed in"),
+        ({"model_content": CONTENT, "experimental_delegates": [object()]}, ValueError, "no delegates"),
+        ({"model_content": CONTENT, "precision": "float8"}, ValueError, "precision"),
+        ({"model_content": CONTENT, "unknown": 1}, TypeError, "unexpected keyword"),
+    ],
+)
 def test_bad_arguments(arguments: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         Interpreter(**arguments)
@@ -138,8 +150,13 @@ def test_context_manager_and_close() -> None:
         interpreter.allocate_tensors()
         interpreter.invoke()
     interpreter.close()
-    for call in (interpreter.invoke, interpreter.allocate_tensors, interpreter.get_input_details,
-                 lambda: interpreter.get_tensor(0), lambda: interpreter.run(np.zeros((1, 4), np.float32))):
+    for call in (
+        interpreter.invoke,
+        interpreter.allocate_tensors,
+        interpreter.get_input_details,
+        lambda: interpreter.get_tensor(0),
+        lambda: interpreter.run(np.zeros((1, 4), np.float32)),
+    ):
         with pytest.raises(ValueError, match="closed"):
             call()
 

@@ -1,4 +1,5 @@
 """Signatures, `run`, names, variables."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -35,7 +36,8 @@ def test_signature_list_is_sorted_by_name() -> None:
     interpreter = Interpreter(model_content=content(("serving_default", "twice")))
     assert interpreter.get_signature_list() == {
         "serving_default": {"inputs": ["minuend", "subtrahend"], "outputs": ["difference", "total"]},
-        "twice": {"inputs": ["x"], "outputs": ["y"]}}
+        "twice": {"inputs": ["x"], "outputs": ["y"]},
+    }
     assert Interpreter(model_content=content(())).get_signature_list() == {}
 
 
@@ -71,9 +73,14 @@ def test_runner_and_interpreter_share_tensors_and_do_not_block_each_other() -> N
     del view
 
 
-@pytest.mark.parametrize(("key", "text"), [("nope", 'Invalid signature_key provided: "nope"'),
-                                           ("", "None signature_key provided"),
-                                           (None, "model has 2 Signatures. None is only allowed when")])
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("nope", 'Invalid signature_key provided: "nope"'),
+        ("", "None signature_key provided"),
+        (None, "model has 2 Signatures. None is only allowed when"),
+    ],
+)
 def test_bad_signature_keys(key: Any, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         Interpreter(model_content=content(("serving_default", "twice"))).get_signature_runner(key)
@@ -83,11 +90,12 @@ def test_bad_signature_keys(key: Any, text: str) -> None:
 
 def test_bad_runner_calls_do_not_poison_the_next() -> None:
     runner = Interpreter(model_content=content()).get_signature_runner()
-    for arguments, text in (({"minuend": A}, "expected 2 vs provided 1"),
-                            ({"minuend": A, "x": B}, r"Invalid Input name \(x\) for SignatureDef"),
-                            ({"minuend": A.astype(np.float64), "subtrahend": B}, "Got value of type FLOAT64"),
-                            ({"minuend": np.zeros((2, 2), np.float32), "subtrahend": np.zeros((3, 2), np.float32)},
-                             "broadcastable")):
+    for arguments, text in (
+        ({"minuend": A}, "expected 2 vs provided 1"),
+        ({"minuend": A, "x": B}, r"Invalid Input name \(x\) for SignatureDef"),
+        ({"minuend": A.astype(np.float64), "subtrahend": B}, "Got value of type FLOAT64"),
+        ({"minuend": np.zeros((2, 2), np.float32), "subtrahend": np.zeros((3, 2), np.float32)}, "broadcastable"),
+    ):
         with pytest.raises(ValueError, match=text):
             runner(**arguments)
     assert runner(minuend=A, subtrahend=B)["difference"].tolist() == [[4, 4]]
@@ -106,7 +114,10 @@ def test_signature_input_called_self() -> None:
 
 # ---- run -----------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("inputs", [{"minuend": A, "subtrahend": B}, {"in:0": A, "in:1": B}, {0: A, 1: B}, [A, B], (A, B)])
+
+@pytest.mark.parametrize(
+    "inputs", [{"minuend": A, "subtrahend": B}, {"in:0": A, "in:1": B}, {0: A, 1: B}, [A, B], (A, B)]
+)
 def test_run_by_name_and_in_order(inputs: Any) -> None:
     result = Interpreter(model_content=content()).run(inputs)
     assert list(result) == ["difference", "total"]
@@ -152,6 +163,7 @@ def test_positions_by_name() -> None:
 
 # ---- variables and odd graphs -----------------------------------------------------------------------
 
+
 def test_odd_graphs() -> None:
     builder = ModelBuilder()
     g = builder.subgraph()
@@ -187,7 +199,9 @@ def test_errors_do_not_pile_up() -> None:
     lengths = set()
     for _ in range(50):
         interpreter.set_tensor(1, np.array([0, 9], np.int32))
-        with pytest.raises(RuntimeError, match=r"gather index out of bounds.*Node number 0 \(GATHER\) failed to invoke") as caught:
+        with pytest.raises(
+            RuntimeError, match=r"gather index out of bounds.*Node number 0 \(GATHER\) failed to invoke"
+        ) as caught:
             interpreter.invoke()
         lengths.add(len(str(caught.value)))
     assert len(lengths) == 1

@@ -1,4 +1,5 @@
 """Tensors in and out: details, set, get, views, resizing, the state machine."""
+
 from __future__ import annotations
 
 import gc
@@ -36,6 +37,7 @@ def passes(kind: str, shape: tuple[int, ...] = (3,), quant: Quant | None = None)
 
 # ---- details -----------------------------------------------------------------------------------
 
+
 def test_details_have_the_keys_and_types() -> None:
     builder = ModelBuilder()
     g = builder.subgraph()
@@ -44,8 +46,16 @@ def test_details_have_the_keys_and_types() -> None:
     g.outputs(g.add("FULLY_CONNECTED", [x, w, None], ("y", (-1, 2), "INT8", Quant(1.0, 0))))
     interpreter = Interpreter(model_content=builder.build())
     detail = interpreter.get_input_details()[0]
-    assert list(detail) == ["name", "index", "shape", "shape_signature", "dtype", "quantization", "quantization_parameters",
-                            "sparsity_parameters"]
+    assert list(detail) == [
+        "name",
+        "index",
+        "shape",
+        "shape_signature",
+        "dtype",
+        "quantization",
+        "quantization_parameters",
+        "sparsity_parameters",
+    ]
     assert detail["name"] == "x" and detail["dtype"] is np.int8 and detail["quantization"] == (0.5, 3)
     assert detail["shape"].tolist() == [1, 4] and detail["shape"].dtype == np.int32
     assert detail["shape_signature"].tolist() == [-1, 4]
@@ -84,17 +94,21 @@ def test_subgraph_index_out_of_range() -> None:
 
 # ---- set and get ---------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("value", "text"), [
-    (np.zeros((1, 4)), "Got value of type FLOAT64 but expected type FLOAT32 for input 0, name: a"),
-    ([[1.0, 2.0, 3.0, 4.0]], "Got value of type FLOAT64"),
-    (np.zeros((1, 4), np.int32), "Got value of type INT32"),
-    (np.array([["a"] * 4]), "Got value of type STRING"),
-    (None, "Got value of type STRING"),
-    (np.zeros((1, 4), "M8[s]"), "Got value of type NOTYPE"),
-    (np.zeros(4, np.float32), "Dimension mismatch. Got 1 but expected 2 for input 0"),
-    (np.zeros((1, 5), np.float32), "Dimension mismatch. Got 5 but expected 4 for dimension 1 of input 0"),
-    ([[1.0], [2.0, 3.0]], "Failed to convert value into readable tensor"),
-])
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (np.zeros((1, 4)), "Got value of type FLOAT64 but expected type FLOAT32 for input 0, name: a"),
+        ([[1.0, 2.0, 3.0, 4.0]], "Got value of type FLOAT64"),
+        (np.zeros((1, 4), np.int32), "Got value of type INT32"),
+        (np.array([["a"] * 4]), "Got value of type STRING"),
+        (None, "Got value of type STRING"),
+        (np.zeros((1, 4), "M8[s]"), "Got value of type NOTYPE"),
+        (np.zeros(4, np.float32), "Dimension mismatch. Got 1 but expected 2 for input 0"),
+        (np.zeros((1, 5), np.float32), "Dimension mismatch. Got 5 but expected 4 for dimension 1 of input 0"),
+        ([[1.0], [2.0, 3.0]], "Failed to convert value into readable tensor"),
+    ],
+)
 def test_set_tensor_refuses(value: Any, text: str) -> None:
     interpreter = add()
     interpreter.allocate_tensors()
@@ -107,10 +121,20 @@ class Arrayed:
         return np.full((1, 4), 7, np.float32)
 
 
-@pytest.mark.parametrize("value", [
-    np.full((1, 4), 7, np.float32), np.full((1, 8), 7, np.float32)[:, ::2], np.full((1, 4), 7, np.float32)[:, ::-1],
-    np.asfortranarray(np.full((1, 4), 7, np.float32)), np.broadcast_to(np.float32(7), (1, 4)),
-    np.full((1, 4), 7, ">f4"), [[np.float32(7)] * 4], np.ma.masked_array(np.full((1, 4), 7, np.float32)), Arrayed()])
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.full((1, 4), 7, np.float32),
+        np.full((1, 8), 7, np.float32)[:, ::2],
+        np.full((1, 4), 7, np.float32)[:, ::-1],
+        np.asfortranarray(np.full((1, 4), 7, np.float32)),
+        np.broadcast_to(np.float32(7), (1, 4)),
+        np.full((1, 4), 7, ">f4"),
+        [[np.float32(7)] * 4],
+        np.ma.masked_array(np.full((1, 4), 7, np.float32)),
+        Arrayed(),
+    ],
+)
 def test_set_tensor_takes(value: Any) -> None:
     interpreter = add()
     interpreter.allocate_tensors()
@@ -139,14 +163,35 @@ def test_other_indices_are_type_errors(index: Any) -> None:
 def test_index_out_of_range(index: int) -> None:
     interpreter = add()
     interpreter.allocate_tensors()
-    for call in (interpreter.get_tensor, lambda i: interpreter.set_tensor(i, np.zeros((1, 4), np.float32)),
-                 lambda i: interpreter.tensor(i)()):
+    for call in (
+        interpreter.get_tensor,
+        lambda i: interpreter.set_tensor(i, np.zeros((1, 4), np.float32)),
+        lambda i: interpreter.tensor(i)(),
+    ):
         with pytest.raises(ValueError, match=f"Invalid tensor index {index} exceeds max tensor index 4"):
             call(index)
 
 
-@pytest.mark.parametrize("kind", ["FLOAT32", "FLOAT16", "FLOAT64", "BFLOAT16", "INT8", "INT16", "INT32", "INT64", "UINT8",
-                                  "UINT16", "UINT32", "UINT64", "BOOL", "COMPLEX64", "COMPLEX128"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "FLOAT32",
+        "FLOAT16",
+        "FLOAT64",
+        "BFLOAT16",
+        "INT8",
+        "INT16",
+        "INT32",
+        "INT64",
+        "UINT8",
+        "UINT16",
+        "UINT32",
+        "UINT64",
+        "BOOL",
+        "COMPLEX64",
+        "COMPLEX128",
+    ],
+)
 def test_every_type_passes(kind: str) -> None:
     interpreter = passes(kind)
     dtype = ml_dtypes.bfloat16 if kind == "BFLOAT16" else np.dtype(kind.lower()).type
@@ -164,8 +209,9 @@ def test_longlong_is_int64() -> None:
     assert interpreter.get_tensor(0).tolist() == [1, 2, 3]
 
 
-@pytest.mark.parametrize(("kind", "dtype", "low", "high"), [("INT4", np.int8, -8, 7), ("UINT4", np.uint8, 0, 15),
-                                                             ("INT2", np.int8, -2, 1)])
+@pytest.mark.parametrize(
+    ("kind", "dtype", "low", "high"), [("INT4", np.int8, -8, 7), ("UINT4", np.uint8, 0, 15), ("INT2", np.int8, -2, 1)]
+)
 def test_sub_byte_types(kind: str, dtype: type, low: int, high: int) -> None:
     interpreter = passes(kind, quant=Quant(1.0, 0))
     assert interpreter.get_input_details()[0]["dtype"] is dtype
@@ -197,14 +243,14 @@ def test_constants_can_be_read_but_not_set() -> None:
     g.outputs(g.add("ADD", [x, w], ("y", (2,))))
     content = builder.build()
     interpreter = Interpreter(model_content=content)
-    assert interpreter.get_tensor(1).tolist() == [3, 4]           # before allocate_tensors, too
+    assert interpreter.get_tensor(1).tolist() == [3, 4]  # before allocate_tensors, too
     interpreter.allocate_tensors()
     with pytest.raises(ValueError, match="constant"):
         interpreter.set_tensor(1, np.zeros(2, np.float32))
     view = interpreter.tensor(1)()
     with pytest.raises(ValueError, match="read-only"):
         view[0] = 9
-    interpreter.invoke()                                           # a constant's view is no reference to the arena
+    interpreter.invoke()  # a constant's view is no reference to the arena
     del interpreter, content
     gc.collect()
     assert view.tolist() == [3, 4]
@@ -220,6 +266,7 @@ def test_outputs_are_copies_that_can_be_written() -> None:
 
 
 # ---- the state machine ----------------------------------------------------------------------------
+
 
 def test_before_allocation() -> None:
     interpreter = add()
@@ -255,6 +302,7 @@ def test_intermediate_results_need_preserving() -> None:
 
 # ---- resizing ----------------------------------------------------------------------------------------
 
+
 def test_resizing_a_batch() -> None:
     interpreter = add()
     for k in (0, 1):
@@ -271,10 +319,18 @@ def test_resizing_a_batch() -> None:
     assert interpreter.get_tensor(3).tolist() == [[-2] * 4] * 3
 
 
-@pytest.mark.parametrize(("size", "error", "text"), [
-    (3, ValueError, "Shape should be 1D instead of 0"), ([[1, 4]], ValueError, "Shape should be 1D instead of 2"),
-    ([None, 4], TypeError, "integer"), ([2.5, 4], TypeError, "integer"), (["1", "4"], TypeError, "integer"),
-    ([1 << 31, 4], OverflowError, "int32"), ([-1, 4], RuntimeError, "number of elements overflowed")])
+@pytest.mark.parametrize(
+    ("size", "error", "text"),
+    [
+        (3, ValueError, "Shape should be 1D instead of 0"),
+        ([[1, 4]], ValueError, "Shape should be 1D instead of 2"),
+        ([None, 4], TypeError, "integer"),
+        ([2.5, 4], TypeError, "integer"),
+        (["1", "4"], TypeError, "integer"),
+        ([1 << 31, 4], OverflowError, "int32"),
+        ([-1, 4], RuntimeError, "number of elements overflowed"),
+    ],
+)
 def test_bad_shapes(size: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         add().resize_tensor_input(0, size)
@@ -315,6 +371,7 @@ def test_failed_allocation_can_be_mended() -> None:
 
 # ---- views ---------------------------------------------------------------------------------------
 
+
 def test_documented_use_of_views() -> None:
     interpreter = add()
     interpreter.allocate_tensors()
@@ -333,8 +390,12 @@ def test_views_that_live_block_changes() -> None:
     part = view[:, 1:]
     del view
     gc.collect()
-    for call in (interpreter.invoke, interpreter.allocate_tensors, lambda: interpreter.resize_tensor_input(0, (2, 4)),
-                 lambda: interpreter.run([np.zeros((1, 4), np.float32)] * 2)):
+    for call in (
+        interpreter.invoke,
+        interpreter.allocate_tensors,
+        lambda: interpreter.resize_tensor_input(0, (2, 4)),
+        lambda: interpreter.run([np.zeros((1, 4), np.float32)] * 2),
+    ):
         with pytest.raises(RuntimeError, match="There is at least 1 reference to internal data"):
             call()
     interpreter.set_tensor(0, np.ones((1, 4), np.float32))
@@ -356,6 +417,7 @@ def test_view_outlives_the_interpreter() -> None:
 
 # ---- threads -----------------------------------------------------------------------------------------
 
+
 def test_interpreter_per_thread() -> None:
     wrong = []
 
@@ -365,6 +427,7 @@ def test_interpreter_per_thread() -> None:
             got = interpreter.run([np.full((1, 4), k, np.float32), np.full((1, 4), i, np.float32)])["d"]
             if (got != -(k + i)).any():
                 wrong.append((k, i))
+
     threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
     for t in threads:
         t.start()
@@ -384,6 +447,7 @@ def test_one_interpreter_in_two_threads_is_refused_not_raced() -> None:
                 interpreter.invoke()
             except RuntimeError as error:
                 errors.append(error)
+
         thread = threading.Thread(target=work)
         thread.start()
         thread.join()
@@ -399,6 +463,7 @@ def test_invoke_releases_the_gil() -> None:
         while not done.is_set():
             ticks[0] += 1
             time.sleep(0)
+
     thread = threading.Thread(target=tick)
     thread.start()
     end = time.monotonic() + 0.3

@@ -1,4 +1,5 @@
 """The arena: buffers that live together do not overlap, aligned, deterministic, never above greedy by size."""
+
 from __future__ import annotations
 
 from hypothesis import given
@@ -24,7 +25,7 @@ def overlap_in_time(a: Buffer, b: Buffer) -> bool:
 def greedy_by_size(items: list[Buffer]) -> int:
     """Peak of the plain algorithm: largest first, each into the best gap among those that live at the same time."""
     order = sorted(range(len(items)), key=lambda i: (-items[i].size, items[i].first, i))
-    placed: list[tuple[int, int]] = []                     # (offset, buffer)
+    placed: list[tuple[int, int]] = []  # (offset, buffer)
     peak = 0
     for i in order:
         size = aligned(items[i].size)
@@ -46,7 +47,7 @@ def test_no_two_live_buffers_overlap(items: list[Buffer]) -> None:
     spans = [(o, o + b.size) for o, b in zip(offsets, items)]
     for i, (low, high) in enumerate(spans):
         assert low % ALIGNMENT == 0
-        assert 0 <= low and high <= size
+        assert low >= 0 and high <= size
         for j in range(i):
             if overlap_in_time(items[i], items[j]):
                 assert high <= spans[j][0] or spans[j][1] <= low

@@ -1,4 +1,5 @@
 """Lone activations move into float producers, and change nothing."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,5 @@
 """Resolve, infer and fold: shapes, constants, and errors that name the node."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -16,7 +17,9 @@ def test_shape_arithmetic_is_folded() -> None:
     x = g.input("x", (-1, 2, 3))
     shape = g.add("SHAPE", [x], ("shape", (3,), "INT32"), out_type="INT32")
     ints = {name: g.constant(name, np.array(v, np.int32)) for name, v in (("zero", [0]), ("one", [1]), ("six", 6))}
-    batch = g.add("STRIDED_SLICE", [shape, ints["zero"], ints["one"], ints["one"]], ("batch", (), "INT32"), shrink_axis_mask=1)
+    batch = g.add(
+        "STRIDED_SLICE", [shape, ints["zero"], ints["one"], ints["one"]], ("batch", (), "INT32"), shrink_axis_mask=1
+    )
     both = g.add("PACK", [batch, ints["six"]], ("both", (2,), "INT32"), values_count=2)
     g.outputs(g.add("RESHAPE", [x, both], ("y", (-1, 6))))
     interpreter = Interpreter(model_content=builder.build())
@@ -76,8 +79,10 @@ def test_unknown_version_is_refused() -> None:
         Interpreter(model_content=builder.build())
 
 
-@pytest.mark.parametrize(("name", "text"), [("MyOperator", "Encountered unresolved custom op: MyOperator."),
-                                            ("FlexErf", "Select TensorFlow op")])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("MyOperator", "Encountered unresolved custom op: MyOperator."), ("FlexErf", "Select TensorFlow op")],
+)
 def test_custom_operator_is_refused_when_allocating(name: str, text: str) -> None:
     builder = ModelBuilder()
     g = builder.subgraph()

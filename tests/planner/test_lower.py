@@ -1,4 +1,5 @@
 """Views, memory in place, and control flow laid out flat."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -46,12 +47,12 @@ def test_view_between_input_and_output_is_a_copy() -> None:
 def test_elementwise_operators_work_in_place() -> None:
     interpreter = chain("NEG", "EXP", "ABS", "NEG")
     plan = interpreter.plan
-    assert len(plan.buffers) == 3                          # input, one for the intermediates, output
+    assert len(plan.buffers) == 3  # input, one for the intermediates, output
     x = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)
     for _ in range(2):
         interpreter.invoke()
     assert np.allclose(interpreter.run(x)["y"], -np.exp(-x))
-    assert np.array_equal(interpreter.get_tensor(0), x)    # inputs stay as they are
+    assert np.array_equal(interpreter.get_tensor(0), x)  # inputs stay as they are
 
 
 def test_preserved_tensors_have_memory_of_their_own() -> None:
@@ -75,6 +76,7 @@ def loop(limit: int, body_swaps: bool = False, **arguments: object) -> Interpret
 
     def variables(g: object) -> list[object]:
         return [g.input("i", (), I32), g.input("a", (2,)), g.input("b", (2,))]  # type: ignore[attr-defined]
+
     i, *_ = variables(cond)
     cond.outputs(cond.add("LESS", [i, cond.constant("limit", np.array(limit, np.int32))], ("more", (), "BOOL")))
     i, a, b = variables(body)
@@ -82,13 +84,20 @@ def loop(limit: int, body_swaps: bool = False, **arguments: object) -> Interpret
     up = body.add("ADD", [i, body.constant("one", np.array(1, np.int32))], ("up", (), I32))
     body.outputs(up, *((b, total) if body_swaps else (total, b)))
     given = [main.constant("start", np.array(0, np.int32)), main.input("a", (2,)), main.input("b", (2,))]
-    out = main.add("WHILE", given, [("n", (), I32), ("first", (2,)), ("second", (2,))], cond_subgraph_index=1,
-                   body_subgraph_index=2)
+    out = main.add(
+        "WHILE",
+        given,
+        [("n", (), I32), ("first", (2,)), ("second", (2,))],
+        cond_subgraph_index=1,
+        body_subgraph_index=2,
+    )
     main.outputs(*out)
     return Interpreter(model_content=builder.build(), **arguments)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"fuse": False}, {"num_threads": 2}, {"experimental_preserve_all_tensors": True}])
+@pytest.mark.parametrize(
+    "arguments", [{}, {"fuse": False}, {"num_threads": 2}, {"experimental_preserve_all_tensors": True}]
+)
 def test_while(arguments: dict[str, object]) -> None:
     result = loop(5, **arguments).run([np.array([1, 2], np.float32), np.array([10, 20], np.float32)])
     assert result["n"] == 5
@@ -98,7 +107,7 @@ def test_while(arguments: dict[str, object]) -> None:
 
 def test_while_whose_body_swaps_its_variables() -> None:
     result = loop(6, body_swaps=True).run([np.array([0, 0], np.float32), np.array([1, 2], np.float32)])
-    assert result["first"].tolist() == [8, 16]             # Fibonacci
+    assert result["first"].tolist() == [8, 16]  # Fibonacci
     assert result["second"].tolist() == [13, 26]
 
 
