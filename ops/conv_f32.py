@@ -74,51 +74,73 @@ def _panels(node: Node, target: Target, w: Value, bias: Value | None, groups: in
 @device
 def tap_table(p, group, table, first, count):
     """Addresses of all taps of the pixels first .. first + count, whole tiles: table[tile][tap][row]."""
-    mr = f32_rows()
-    row_bytes, pixel = p.width * p.channels * 4, p.channels * 4
+    mr, pixel = f32_rows(), p.channels * 4
+    row_bytes, tile_size = p.width * pixel, p.segments * f32_rows()
+    ox, r = first % p.out_width, first // p.out_width
+    oy, image = r % p.out_height, r // p.out_height
+    row, at = 0, 0
     for i in range(0, (count + mr - 1) // mr * mr):
-        r = first + min(i, count - 1)
-        ox, r = r % p.out_width, r // p.out_width
-        iy, ix = r % p.out_height * p.sh - p.top, ox * p.sw - p.left
-        image = p.x + r // p.out_height * p.height * row_bytes + group * p.depth * 4
-        at = i // mr * p.segments * mr + i % mr
-        for ky in range(p.kh):
-            y = iy + ky * p.dh
-            row = image + y * row_bytes
-            for kx in range(p.kw):
-                x = ix + kx * p.dw
-                inside = 0 <= y and y < p.height and 0 <= x and x < p.width
-                store_i64(table, at, row + x * pixel if inside else p.zeros)
-                at += mr
+        iy, ix = oy * p.sh - p.top, ox * p.sw - p.left
+        here = p.x + (image * p.height + iy) * row_bytes + ix * pixel + group * p.depth * 4
+        to = at + row
+        if iy >= 0 and iy + (p.kh - 1) * p.dh < p.height and ix >= 0 and ix + (p.kw - 1) * p.dw < p.width:
+            for ky in range(p.kh):
+                for kx in range(p.kw):
+                    store_i64(table, to, here + kx * p.dw * pixel)
+                    to += mr
+                here += p.dh * row_bytes
+        else:
+            for ky in range(p.kh):
+                y = iy + ky * p.dh
+                for kx in range(p.kw):
+                    x = ix + kx * p.dw
+                    inside = 0 <= y and y < p.height and 0 <= x and x < p.width
+                    store_i64(table, to, here + ky * p.dh * row_bytes + kx * p.dw * pixel if inside else p.zeros)
+                    to += mr
+        row += 1
+        if row == mr:
+            row, at = 0, at + tile_size
+        if i + 1 < count:                                     # rows of the last tile that are too many repeat the last one
+            ox += 1
+            if ox == p.out_width:
+                ox, oy = 0, oy + 1
+            if oy == p.out_height:
+                oy, image = 0, image + 1
 
 
 @device
 def row_table(p, table, patches, first, count):
     """Addresses of all kernel rows of the pixels, patches where they stick out to the left or to the right."""
-    mr = f32_rows()
-    pixel = p.channels * 4
-    row_bytes, length = p.width * pixel, p.kw * pixel
+    mr, pixel = f32_rows(), p.channels * 4
+    row_bytes, length, tile_size = p.width * pixel, p.kw * pixel, p.segments * f32_rows()
+    ox, r = first % p.out_width, first // p.out_width
+    oy, image = r % p.out_height, r // p.out_height
+    row, at = 0, 0
     for i in range(0, (count + mr - 1) // mr * mr):
-        r = first + min(i, count - 1)
-        ox, r = r % p.out_width, r // p.out_width
-        iy, ix = r % p.out_height * p.sh - p.top, ox * p.sw - p.left
-        image = p.x + r // p.out_height * p.height * row_bytes
-        at = i // mr * p.segments * mr + i % mr
-        before, after = max(0, -ix), max(0, ix + p.kw - p.width)
-        within = before == 0 and after == 0
+        iy, ix = oy * p.sh - p.top, ox * p.sw - p.left
+        here = p.x + (image * p.height + iy) * row_bytes + ix * pixel
+        before, after, to = max(0, -ix), max(0, ix + p.kw - p.width), at + row
         for ky in range(p.kh):
-            y = iy + ky * p.dh
-            here = image + y * row_bytes + ix * pixel
+            y, source = iy + ky * p.dh, here
             if y < 0 or y >= p.height:
-                here = p.zeros
-            elif not within:
-                patch = patches + (min(i, count - 1) * p.kh + ky) * length
-                fill_bytes(patch, 0, length)
+                source = p.zeros
+            elif before + after > 0:
+                source = patches + (min(i, count - 1) * p.kh + ky) * length
+                fill_bytes(source, 0, length)
                 if before + after < p.kw:
-                    copy_bytes(patch + before * pixel, here + before * pixel, length - (before + after) * pixel)
-                here = patch
-            store_i64(table, at, here)
-            at += mr
+                    copy_bytes(source + before * pixel, here + before * pixel, length - (before + after) * pixel)
+            store_i64(table, to, source)
+            to += mr
+            here += p.dh * row_bytes
+        row += 1
+        if row == mr:
+            row, at = 0, at + tile_size
+        if i + 1 < count:
+            ox += 1
+            if ox == p.out_width:
+                ox, oy = 0, oy + 1
+            if oy == p.out_height:
+                oy, image = 0, image + 1
 
 
 @kernel(CONV)

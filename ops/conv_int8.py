@@ -134,34 +134,50 @@ def multipliers(reals: np.ndarray, count: int) -> Packed:
 @device
 def gather(p, group, staged, first, count, pad):
     """Stage the pixels first .. first + count: each a row of kh * kw * depth elements, taps outside the code `pad`."""
-    size, taps = stage_bytes(), p.kw * p.depth
+    if p.kh * p.kw * p.sh * p.sw == 1 and p.depth == p.channels:
+        stage(p.x + first * p.depth, staged, count, p.depth, p.pitch, p.depth, p.flip)
+        return
     x_row, whole = p.width * p.channels, p.dw == 1 and p.depth == p.channels
+    run, tap_row = p.kw * p.depth, p.dh * x_row
+    run_bytes = run * stage_bytes()
+    ox, r = first % p.out_width, first // p.out_width
+    oy, image = r % p.out_height, r // p.out_height
     for i in range(count):
-        r = first + i
-        ox, r = r % p.out_width, r // p.out_width
-        iy, ix = r % p.out_height * p.sh - p.top, ox * p.sw - p.left
-        source = p.x + (r // p.out_height * p.height + iy) * x_row + ix * p.channels + group * p.depth
-        to = staged + i * p.pitch
-        low = 0 if ix >= 0 else (-ix + p.dw - 1) // p.dw                     # taps within the image: low <= kx < high
-        high = max(low, min(p.kw, (p.width - ix + p.dw - 1) // p.dw))
-        if whole and low == 0 and high == p.kw and iy >= 0 and iy + (p.kh - 1) * p.dh < p.height:
-            stage(source, to, p.kh, p.dh * x_row, taps, p.flip)
+        iy, ix, to = oy * p.sh - p.top, ox * p.sw - p.left, staged + i * p.pitch
+        source = p.x + (image * p.height + iy) * x_row + ix * p.channels + group * p.depth
+        if whole and ix >= 0 and ix + p.kw <= p.width and iy >= 0 and iy + (p.kh - 1) * p.dh < p.height:
+            stage(source, to, p.kh, tap_row, run_bytes, run, p.flip)
+        else:
+            gather_border(p, source, to, iy, ix, whole, pad)
+        ox += 1
+        if ox == p.out_width:
+            ox, oy = 0, oy + 1
+        if oy == p.out_height:
+            oy, image = 0, image + 1
+
+
+@device
+def gather_border(p, source, to, iy, ix, whole, pad):
+    """Stage one pixel, some taps of which may lie outside of the image."""
+    size, x_row = stage_bytes(), p.width * p.channels
+    low = 0 if ix >= 0 else min(p.kw, (-ix + p.dw - 1) // p.dw)              # taps within the image: low <= kx < high
+    high = max(low, min(p.kw, (p.width - ix + p.dw - 1) // p.dw))
+    piece = p.depth * size
+    for ky in range(p.kh):
+        y = iy + ky * p.dh
+        here = to + ky * p.kw * piece
+        if y < 0 or y >= p.height or low >= high:
+            fill_staged(here, p.kw * p.depth, pad, p.flip)
             continue
-        for ky in range(p.kh):
-            y = iy + ky * p.dh
-            here = to + ky * taps * size
-            if y < 0 or y >= p.height or low >= high:
-                fill_staged(here, taps, pad, p.flip)
-                continue
-            if low > 0:
-                fill_staged(here, low * p.depth, pad, p.flip)
-            at = source + ky * p.dh * x_row + low * p.dw * p.channels
-            if whole:
-                stage(at, here + low * p.depth * size, 1, 0, (high - low) * p.depth, p.flip)
-            else:
-                stage(at, here + low * p.depth * size, high - low, p.dw * p.channels, p.depth, p.flip)
-            if high < p.kw:
-                fill_staged(here + high * p.depth * size, (p.kw - high) * p.depth, pad, p.flip)
+        if low > 0:
+            fill_staged(here, low * p.depth, pad, p.flip)
+        at = source + ky * p.dh * x_row + low * p.dw * p.channels
+        if whole:
+            stage(at, here + low * piece, 1, 0, 0, (high - low) * p.depth, p.flip)
+        else:
+            stage(at, here + low * piece, high - low, p.dw * p.channels, piece, p.depth, p.flip)
+        if high < p.kw:
+            fill_staged(here + high * piece, (p.kw - high) * p.depth, pad, p.flip)
 
 
 @device

@@ -160,8 +160,8 @@ def _multiply(v: Any, acc: list[Any], rows: list[Any], weights: Any, groups: Any
     return v.loop(groups, acc, steps(1), start=whole)
 
 
-def emit_stage(v: Any, source: Any, dest: Any, runs: Any, step: Any, count: Any, flip: Any) -> None:
-    """Copy `runs` pieces of `count` bytes, `step` bytes apart in the source, next to each other, as `dot` wants them.
+def emit_stage(v: Any, source: Any, dest: Any, runs: Any, step: Any, to_step: Any, count: Any, flip: Any) -> None:
+    """Copy `runs` pieces of `count` bytes as `dot` wants them, from `step` bytes apart to `to_step` bytes apart.
 
     Every byte is xored with `flip`; without a dot product the result is widened to int16. Whole vectors are written:
     up to 64 bytes after the end.
@@ -171,12 +171,11 @@ def emit_stage(v: Any, source: Any, dest: Any, runs: Any, step: Any, count: Any,
     xor = v.splat(v.trunc(flip, "i8"), lanes)
 
     def piece(s: Any, _: Any) -> None:
-        here, there = v.at(source, v.mul(s, step)), v.mul(s, count)
+        here, there = v.at(source, v.mul(s, step)), v.at(dest, v.mul(s, to_step))
 
         def part(i: Any, _: Any) -> None:
             x = v.xor(v.load(v.type("i8", lanes), here, i), xor)
-            at = v.add(there, i)
-            v.store(v.sext(x, "i16") if wide else x, dest, v.shl(at, 1) if wide else at)
+            v.store(v.sext(x, "i16") if wide else x, there, v.shl(i, 1) if wide else i)
         v.loop(count, [], part, step=lanes)
     v.loop(runs, [], piece)
 
@@ -190,7 +189,7 @@ def emit_fill(v: Any, dest: Any, count: Any, code: Any, flip: Any) -> None:
     v.loop(count, [], lambda i, _: v.store(x, dest, v.shl(i, 1) if wide else i), step=lanes)
 
 
-stage = micro_kernel("stage_int8", "ppiiii", emit_stage)
+stage = micro_kernel("stage_int8", "ppiiiii", emit_stage)
 fill_staged = micro_kernel("fill_int8", "piii", emit_fill)
 _ARGS = "pippiiiipiiii"
 
@@ -214,8 +213,7 @@ _GROUPS = {False: Primitive("int8_group", "int64", (), lambda ir, b, args: ir.In
 @device
 def stage_rows(a, lda, m, k, staged, pitch, flip):
     """Stage m rows of k bytes."""
-    for r in range(m):
-        stage(a + r * lda, staged + r * pitch, 1, 0, k, flip)
+    stage(a, staged, m, lda, pitch, k, flip)
 
 
 def make_gemm(end: str, rows: bool = False, wide: bool = False, hybrid: bool = False) -> Any:
