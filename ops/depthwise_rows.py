@@ -110,12 +110,12 @@ def make_row(tile: Any, single: Any, size: int, out_size: int) -> Any:
         for ox in range(p.out_width):
             if ox < first or ox >= end:
                 column_taps(p, table, row, ox, size, pad)
-                single(table, taps, 0, 0, weights, y + ox * out_pixel, 0, channels, lo, hi, zero_point)
+                single(table, taps, 1, 0, 0, weights, y + ox * out_pixel, 0, channels, lo, hi, zero_point)
         row_taps(p, table, row, size, pad)
         step = p.sw * pixel
-        inner = first + (end - first) // wide * wide
-        for ox in range(first, inner, wide):
-            tile(table, taps, ox * step, step, weights, y + ox * out_pixel, out_pixel, channels, lo, hi, zero_point)
-        for ox in range(inner, end):
-            single(table, taps, ox * step, 0, weights, y + ox * out_pixel, 0, channels, lo, hi, zero_point)
+        count = (end - first) // wide
+        inner = first + count * wide
+        tile(table, taps, count, first * step, step, weights, y + first * out_pixel, out_pixel, channels, lo, hi, zero_point)
+        single(table, taps, end - inner, inner * step, step, weights, y + inner * out_pixel, out_pixel, channels, lo, hi,
+               zero_point)
     return depthwise_row

@@ -27,43 +27,49 @@ def pack_depthwise_f32(cpu: Cpu, weights: np.ndarray, bias: np.ndarray | None) -
 
 
 def emit_columns(single: bool) -> Callable[..., None]:
-    """Generator: `depthwise` columns of the tile table, or one.
+    """Generator: `tiles` tiles of `depthwise` columns of the tile table, or of one column.
 
-    Arguments: table of tap addresses, taps, offset and step of the columns in the input, weights, y, step of the columns
-    in the output, channels, lo, hi, and a number that means nothing here; offsets and steps in bytes.
+    Arguments: table of tap addresses, taps, tiles, offset and step of the columns in the input, weights, y, step of the
+    columns in the output, channels, lo, hi, and a number that means nothing here; offsets and steps in bytes.
     """
-    def emit(v: Any, table: Any, taps: Any, offset: Any, step: Any, weights: Any, y: Any, out_step: Any, channels: Any,
-             lo: Any, hi: Any, _: Any) -> None:
+    def emit(v: Any, table: Any, taps: Any, tiles_: Any, offset: Any, step: Any, weights: Any, y: Any, out_step: Any,
+             channels: Any, lo: Any, hi: Any, _: Any) -> None:
         count, size = 1 if single else tiles(v.cpu).depthwise, v.cpu.vbytes
         low, high = v.splat(lo), v.splat(hi)
         x_at, y_at = ([v.mul(s, t) for t in range(count)] for s in (step, out_step))
         block = v.mul(v.add(taps, 1), size)
 
-        def vector(c: Any, moved: list[Any]) -> list[Any]:
-            (here,) = moved
-            at = v.shl(c, 2)
+        def tile(k: Any, moved: list[Any]) -> list[Any]:
+            offset, y = moved
 
-            def tap(i: Any, acc: list[Any]) -> list[Any]:
-                x = v.at(v.load(v.type("ptr"), table, v.shl(i, 3), 8), v.add(offset, at))
-                w = v.load(v.f32, here, v.mul(v.add(i, 1), size))
-                return [v.fma(v.load(v.f32, x, x_at[t]), w, acc[t]) for t in range(count)]
-            acc = v.loop(taps, [v.load(v.f32, here)] * count, tap)
-            acc = [v.fmin(high, v.fmax(low, a)) for a in acc]
-            left = v.sub(channels, c)
+            def vector(c: Any, moved: list[Any]) -> list[Any]:
+                (here,) = moved
+                at = v.shl(c, 2)
+                from_at = v.add(offset, at)
 
-            def whole() -> None:
-                for t in range(count):
-                    v.store(acc[t], v.at(y, y_at[t]), at)
+                def tap(i: Any, acc: list[Any]) -> list[Any]:
+                    x = v.at(v.load(v.type("ptr"), table, v.shl(i, 3), 8), from_at)
+                    w = v.load(v.f32, here, v.mul(v.add(i, 1), size))
+                    return [v.fma(v.load(v.f32, x, x_at[t]), w, acc[t]) for t in range(count)]
+                acc = v.loop(taps, [v.load(v.f32, here)] * count, tap)
+                acc = [v.fmin(high, v.fmax(low, a)) for a in acc]
+                left = v.sub(channels, c)
 
-            def partly() -> None:
-                mask = v.mask(v.lanes, left)
-                for t in range(count):
-                    v.mstore(acc[t], v.at(y, y_at[t]), mask, at)
-            v.either(v.icmp(">=", left, v.lanes), whole, partly)
-            return [v.at(here, block)]
-        v.loop(channels, [weights], vector, step=v.lanes)
+                def whole() -> None:
+                    for t in range(count):
+                        v.store(acc[t], v.at(y, y_at[t]), at)
+
+                def partly() -> None:
+                    mask = v.mask(v.lanes, left)
+                    for t in range(count):
+                        v.mstore(acc[t], v.at(y, y_at[t]), mask, at)
+                v.either(v.icmp(">=", left, v.lanes), whole, partly)
+                return [v.at(here, block)]
+            v.loop(channels, [weights], vector, step=v.lanes)
+            return [v.add(offset, v.mul(step, count)), v.at(y, v.mul(out_step, count))]
+        v.loop(tiles_, [offset, y], tile)
     return emit
 
 
-columns_f32 = micro_kernel("depthwise_f32", "piiippiiffi", emit_columns(False))
-column_f32 = micro_kernel("depthwise_f32_single", "piiippiiffi", emit_columns(True))
+columns_f32 = micro_kernel("depthwise_f32", "piiiippiiffi", emit_columns(False))
+column_f32 = micro_kernel("depthwise_f32_single", "piiiippiiffi", emit_columns(True))

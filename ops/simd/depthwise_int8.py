@@ -47,19 +47,18 @@ def pack_depthwise_int8(cpu: Cpu, weights: np.ndarray, first: np.ndarray, scale:
 
 
 def emit_columns(type: str, end: str, single: bool) -> Callable[..., None]:
-    """Generator for activations of `type` "i8", "u8" or "i16".
+    """Generator for activations of `type` "i8", "u8" or "i16": `tiles` tiles of some columns, or of one column.
 
-    Arguments: table of tap addresses (an even number; the odd one out of any address), pairs, offset and step of the columns
-    in the input, weights, y, step of the columns in the output, channels, lo, hi, zero_point.
+    Arguments: table of tap addresses (an even number; the odd one out of any address), pairs, tiles, offset and step of the
+    columns in the input, weights, y, step of the columns in the output, channels, lo, hi, zero_point.
     """
-    def emit(v: Any, table: Any, pairs: Any, offset: Any, step: Any, weights: Any, y: Any, out_step: Any, channels: Any,
-             lo: Any, hi: Any, zero_point: Any) -> None:
+    def emit(v: Any, table: Any, pairs: Any, tiles_: Any, offset: Any, step: Any, weights: Any, y: Any, out_step: Any,
+             channels: Any, lo: Any, hi: Any, zero_point: Any) -> None:
         count, size, width = 1 if single else tiles(v.cpu).depthwise, v.cpu.vbytes, 2 * v.lanes
         x_at, y_at = ([v.mul(s, t) for t in range(count)] for s in (step, out_step))
-        low, high, zero = (v.splat(v.trunc(x, "i16"), width) for x in (lo, hi, zero_point))
+        bounds = tuple(v.splat(v.trunc(x, "i16"), width) for x in (lo, hi, zero_point))
         ends = [[p + h + r + o * width for p in range(0, width, 8) for r in range(4) for o in (0, 1)] for h in (0, 4)]
         block = v.mul(v.add(pairs, 2), 2 * size)
-        shift = 1 if type == "i16" else 0
 
         def load16(address: Any) -> Any:
             if type == "i16":
@@ -67,36 +66,38 @@ def emit_columns(type: str, end: str, single: bool) -> Callable[..., None]:
             x = v.load(v.type("i8", width), address)
             return v.sext(x, "i16") if type == "i8" else v.zext(x, "i16")
 
-        def blocks(c: Any, moved: list[Any]) -> list[Any]:
-            (here,) = moved
-            at = v.add(offset, v.shl(c, shift))
-
-            def pair(i: Any, acc: list[Any]) -> list[Any]:
-                x = [v.at(v.load(v.type("ptr"), table, v.add(v.shl(i, 4), 8 * k), 8), at) for k in (0, 1)]
-                w = [v.load(v.i32, here, v.add(v.mul(v.add(i, 2), 2 * size), h * size)) for h in (0, 1)]
-                made = []
-                for t in range(count):
-                    even, odd = (load16(v.at(address, x_at[t])) for address in x)
-                    for h in (0, 1):
-                        both = v.bitcast(v.shuffle(even, odd, ends[h]), v.i32)
-                        made.append(v.dot16(acc[2 * t + h], both, w[h]))
-                return made
-            first = [v.load(v.i32, here, h * size) for h in (0, 1)]
-            acc = v.loop(pairs, first * count, pair)
-            scale = [v.load(v.f32, here, (2 + h) * size) for h in (0, 1)]
-            left = v.sub(channels, c)
+        def pair(here: Any, at: Any, i: Any, acc: list[Any]) -> list[Any]:
+            x = [v.at(v.load(v.type("ptr"), table, v.add(v.shl(i, 4), 8 * k), 8), at) for k in (0, 1)]
+            w = [v.load(v.i32, here, v.add(v.mul(v.add(i, 2), 2 * size), h * size)) for h in (0, 1)]
+            made = []
             for t in range(count):
-                both = acc[2 * t:2 * t + 2]
-                row = v.at(y, y_at[t])
-                if end == "code":
-                    made = codes16(v, both, scale, (low, high, zero))
-                    _store(v, made, row, c, left)
-                else:
-                    both = in_order(v, both)
-                    for h in (0, 1):
-                        _store(v, both[h], row, v.shl(v.add(c, h * v.lanes), 2), v.sub(left, h * v.lanes))
-            return [v.at(here, block)]
-        v.loop(channels, [weights], blocks, step=width)
+                even, odd = (load16(v.at(address, x_at[t])) for address in x)
+                for h in (0, 1):
+                    both = v.bitcast(v.shuffle(even, odd, ends[h]), v.i32)
+                    made.append(v.dot16(acc[2 * t + h], both, w[h]))
+            return made
+
+        def tile(k: Any, moved: list[Any]) -> list[Any]:
+            offset, y = moved
+
+            def blocks(c: Any, moved: list[Any]) -> list[Any]:
+                (here,) = moved
+                at = v.add(offset, v.shl(c, 1) if type == "i16" else c)
+                first = [v.load(v.i32, here, h * size) for h in (0, 1)]
+                acc = v.loop(pairs, first * count, lambda i, acc: pair(here, at, i, acc))
+                scale = [v.load(v.f32, here, (2 + h) * size) for h in (0, 1)]
+                left = v.sub(channels, c)
+                for t in range(count):
+                    both, row = acc[2 * t:2 * t + 2], v.at(y, y_at[t])
+                    if end == "code":
+                        _store(v, codes16(v, both, scale, bounds), row, c, left)
+                        continue
+                    for h, value in enumerate(in_order(v, both)):
+                        _store(v, value, row, v.shl(v.add(c, h * v.lanes), 2), v.sub(left, h * v.lanes))
+                return [v.at(here, block)]
+            v.loop(channels, [weights], blocks, step=width)
+            return [v.add(offset, v.mul(step, count)), v.at(y, v.mul(out_step, count))]
+        v.loop(tiles_, [offset, y], tile)
     return emit
 
 
@@ -114,7 +115,7 @@ def in_order(v: Any, acc: list[Any]) -> list[Any]:
     return [v.shuffle(acc[0], acc[1], where[h * v.lanes:(h + 1) * v.lanes]) for h in (0, 1)]
 
 
-def codes16(v: Any, acc: list[Any], scale: list[Any], bounds: tuple[Any, Any, Any]) -> Any:
+def codes16(v: Any, acc: list[Any], scale: list[Any], bounds: tuple[Any, ...]) -> Any:
     """XNNPACK's codes of two accumulators, 2 * lanes bytes in the order of the channels."""
     low, high, zero = bounds
     scaled = [v.fmul(v.to_float(a), s) for a, s in zip(acc, scale)]
@@ -129,4 +130,4 @@ def codes16(v: Any, acc: list[Any], scale: list[Any], bounds: tuple[Any, Any, An
 
 def columns_int8(type: str, end: str, single: bool) -> MicroKernel:
     """The micro-kernel for activations of `type`."""
-    return micro_kernel(f"depthwise_{type}_{end}{'_single' if single else ''}", "piiippiiiii", emit_columns(type, end, single))
+    return micro_kernel(f"depthwise_{type}_{end}{'_single' if single else ''}", "piiiippiiiii", emit_columns(type, end, single))

@@ -162,6 +162,7 @@ def _emit_transpose(size: int, v: Any, y: Any, x: Any, y_stride: Any, x_stride: 
     v.either(v.icmp(">=", rows, k), vectors if lanes > 1 else lambda: narrow_rows(0), scalars)
 
 
-# by bytes of an element: (y, x, y stride, x stride, rows, columns): y[c * y stride + r * size] = x[r * x stride + c * size]
+# by bytes of an element; (y, x, y stride, x stride, rows, columns) does y[c * y stride + r * size] = x[r * x stride +
+# c * size]
 TRANSPOSE = {size: micro_kernel(f"transpose_{size}", "ppiiii", partial(_emit_transpose, size), _twin_transpose(size))
              for size in (1, 2, 4, 8)}
