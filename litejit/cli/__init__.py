@@ -46,7 +46,10 @@ def cli(debug: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """Entry of the command. Exit codes: 0 fine, 1 the model or the store cannot serve, 2 wrong usage, 130 interrupted."""
+    """Entry of the command.
+
+    Exit codes: 0 fine, 1 the model or the store cannot serve, 2 wrong usage, 130 interrupted.
+    """
     given = sys.argv[1:] if arguments is None else arguments
     try:
         return cli.main(args=given, prog_name="litejit", standalone_mode=False)
@@ -64,7 +67,7 @@ def main(arguments: list[str] | None = None) -> Any:
     except Exception as error:
         if "--debug" in given:
             raise
-        known = isinstance(error, (RuntimeError, ValueError, OSError, TypeError))
+        known = isinstance(error, (RuntimeError, ValueError, OSError, TypeError, MemoryError))
         click.echo(f"Error: {error if known else f'{type(error).__name__}: {error}'}", err=True)
         if not known:
             click.echo("This is a bug of litejit; --debug shows where.", err=True)

@@ -1,7 +1,7 @@
 """Options and texts that the commands share."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Sized
 from typing import Any
 
 import click
@@ -22,9 +22,9 @@ def resolver(mode: str) -> Any:
 
 
 def named(text: str, option: str) -> tuple[str, str]:
-    """NAME=VALUE as a pair. Raises BadParameter."""
-    name, equals, value = text.rpartition("=")
-    if not equals or not name:
+    """NAME=VALUE as a pair, split at the first "=". Raises BadParameter."""
+    name, _, value = text.partition("=")
+    if not name or not value:
         raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint=option)
     return name, value
 
@@ -32,13 +32,29 @@ def named(text: str, option: str) -> tuple[str, str]:
 def shapes_of(texts: tuple[str, ...], find: Callable[[str], int]) -> dict[int, tuple[int, ...]]:
     """--input-shape NAME=1,224,224,3 as input position -> shape. Raises BadParameter."""
     found = {}
-    for text in texts:
-        name, value = named(text, "--input-shape")
+    for name, value in (named(text, "--input-shape") for text in texts):
         try:
-            found[find(name)] = tuple(int(d) for d in value.split(","))
-        except ValueError as error:
-            raise click.BadParameter(f"{text!r}: {error}", param_hint="--input-shape") from error
+            shape = tuple(int(d) for d in value.split(","))
+        except ValueError:
+            shape = (-1,)
+        if min(shape) < 0:
+            raise click.BadParameter(f"{value!r} is not a shape like 1,224,224,3", param_hint="--input-shape")
+        found[input_of(name, find, "--input-shape")] = shape
     return found
+
+
+def input_of(name: str, find: Callable[[str], int], option: str) -> int:
+    """Position of the input called `name`. Raises BadParameter listing the names that exist."""
+    try:
+        return find(name)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=option) from error
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text as aligned columns; the first row is the heading."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
 
 
 def seconds(value: float) -> str:
@@ -48,10 +64,15 @@ def seconds(value: float) -> str:
     return f"{1e3 * value:.1f} ms" if value < 1 else f"{value:.2f} s"
 
 
-def size(count: float) -> str:
+def size(nbytes: float) -> str:
     """A number of bytes for people."""
     for unit in ("B", "KB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.2f} GB"
+        if nbytes < 1000:
+            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.2f} GB"
+
+
+def count(things: Sized, noun: str) -> str:
+    """How many there are: "1 tensor", "2 tensors"."""
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"

@@ -3,11 +3,15 @@ from __future__ import annotations
 
 import statistics
 import time
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
 
 from litejit.cli.common import cache_option, seconds
+
+if TYPE_CHECKING:
+    from litejit.interpreter import Interpreter
 
 SHADES = " ░▒▓█"
 
@@ -34,7 +38,7 @@ def command(model: str, count: int, seed: int | None, cache_dir: str | None) -> 
     pixels = model_input(images, inputs)
     scale, zero_point = outputs["quantization"] if outputs["dtype"] == np.int8 else (1.0, 0)
     answers, first = [], 0.0
-    for k, i in enumerate(chosen):
+    for i in chosen:
         interpreter.set_tensor(inputs["index"], pixels[i:i + 1])
         begin = time.perf_counter()
         interpreter.invoke()
@@ -47,23 +51,17 @@ def command(model: str, count: int, seed: int | None, cache_dir: str | None) -> 
     click.echo(f"\n{right} of {count} right; over all {len(images)} unseen digits "
                f"{100 * _accuracy(interpreter, pixels, labels):.1f} %")
     compiled = open_store(cache_dir).statistics.compiled
-    click.echo(f"load {seconds(loaded - start)}, plan and compile {seconds(ready - loaded)} ({compiled} kernels compiled), "
-               f"first run {seconds(first)}, then {seconds(_steady(interpreter))} a run")
+    click.echo(f"load {seconds(loaded - start)}, plan and compile {seconds(ready - loaded)} "
+               f"({compiled} kernels compiled), first run {seconds(first)}, then {seconds(_steady(interpreter))} a run")
 
 
 def _draw(images: np.ndarray) -> list[str]:
     """The digits side by side, two characters a pixel."""
-    lines = []
-    for row in range(8):
-        cells = ["".join(2 * SHADES[min(int(p) * len(SHADES) // 17, len(SHADES) - 1)] for p in image[row]) for image in images]
-        lines.append("  ".join(cells))
-    return lines
+    shades = [2 * SHADES[value * len(SHADES) // 17] for value in range(17)]
+    return ["  ".join("".join(shades[p] for p in image[row]) for image in images) for row in range(8)]
 
 
-def _accuracy(interpreter: object, pixels: np.ndarray, labels: np.ndarray) -> float:
-    from litejit.interpreter import Interpreter
-
-    assert isinstance(interpreter, Interpreter)
+def _accuracy(interpreter: Interpreter, pixels: np.ndarray, labels: np.ndarray) -> float:
     inputs, outputs = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
     right = 0
     for image, label in zip(pixels, labels):
@@ -73,11 +71,8 @@ def _accuracy(interpreter: object, pixels: np.ndarray, labels: np.ndarray) -> fl
     return right / len(labels)
 
 
-def _steady(interpreter: object) -> float:
+def _steady(interpreter: Interpreter) -> float:
     """Median seconds of an invoke."""
-    from litejit.interpreter import Interpreter
-
-    assert isinstance(interpreter, Interpreter)
     times = []
     for _ in range(500):
         begin = time.perf_counter()

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from litejit.cli.common import mode_option, model_argument, size
+from litejit.cli.common import columns, count, mode_option, model_argument, size
 from litejit.errors import LiteJitError
 from litejit.model import Model, Subgraph, Tensor
 
@@ -63,7 +63,8 @@ def _tensor(tensor: Tensor) -> dict[str, Any]:
         found["shape_signature"] = [int(d) for d in tensor.shape_signature]
     if tensor.quantization is not None and tensor.quantization.scales.size:
         q = tensor.quantization
-        found["quantization"] = {"scales": [float(s) for s in q.scales[:4]], "zero_points": [int(z) for z in q.zero_points[:4]],
+        found["quantization"] = {"scales": [float(s) for s in q.scales[:4]],
+                                 "zero_points": [int(z) for z in q.zero_points[:4]],
                                  "count": int(q.scales.size), "dimension": int(q.dimension)}
     if tensor.data is not None:
         found["constant_bytes"] = int(tensor.data.nbytes)
@@ -94,11 +95,12 @@ def _plan(model: Model, mode: str) -> dict[str, Any]:
 
 def _print(facts: dict[str, Any], with_plan: bool) -> None:
     echo = click.echo
-    echo(f"{facts['path']}: {size(facts['bytes'])}, schema {facts['version']}, {facts['description'] or 'no description'}")
+    about = facts["description"] or "no description"
+    echo(f"{facts['path']}: {size(facts['bytes'])}, schema {facts['version']}, {about}")
     for graph in facts["subgraphs"]:
         constant = sum(t.get("constant_bytes", 0) for t in graph["tensors"])
-        echo(f"\nsubgraph {graph['name'] or '(no name)'}: {len(graph['nodes'])} operators, {len(graph['tensors'])} tensors, "
-             f"{size(constant)} of constants")
+        echo(f"\nsubgraph {graph['name'] or '(no name)'}: {count(graph['nodes'], 'operator')}, "
+             f"{count(graph['tensors'], 'tensor')}, {size(constant)} of constants")
         for side in ("inputs", "outputs"):
             for tensor in graph[side]:
                 echo(f"  {side[:-1]:6} {_line(tensor)}")
@@ -112,15 +114,13 @@ def _print(facts: dict[str, Any], with_plan: bool) -> None:
     if "error" in plan:
         echo(f"\nno plan: {plan['error']}")
         return
-    echo(f"\nplan: {plan['summary']}\nmemory: arena {size(plan['arena_bytes'])}, state {size(plan['state_bytes'])}, packed "
-         f"constants {size(plan['packed_bytes'])}")
+    echo(f"\nplan: {plan['summary']}")
+    echo(f"memory: arena {size(plan['arena_bytes'])}, state {size(plan['state_bytes'])}, "
+         f"packed constants {size(plan['packed_bytes'])}")
     if with_plan:
         from litejit.planner.plan import Plan
 
-        rows = [list(Plan.HEAD), *plan["steps"]]
-        widths = [max(len(r[k]) for r in rows) for k in range(len(rows[0]))]
-        for row in rows:
-            echo("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip())
+        echo(columns([Plan.HEAD, *plan["steps"]]))
         for note in plan["fused"]:
             echo(f"fused: {note}")
 

@@ -8,7 +8,17 @@ from typing import Any
 import click
 import numpy as np
 
-from litejit.cli.common import cache_option, mode_option, model_argument, named, resolver, seconds, shapes_of
+from litejit.cli.common import (
+    cache_option,
+    columns,
+    input_of,
+    mode_option,
+    model_argument,
+    named,
+    resolver,
+    seconds,
+    shapes_of,
+)
 
 
 @click.command()
@@ -17,14 +27,14 @@ from litejit.cli.common import cache_option, mode_option, model_argument, named,
               help="FILE.npy, 'random', 'zeros', or an image file; once per input. Others are random.")
 @click.option("--input-shape", multiple=True, metavar="NAME=1,224,224,3", help="Resize an input.")
 @click.option("--output", type=click.Path(file_okay=False), help="Directory to write NAME.npy of every output to.")
-@click.option("--threads", default=1, show_default=True, help="Threads; -1: all cores.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(-1), help="Threads; -1: all cores.")
 @click.option("--seed", default=0, show_default=True, help="Of the random inputs.")
 @click.option("--mean", default=127.5, show_default=True, help="Subtracted from pixels of float and quantised inputs.")
 @click.option("--std", default=127.5, show_default=True, help="What pixels are divided by then.")
 @mode_option
 @cache_option
-def command(model: str, inputs: tuple[str, ...], input_shape: tuple[str, ...], output: str | None, threads: int, seed: int,
-            mean: float, std: float, mode: str, cache_dir: str | None) -> None:
+def command(model: str, inputs: tuple[str, ...], input_shape: tuple[str, ...], output: str | None, threads: int,
+            seed: int, mean: float, std: float, mode: str, cache_dir: str | None) -> None:
     """Run MODEL once and show its outputs."""
     from litejit.interpreter import Interpreter
     from litejit.names import output_names
@@ -35,8 +45,8 @@ def command(model: str, inputs: tuple[str, ...], input_shape: tuple[str, ...], o
     details = interpreter.get_input_details()
     for position, shape in shapes_of(input_shape, interpreter.get_input_index).items():
         interpreter.resize_tensor_input(details[position]["index"], shape)
-    chosen = dict(named(text, "--input") for text in inputs)
-    sources = {interpreter.get_input_index(name): value for name, value in chosen.items()}
+    sources = {input_of(name, interpreter.get_input_index, "--input"): value
+               for name, value in (named(text, "--input") for text in inputs)}
     rng = np.random.default_rng(seed)
     values = {}
     for position, detail in enumerate(interpreter.get_input_details()):
@@ -115,17 +125,17 @@ def _image(path: str, detail: dict[str, Any], mean: float, std: float) -> np.nda
 
 
 def _show(results: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("output", "type", "shape", "min", "mean", "max", "first values", box=None, pad_edge=False)
+    rows = [["output", "type", "shape", "min", "mean", "max", "first values"]]
     for name, value in results.items():
         array = np.asarray(value)
-        numbers = array.astype(np.float64) if array.size and array.dtype.kind != "c" else np.zeros(1)
-        table.add_row(name, array.dtype.name, "x".join(map(str, array.shape)) or "scalar", f"{numbers.min():.5g}",
-                      f"{numbers.mean():.5g}", f"{numbers.max():.5g}", " ".join(f"{v:.4g}" for v in array.ravel()[:5].tolist())
-                      if array.dtype.kind != "c" else str(array.ravel()[:2]))
-    Console().print(table)
+        shape = "x".join(map(str, array.shape)) or "scalar"
+        first = " ".join(f"{v:.4g}" for v in array.ravel()[:5].tolist())
+        spread = ["", "", ""]
+        if array.size and array.dtype.kind != "c":
+            numbers = array.astype(np.float64)
+            spread = [f"{v:.5g}" for v in (numbers.min(), numbers.mean(), numbers.max())]
+        rows.append([name, array.dtype.name, shape, *spread, first])
+    click.echo(columns(rows))
 
 
 def _write(folder: str, results: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import time
 
 import click
 
-from litejit.cli.common import cache_option, mode_option, resolver, seconds, shapes_of
+from litejit.cli.common import cache_option, columns, mode_option, resolver, seconds, shapes_of
 
 
 @click.command()
@@ -16,30 +16,27 @@ from litejit.cli.common import cache_option, mode_option, resolver, seconds, sha
 @cache_option
 def command(models: tuple[str, ...], input_shape: tuple[str, ...], mode: str, cache_dir: str | None) -> None:
     """Fill the store with the compiled code of MODELS, so that later processes compile nothing."""
-    from rich.console import Console
-    from rich.table import Table
-
     from litejit.store import open_store
 
     store = open_store(cache_dir)
-    table = Table("model", "kernels", "steps", "compiled", "time", box=None, pad_edge=False)
-    failed = []
+    rows = [("model", "kernels", "steps", "compiled", "time")]
+    failed = 0
     for path in models:
         before = store.statistics.compiled
         start = time.perf_counter()
         try:
             kernels, steps = _warm(path, input_shape, mode, cache_dir)
         except (RuntimeError, ValueError) as error:
-            failed.append(path)
+            failed += 1
             click.echo(f"{path}: {error}", err=True)
             continue
-        table.add_row(os.path.basename(path), str(kernels), str(steps), str(store.statistics.compiled - before),
-                      seconds(time.perf_counter() - start))
-    Console().print(table)
-    roots = ", ".join(store.roots) or "nowhere: no directory can be written"
-    click.echo(f"store: {roots}")
+        rows.append((os.path.basename(path), str(kernels), str(steps), str(store.statistics.compiled - before),
+                     seconds(time.perf_counter() - start)))
+    if len(rows) > 1:
+        click.echo(columns(rows))
+        click.echo("store: " + (", ".join(store.roots) or "none; what was compiled is lost when this process ends"))
     if failed:
-        raise click.ClickException(f"{len(failed)} of {len(models)} models could not be prepared")
+        raise click.ClickException(f"{failed} of {len(models)} models could not be prepared")
 
 
 def _warm(path: str, input_shape: tuple[str, ...], mode: str, cache_dir: str | None) -> tuple[int, int]:

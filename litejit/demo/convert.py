@@ -5,6 +5,8 @@ biases int32 with the product of both scales.
 """
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from litejit.demo.train import Weights
@@ -23,22 +25,24 @@ def build(weights: Weights, quants: dict[str, Quant] | None = None) -> bytes:
     builder = ModelBuilder("Handwritten digits, 8x8 pixels: CNN trained on the UCI data set")
     graph = builder.subgraph("main")
 
-    def out(name: str) -> tuple[object, ...]:
+    def out(name: str) -> tuple[Any, ...]:
         shape = SHAPES[name]
         return name, (-1, *shape[1:]), kind, q.get(name)
 
-    def constant(name: str, type_: str) -> object:
+    def constant(name: str, type_: str) -> Any:
         return graph.constant(name + "_weights", weights[name], type_, q.get(name + "_weights"))
-    window = {"padding": "VALID", "stride_w": 2, "stride_h": 2, "filter_width": 2, "filter_height": 2}
-    same = {"padding": "SAME", "stride_w": 1, "stride_h": 1, "fused_activation_function": "RELU"}
+    window: dict[str, Any] = {"padding": "VALID", "stride_w": 2, "stride_h": 2, "filter_width": 2, "filter_height": 2}
+    same: dict[str, Any] = {"padding": "SAME", "stride_w": 1, "stride_h": 1, "fused_activation_function": "RELU"}
     version = 3 if quants else 1
     image = graph.input("image", (-1, 8, 8, 1), kind, q.get("image"))
-    x = graph.add("CONV_2D", [image, constant("conv1", kind), constant("bias1", bias_kind)], out("conv1"), version=version,
-                  **same)
+    x = graph.add("CONV_2D", [image, constant("conv1", kind), constant("bias1", bias_kind)], out("conv1"),
+                  version=version, **same)
     x = graph.add("MAX_POOL_2D", [x], out("pool1"), version=2 if quants else 1, **window)
-    x = graph.add("CONV_2D", [x, constant("conv2", kind), constant("bias2", bias_kind)], out("conv2"), version=version, **same)
+    x = graph.add("CONV_2D", [x, constant("conv2", kind), constant("bias2", bias_kind)], out("conv2"),
+                  version=version, **same)
     x = graph.add("MAX_POOL_2D", [x], out("pool2"), version=2 if quants else 1, **window)
-    x = graph.add("RESHAPE", [x, graph.constant("shape", np.array([-1, 128], np.int32))], out("flat"), new_shape=[-1, 128])
+    shape = graph.constant("shape", np.array([-1, 128], np.int32))
+    x = graph.add("RESHAPE", [x, shape], out("flat"), new_shape=[-1, 128])
     x = graph.add("FULLY_CONNECTED", [x, constant("dense", kind), constant("bias3", bias_kind)], out("logits"),
                   version=4 if quants else 1)
     x = graph.add("SOFTMAX", [x], out("digit"), version=2 if quants else 1, beta=1.0)
@@ -72,10 +76,10 @@ def activation_quant(low: float, high: float) -> Quant:
 def quantise(weights: Weights, ranges: dict[str, tuple[float, float]]) -> bytes:
     """Content of the int8 model."""
     quants = {name: activation_quant(*ranges[name]) for name in ("image", "conv1", "conv2", "logits")}
-    quants |= {"pool1": quants["conv1"], "pool2": quants["conv2"], "flat": quants["conv2"], "digit": Quant(1 / 256, -128)}
+    quants |= {"pool1": quants["conv1"], "pool2": quants["conv2"], "flat": quants["conv2"],
+               "digit": Quant(1 / 256, -128)}
     integers: Weights = {}
-    for name, bias, source in (("conv1", "bias1", "image"), ("conv2", "bias2", "conv2"), ("dense", "bias3", "flat")):
-        source = "pool1" if name == "conv2" else source
+    for name, bias, source in (("conv1", "bias1", "image"), ("conv2", "bias2", "pool1"), ("dense", "bias3", "flat")):
         w = weights[name]
         scales = np.maximum(np.abs(w.reshape(len(w), -1)).max(1), 1e-8) / 127
         if name == "dense":

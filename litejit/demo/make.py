@@ -37,7 +37,8 @@ def main() -> None:
     integer = quantise(weights, calibrate(plain, x[:500]))
     for name, content in (("float", plain), ("int8", integer)):
         MODELS[name].write_bytes(content)
-        print(f"{MODELS[name].name}: {len(content)} bytes, {100 * accuracy(content, unseen, truth):.1f} % of {len(truth)} unseen")
+        share = 100 * accuracy(content, unseen, truth)
+        print(f"{MODELS[name].name}: {len(content)} bytes, {share:.1f} % of {len(truth)} unseen digits")
     np.savez_compressed(FOLDER / "digits.npz", images=unseen, labels=truth.astype(np.uint8))
 
 

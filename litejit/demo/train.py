@@ -10,15 +10,17 @@ FILTERS, CLASSES = (16, 32), 10
 def new_weights(rng: np.random.Generator) -> Weights:
     """Random weights: two 3x3 convolutions, one dense layer; layouts as TFLite has them (output channel first)."""
     a, b = FILTERS
+
     def normal(*shape: int) -> np.ndarray:
         return (rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))).astype(np.float32)
+
     return {"conv1": normal(a, 3, 3, 1), "bias1": np.zeros(a, np.float32), "conv2": normal(b, 3, 3, a),
             "bias2": np.zeros(b, np.float32), "dense": normal(CLASSES, 4 * b), "bias3": np.zeros(CLASSES, np.float32)}
 
 
 def patches(x: np.ndarray) -> np.ndarray:
     """3x3 neighbourhoods with zero padding: [n, h, w, c] -> [n, h, w, 9 c]."""
-    n, h, w, c = x.shape
+    h, w = x.shape[1:3]
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     return np.concatenate([padded[:, i:i + h, j:j + w] for i in range(3) for j in range(3)], axis=-1)
 
@@ -74,7 +76,8 @@ def loss_and_gradients(weights: Weights, x: np.ndarray, labels: np.ndarray) -> t
     return loss, grads
 
 
-def train(x: np.ndarray, labels: np.ndarray, epochs: int = 40, batch: int = 64, rate: float = 2e-3, seed: int = 0) -> Weights:
+def train(x: np.ndarray, labels: np.ndarray, epochs: int = 40, batch: int = 64, rate: float = 2e-3,
+          seed: int = 0) -> Weights:
     """Weights trained by Adam (Kingma and Ba, 2015) on images [n, 8, 8, 1] and labels [n]."""
     rng = np.random.default_rng(seed)
     weights = new_weights(rng)
