@@ -71,7 +71,7 @@ def limits(type: str) -> tuple[int, int]:
     """Lowest and highest number of an integer type."""
     if type in SMALL:
         return Q_RANGE[type]
-    info = np.iinfo(INTEGER[type])
+    info: Any = np.iinfo(np.dtype(INTEGER[type]))
     return int(info.min), int(info.max)
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from litejit.compiler import device, kernel, prange
-from litejit.compiler.lazy import Device, Kernel
+from litejit.compiler.lazy import Kernel, Lazy
 from litejit.ops.base import Operator, Step, Target, chunked
 from litejit.ops.streams import LOAD, STORE
-from litejit.ops.tables import fold_table, lookup_steps
+from litejit.ops.tables import Fill, fold_table, lookup_steps
 from litejit.planner.graph import QUANTISED, Node, Value
 
 MAP = np.dtype([("x", "i8"), ("y", "i8"), ("n", "i8"), ("block", "i8"), ("a", "f4"), ("b", "f4")], align=True)
@@ -32,13 +32,14 @@ class Elementwise(Operator):
     whole: formula of integers that are not quantised; numpy: the same in NumPy, to fold constants.
     """
 
-    def __init__(self, name: str, types: tuple[str, ...], formula: Device | None = None, *,
+    def __init__(self, name: str, types: tuple[str, ...], formula: Lazy | None = None, *,
                  delegated: tuple[str, ...] = FLOATS[:2],
                  parameters: Callable[[Node], tuple[float, float]] | None = None,
-                 table: Callable[[Node, np.ndarray], np.ndarray] | None = None, whole: Device | None = None,
+                 table: Fill | None = None, whole: Lazy | None = None,
                  numpy: Callable[..., np.ndarray] | None = None) -> None:
         self.name, self.accepted, self.formula, self.delegated = name, types, formula, delegated
-        self.parameters, self.table, self.whole, self.numpy = parameters, table, whole, numpy
+        self.parameters, self.whole, self.numpy = parameters, whole, numpy
+        self.table: Any = table
 
     def delegates(self, node: Node) -> bool:
         return node[0].type in self.delegated
@@ -54,9 +55,9 @@ class Elementwise(Operator):
         """Further conditions on the node."""
         if self.tabulated(node):
             for value in (node[0], node.out):
-                node.check(value.quantised and not value.per_channel,
-                           lambda v=value: f"{v!r} needs quantization parameters for the whole tensor "
-                                   "(quantization.type != kTfLiteAffineQuantization)")
+                if not value.quantised or value.per_channel:
+                    node.fail(f"{value!r} needs quantization parameters for the whole tensor "
+                              "(quantization.type != kTfLiteAffineQuantization)")
 
     def tabulated(self, node: Node) -> bool:
         """Whether the node is computed by a table of codes."""
@@ -92,7 +93,7 @@ def map_step(node: Node, run: Kernel, x: Value, y: Value, grain: int = GRAIN, **
 
 
 @functools.cache
-def float_map(name: str, formula: Device, type: str, parameters: bool = False) -> Kernel:
+def float_map(name: str, formula: Any, type: str, parameters: bool = False) -> Kernel:
     """The kernel y = formula(x), or formula(x, a, b), of float32 arithmetic on elements of a type."""
     load, store = LOAD[type], STORE[type]
 
@@ -118,7 +119,7 @@ def float_map(name: str, formula: Device, type: str, parameters: bool = False) -
 
 
 @functools.cache
-def whole_map(name: str, formula: Device, type: str) -> Kernel:
+def whole_map(name: str, formula: Any, type: str) -> Kernel:
     """The kernel y = formula(x) on integers (the low bits of the result are kept) or float64."""
     load, store = LOAD[type], STORE[type]
     narrow = _INTEGER.get(type, np.float64)

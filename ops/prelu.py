@@ -35,7 +35,8 @@ class Prelu(Operator):
         node.same_type(x, alpha)
         node.same_type(x, node.out)
         for value in (x, alpha, node.out):
-            node.check(x.type in FLOATS or value.quantised, lambda v=value: f"{v!r} has no quantization parameters")
+            if x.type not in FLOATS and not value.quantised:
+                node.fail(f"{value!r} has no quantization parameters")
         shape = broadcast(x.dims, alpha.dims)
         node.check(shape == x.dims, lambda: "Error: alpha is not broadcastable to the input "
                                             f"(HaveSameShapes(input, output)): {alpha.dims}, {x.dims}")

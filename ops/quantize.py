@@ -47,9 +47,9 @@ class Quantize(Operator):
         node.types(x, "f32", "f16", *FROM_CODES)
         node.types(y, *(FROM_CODES.get(x.type) or ("i8", "u8", "i16", "i4", "u4")))
         for value in (y,) if x.type in ("f32", "f16") else (x, y):
-            node.check(value.quantised, lambda v=value: f"{v!r} has no quantization parameters "
-                                                        "(quantization.type != kTfLiteAffineQuantization)")
-        node.check(not y.per_channel or (x.type == "f32" and _channels(y) == len(y.scales)),
+            if not value.quantised:
+                node.fail(f"{value!r} has no quantization parameters (quantization.type != kTfLiteAffineQuantization)")
+        node.check(not y.per_channel or (x.type == "f32" and _channels(y) == len(_scales(y))),
                    lambda: f"{y!r}: a scale per channel needs a float input and as many scales as channels")
         return [x.dims]
 
@@ -97,7 +97,7 @@ class Dequantize(Operator):
         node.types(y, "f32", "f16", "bf16")
         if x.per_channel:
             node.check(x.type != "i16", lambda: f"{x!r}: int16 takes one scale for the whole tensor")
-            node.check(_channels(x) == len(x.scales), lambda: f"{x!r} has not as many scales as channels")
+            node.check(_channels(x) == len(_scales(x)), lambda: f"{x!r} has not as many scales as channels")
         return [x.dims]
 
     def fold(self, node: Node) -> list[np.ndarray] | None:

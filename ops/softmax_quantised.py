@@ -121,7 +121,7 @@ def row_of_codes(x, first, last, flip, table):
     most = np.uint8(0)
     for i in range(first, last):
         most = max(most, np.uint8(_load_u8(x, i) ^ flip))
-    total = 0
+    total = np.int64(0)
     for i in range(first, last):
         e = _load_i32(table, np.int64(most) - np.int64(np.uint8(_load_u8(x, i) ^ flip)))
         total += (np.int64(e) + (1 << 11)) >> 12
@@ -167,7 +167,7 @@ def softmax_int16(p, begin, end):
             most = np.int16(-32768)
             for i in range(first, last):
                 most = max(most, _load_i16(x, i))
-            total = 0
+            total = np.int64(0)
             for i in range(first, last):
                 total += np.int64(_load_i16(table, np.int64(most) - np.int64(_load_i16(x, i))))
             zeros = leading_zeros(total)

@@ -104,7 +104,7 @@ def rsqrt_codes(node: Node, q: np.ndarray) -> np.ndarray:
     made = np.full(q.shape, 127, np.int64)
     for v in range(1, 128 - x.zero_point):
         inverse, inverse_shift = inverse_square_root(v)
-        digit = mbqm(np.int64(1), inverse, inverse_shift + 20)
+        digit = mbqm(np.array(1), inverse, inverse_shift + 20)
         made[q == v + x.zero_point] = mbqm(digit, multiplier, shift - 20) + y.zero_point
     return to_codes(made, y)
 

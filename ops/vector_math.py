@@ -153,7 +153,8 @@ def sin_large(x, quarters, table):
     exact.
     """
     bits = np.int64(bits_f32(abs_f32(x)))
-    row = 3 * max((bits >> 23) - 127, 0)
+    exponent = (bits >> 23) - 127
+    row = 3 * exponent if exponent > 0 else 0
     m = np.float64(abs_f32(x)) * 8388608.0 if bits < 0x3F800000 else np.float64((bits & 0x7FFFFF) | 0x800000)
     whole = m * load_f64(table, row)
     n = np.floor(whole + 0.5)

@@ -40,7 +40,8 @@ def test_leaky_relu(name, alpha, arithmetic, rng):
     for iq, oq in quants(rng, name):
         for mode in ("auto", "ref"):
             ratio = np.float32(iq[0]) / np.float32(oq[0])
-            xnn = mode == "auto" and name != "INT16" and all(2 ** -8 <= r <= 2 ** 7 for r in (ratio, abs(ratio * alpha)))
+            within = all(2 ** -8 <= r <= 2 ** 7 for r in (ratio, abs(ratio * alpha)))
+            xnn = mode == "auto" and name != "INT16" and within
             want = arithmetic.leaky_relu_int(EVERY[name], iq, oq, alpha, "xnn" if xnn else "ref")
             np.testing.assert_array_equal(run("LEAKY_RELU", name, iq, oq, mode, alpha=alpha), want)
 
@@ -85,7 +86,7 @@ def test_int16_interpolation(op, arithmetic):
     iq, oq = (6 / 32768, max(in_zero, -32768)), (25 / 32768, 0)
     x = EVERY["INT16"][2000:]
     with np.errstate(all="ignore"):
-        points = arithmetic.lut16(iq[0], iq[1], oq[0], oq[1], lambda v: f(np.maximum(v, 1e-9) if in_zero else v), np.float32)
+        points = arithmetic.lut16(*iq, *oq, lambda v: f(np.maximum(v, 1e-9) if in_zero else v), np.float32)
     got = run(op, "INT16", iq, oq, x=x, **({"approximate": True} if op == "GELU" else {})).astype(int)
     assert np.abs(got - arithmetic.lut16_lookup(x, points)).max() <= 1
 
@@ -128,5 +129,6 @@ def test_prelu_of_floats(rng):
 
 def test_constant_codes_are_looked_up_while_planning(rng):
     x = EVERY["INT8"]
-    folded = run_op("LOGISTIC", [In(x, Quant(0.05, 3), constant=True)], Out("INT8", Quant(1 / 256, -128), shape=x.shape))
+    given = In(x, Quant(0.05, 3), constant=True)
+    folded = run_op("LOGISTIC", [given], Out("INT8", Quant(1 / 256, -128), shape=x.shape))
     np.testing.assert_array_equal(folded, run("LOGISTIC", "INT8", (0.05, 3), (1 / 256, -128)))

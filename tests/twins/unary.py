@@ -19,12 +19,13 @@ FLOAT = {
     "COS": np.vectorize(lambda v: math.cos(v) if math.isfinite(v) else math.nan, otypes=[float]),
     "FLOOR": np.floor, "CEIL": np.ceil, "ROUND": np.rint, "SIGN": np.sign,
     "RELU": clamped(0, np.inf), "RELU6": clamped(0, 6), "RELU_N1_TO_1": clamped(-1, 1), "RELU_0_TO_1": clamped(0, 1),
-    "LEAKY_RELU": lambda x: np.where(x > 0, x, x * 0.25), "ELU": lambda x: np.where(x < 0, np.expm1(np.minimum(x, 0)), x),
+    "LEAKY_RELU": lambda x: np.where(x > 0, x, x * 0.25),
+    "ELU": lambda x: np.where(x < 0, np.expm1(np.minimum(x, 0)), x),
     "LOGISTIC": lambda x: 1 / (1 + np.exp(-x)), "TANH": np.tanh,
     "HARD_SWISH": lambda x: x * np.clip(x + 3, 0, 6) / 6, "GELU": lambda x: 0.5 * x * _erfc(-x / math.sqrt(2)),
 }
-EXACT = {"ABS", "NEG", "FLOOR", "CEIL", "ROUND", "SIGN", "RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "LEAKY_RELU", "SQRT",
-         "SQUARE"}
+EXACT = {"ABS", "NEG", "FLOOR", "CEIL", "ROUND", "SIGN", "RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "LEAKY_RELU",
+         "SQRT", "SQUARE"}
 
 
 def gelu_tanh(x):
