@@ -1,8 +1,6 @@
 """CONCATENATION, PACK, SPLIT, SPLIT_V, UNPACK: tensors joined and cut along an axis."""
 from __future__ import annotations
 
-
-
 import numpy as np
 
 from litejit.compiler import kernel, prange

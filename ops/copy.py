@@ -7,13 +7,22 @@ one in the output), or single elements at any strides. The same Move is computed
 """
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from litejit.compiler import device, kernel, prange
-from litejit.compiler.primitives import (copy_bytes, load_u8, load_u16, load_u32, load_u64, store_u8, store_u16,
-                                         store_u32, store_u64)
+from litejit.compiler.primitives import (
+    copy_bytes,
+    load_u8,
+    load_u16,
+    load_u32,
+    load_u64,
+    store_u8,
+    store_u16,
+    store_u32,
+    store_u64,
+)
 from litejit.ops.base import Operator, Packed, Scratch, Step, Target, chunked
 from litejit.ops.simd.moves import TRANSPOSE, rows
 from litejit.planner.graph import Node, PrepareError, Value
@@ -33,7 +42,7 @@ MANY = np.dtype([(f"{side}{k}", "i8") for side in "xy" for k in "abcdefgh"] + [
     ("rows", "i8"), ("block", "i8"), ("band", "i8"), ("count", "i8"), ("run", "i8", (8,)),
     ("x0", "i8", (8,)), ("y0", "i8", (8,)), ("xs", "i8", (8,)), ("ys", "i8", (8,))], align=True)
 
-Place = Union[Value, Packed, Scratch]
+Place = Value | Packed | Scratch
 Dim = tuple[int, int, int]            # extent, x stride, y stride
 
 
@@ -111,7 +120,7 @@ def copy_steps(node: Node, x: Place, y: Place, move: Move, size: int) -> list[St
         return []
     dims = collapse(move, size)
     params: dict[str, Any] = {"x": x, "y": y, "x0": move.x_offset * size, "y0": move.y_offset * size}
-    run, inner, outer = 0, (1, 0, 0), dims
+    run, outer = 0, dims
     if not dims:
         run = size
     elif dims[-1][1] == dims[-1][2] == size:

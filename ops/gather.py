@@ -5,13 +5,28 @@ per row, or one per block of a row.
 """
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from litejit.compiler import device, kernel, prange
-from litejit.compiler.primitives import (load_f32, load_i8, load_i16, load_i32, load_i64, load_u8, load_u16, load_u32,
-                                         load_u64, store_f16, store_f32, store_u8, store_u16, store_u32, store_u64)
+from litejit.compiler.primitives import (
+    load_f32,
+    load_i8,
+    load_i16,
+    load_i32,
+    load_i64,
+    load_u8,
+    load_u16,
+    load_u32,
+    load_u64,
+    store_f16,
+    store_f32,
+    store_u8,
+    store_u16,
+    store_u32,
+    store_u64,
+)
 from litejit.ops.base import Operator, Packed, Step, Target, chunked
 from litejit.ops.copy import GRAIN, plain, put_rows, strides
 from litejit.planner.graph import Node, Value
@@ -24,7 +39,8 @@ OUT_OF_BOUNDS = 1
 GATHER = np.dtype([("x", "i8"), ("indices", "i8"), ("y", "i8"), ("width", "i8"), ("n", "i8"), ("outer", "i8"),
                    ("count", "i8"), ("run", "i8"), ("rows", "i8"), ("block", "i8")], align=True)
 GATHER_ND = np.dtype([("x", "i8"), ("indices", "i8"), ("y", "i8"), ("width", "i8"), ("depth", "i8"), ("run", "i8"),
-                      ("rows", "i8"), ("block", "i8"), ("extents", "i8", (MOST,)), ("steps", "i8", (MOST,))], align=True)
+                      ("rows", "i8"), ("block", "i8"), ("extents", "i8", (MOST,)), ("steps", "i8", (MOST,))],
+                     align=True)
 LOOKUP = np.dtype([("table", "i8"), ("indices", "i8"), ("y", "i8"), ("scales", "i8"), ("n", "i8"), ("rows", "i8"),
                    ("columns", "i8"), ("blocks", "i8"), ("per_row", "i8"), ("block", "i8")], align=True)
 
@@ -50,7 +66,7 @@ def _gather_step(node: Node, x: Value, indices: Value, outer: int, n: int, count
 class Gather(Operator):
     """Inputs x, indices (int16, int32, int64); options: axis, batch_dims (negative ones count from the end)."""
 
-    errors = {OUT_OF_BOUNDS: "gather index out of bounds"}
+    errors: ClassVar[dict[int, str]] = {OUT_OF_BOUNDS: "gather index out of bounds"}
 
     def prepare(self, node: Node) -> list[Shape]:
         node.arity(2)
@@ -89,14 +105,14 @@ class Gather(Operator):
     def steps(self, node: Node, target: Target) -> list[Step]:
         x, indices = node[0], node[1]
         axis, batch = self._axes(node)
-        return _gather_step(node, x, indices, _product(x.dims[batch:axis]), x.dims[axis], _product(indices.dims[batch:]),
-                            _product(x.dims[axis + 1:]) * x.itemsize)
+        outer, count = _product(x.dims[batch:axis]), _product(indices.dims[batch:])
+        return _gather_step(node, x, indices, outer, x.dims[axis], count, _product(x.dims[axis + 1:]) * x.itemsize)
 
 
 class GatherNd(Operator):
-    """Inputs x, indices (int16, int32, int64): the last dimension of the indices holds one index per leading dimension of x."""
+    """Inputs x, indices (int16, int32, int64), whose last dimension holds one index per leading dimension of x."""
 
-    errors = {OUT_OF_BOUNDS: "gather_nd index out of bounds"}
+    errors: ClassVar[dict[int, str]] = {OUT_OF_BOUNDS: "gather_nd index out of bounds"}
 
     def prepare(self, node: Node) -> list[Shape]:
         node.arity(2)
@@ -138,7 +154,7 @@ class GatherNd(Operator):
 class EmbeddingLookup(Operator):
     """Inputs ids (int32 [n]), table [rows, ...]; a table of 8 bits or less may give float32 or float16 (symmetric)."""
 
-    errors = {OUT_OF_BOUNDS: "Embedding Lookup: index out of bounds"}
+    errors: ClassVar[dict[int, str]] = {OUT_OF_BOUNDS: "Embedding Lookup: index out of bounds"}
 
     def prepare(self, node: Node) -> list[Shape]:
         node.arity(2)

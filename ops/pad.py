@@ -21,8 +21,8 @@ Pads = tuple[tuple[int, int], ...]
 MOST = 8                              # padded dimensions outside of the innermost one, after merging
 FILLER = 2048                         # bytes of the block of padding values
 
-PAD = np.dtype([("x", "i8"), ("y", "i8"), ("filler", "i8"), ("x0", "i8"), ("y0", "i8"), ("units", "i8"), ("block", "i8"),
-                ("rank", "i8"), ("left", "i8"), ("right", "i8"), ("count", "i8"), ("piece", "i8"), ("step", "i8"),
+PAD = np.dtype([("x", "i8"), ("y", "i8"), ("filler", "i8"), ("x0", "i8"), ("y0", "i8"), ("units", "i8"),
+                ("block", "i8"), ("rank", "i8"), ("left", "i8"), ("right", "i8"), ("count", "i8"), ("piece", "i8"), ("step", "i8"),
                 ("extents", "i8", (MOST,)), ("before", "i8", (MOST,)), ("inside", "i8", (MOST,)),
                 ("xs", "i8", (MOST,))], align=True)
 
@@ -131,7 +131,7 @@ def border_step(node: Node, x: Place, y: Place, filler: Place, borders: list[Bor
 
 
 def _merged(shape: Shape, pads: Pads, size: int) -> list[tuple[int, int, int]]:
-    """(before, inside, after) by dimension, the innermost one in bytes; what is not padded is merged with its outside."""
+    """(before, inside, after) by dimension, the innermost one in bytes; what is not padded joins its outside."""
     dims = [(0, size, 0)]
     for n, (a, b) in zip(reversed(shape), reversed(pads)):
         before, width, after = dims[0]
@@ -150,7 +150,8 @@ class MirrorPad(Operator):
         plain(node, node[0], node.out)
         node.same_type(node[0], node.out)
         pads, least = paddings(node), self._edge(node)
-        node.check(all(0 <= a <= n - least and 0 <= b <= n - least or a == b == 0 for n, (a, b) in zip(node[0].dims, pads)),
+        most = (max(n - least, 0) for n in node[0].dims)
+        node.check(all(0 <= a <= n and 0 <= b <= n for n, (a, b) in zip(most, pads)),
                    f"MirrorPad paddings must be no greater than the input dimension (REFLECT: less): {pads} of "
                    f"{list(node[0].dims)}")
         return [padded(node[0].dims, pads)]

@@ -6,11 +6,21 @@ from typing import Any
 import numpy as np
 
 from litejit.compiler import kernel, prange
-from litejit.compiler.primitives import (load_i32, load_i64, load_u8, load_u16, load_u32, load_u64, store_u8, store_u16,
-                                         store_u32, store_u64)
+from litejit.compiler.primitives import (
+    load_i32,
+    load_i64,
+    load_u8,
+    load_u16,
+    load_u32,
+    load_u64,
+    store_u8,
+    store_u16,
+    store_u32,
+    store_u64,
+)
 from litejit.ops.base import Operator, Packed, Step, Target, chunked
 from litejit.ops.copy import Move, Movement, copy_steps, plain, strides
-from litejit.planner.graph import DynamicShape, Node
+from litejit.planner.graph import Node
 
 Dims = tuple[int, ...]
 
@@ -70,7 +80,7 @@ class OneHot(Operator):
         node.types(depth, "i32", "i64")
         plain(node, node.out)
         for value in (on, off):
-            node.check(value.type == node.out.type, f"on_value, off_value and output differ in type: {value!r}, {node.out!r}")
+            node.check(value.type == node.out.type, f"on_value, off_value and output differ: {value!r}, {node.out!r}")
             node.check(value.size == 1, f"on_value and off_value must be scalars: {value!r}")
         node.check(depth.size == 1, f"depth must be a scalar: {depth!r}")
         axis, rank = self._axis(node), indices.rank

@@ -1,7 +1,7 @@
 """SPACE_TO_DEPTH, DEPTH_TO_SPACE, SPACE_TO_BATCH_ND, BATCH_TO_SPACE_ND: blocks of pixels moved to other dimensions.
 
-Each is a reshape, a transpose and a reshape, that is one strided copy. With paddings, SPACE_TO_BATCH_ND has one step for
-every position in a block; with crops, BATCH_TO_SPACE_ND goes through memory of its own.
+Each is a reshape, a transpose and a reshape, that is one strided copy. With paddings, SPACE_TO_BATCH_ND has one step
+for every position in a block; with crops, BATCH_TO_SPACE_ND goes through memory of its own.
 """
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class _Batch(Operator):
         spatial = x.rank - 2
         for value, shape in ((block, (spatial,)), (edges, (spatial, 2))):
             node.types(value, "i32", "i64")
-            node.check(value.dims == shape, f"block_shape and paddings must fit {spatial} spatial dimensions: {value!r}")
+            node.check(value.dims == shape, f"{value!r} does not fit {spatial} spatial dimensions")
         sizes = tuple(int(b) for b in node.constant(1))
         pads = tuple((int(a), int(b)) for a, b in node.constant(2))
         node.check(all(b != 0 for b in sizes), "block_shape[dim] != 0 was not true")
@@ -102,7 +102,8 @@ class SpaceToBatch(_Batch):
         shape = _bordered(node[0].dims, pads)
         node.check(all(d % b == 0 for d, b in zip(shape[1:], blocks)),
                    f"final_dim_size % block_shape[dim] != 0: {shape[1:-1]}, {blocks}")
-        return [(shape[0] * int(np.prod(blocks)), *(d // b for d, b in zip(shape[1:], blocks)), *shape[1 + len(blocks):])]
+        cut = tuple(d // b for d, b in zip(shape[1:], blocks))
+        return [(shape[0] * int(np.prod(blocks)), *cut, *shape[1 + len(blocks):])]
 
     def _move(self, node: Node) -> Move:
         """From the padded input."""

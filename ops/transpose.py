@@ -25,7 +25,7 @@ class Transpose(Movement):
         given = [int(a) for a in node.constant(1).reshape(-1)]
         axes = tuple(a + rank if a < 0 else a for a in given)
         node.check(len(axes) == rank and sorted(axes) == list(range(rank)),
-                   f"Transpose op permutations array is out of bounds or no permutation: {given} for {list(node[0].dims)}")
+                   f"Transpose op permutations array is out of bounds or no permutation: {given}, rank {rank}")
         return axes
 
     def moves(self, node: Node) -> list[Move]:
@@ -48,7 +48,8 @@ class Reverse(Movement):
         rank = node[0].rank
         given = [int(a) for a in node.constant(1).reshape(-1)]
         axes = [a + rank if a < 0 else a for a in given]
-        node.check(all(0 <= a < rank for a in axes), f"axes[i] >= 0 && axes[i] < rank was not true: {given}, rank {rank}")
+        node.check(all(0 <= a < rank for a in axes),
+                   f"axes[i] >= 0 && axes[i] < rank was not true: {given}, rank {rank}")
         node.check(len(set(axes)) == len(axes), f"axes {given} name a dimension twice")
         return frozenset(axes)
 

@@ -1,0 +1,190 @@
+"""Strided block copies: what is planned, and the kernels compiled and as Python, against NumPy."""
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from litejit.compiler.cpu import executable
+from litejit.ops.base import Step
+from litejit.ops.copy import PIECE, Move, Part, apply, collapse, copy_steps, many_steps, strides, whole
+from litejit.planner.graph import Node, PrepareError, Value
+
+TYPES = {1: ("u8", np.uint8), 2: ("i16", np.uint16), 4: ("f32", np.uint32), 8: ("i64", np.uint64),
+         16: ("c128", np.complex128)}
+NODE = Node("TRANSPOSE", None, 0, 0, [], [])
+EXTENTS = [1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 33, 65]
+
+
+def value(array: np.ndarray) -> Value:
+    return Value("v", 0, 0, TYPES[array.dtype.itemsize][0], array.shape)
+
+
+def filled(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
+    """`count` elements, and 64 readable bytes after them."""
+    raw = rng.integers(0, 256, (count * size + 64) // size * size, np.uint8)
+    return raw.view(TYPES[size][1]) if size < 16 else rng.random(count + 4).astype(np.complex128)
+
+
+class Native:
+    """Kernels compiled and called by address."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Any] = {}
+
+    def __call__(self, step: Step, record: np.ndarray) -> None:
+        if step.kernel.symbol not in self._loaded:
+            from litejit.compiler.codegen import kernel_object
+            from litejit.compiler.load import load_image, make_image
+
+            library = load_image(make_image([kernel_object(step.kernel)], [step.kernel.symbol]))
+            call = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_int64)
+            self._loaded[step.kernel.symbol] = library, call(library.address(step.kernel.symbol))
+        result, error = ctypes.c_int64(), ctypes.c_void_p()
+        for c in range(step.chunks):
+            self._loaded[step.kernel.symbol][1](ctypes.byref(result), ctypes.byref(error), record.ctypes.data, c, c + 1)
+            assert result.value == 0
+
+
+def as_python(step: Step, record: np.ndarray) -> None:
+    for c in range(step.chunks):
+        assert step.kernel(record.view(np.recarray)[0], c, c + 1) == 0
+
+
+native = Native()
+
+
+def run(steps: list[Step], arrays: dict[Any, np.ndarray], how: Any = native) -> None:
+    """Do the steps, one call per chunk."""
+    for step in steps:
+        record = np.zeros(1, step.kernel.params)
+        for name, item in step.params.items():
+            record[name][0] = arrays[item].ctypes.data if isinstance(item, Value) else item
+        how(step, record)
+
+
+def check(move: Move, x: np.ndarray, count: int, how: Any = native) -> Step:
+    """The Move compiled writes what it writes in NumPy, and nothing else."""
+    size = x.dtype.itemsize
+    want = np.full(count + 64, 7, x.dtype)
+    apply(move, x, want[:count])
+    got = np.full(count + 64, 7, x.dtype)
+    a, b = value(x), value(got)
+    steps = copy_steps(NODE, a, b, move, size)
+    run(steps, {a: x, b: got}, how)
+    assert np.array_equal(got, want), (move, size, steps[0].kernel.name)
+    return steps[0]
+
+
+def permutation(rng: np.random.Generator, most: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    while True:
+        rank = int(rng.integers(1, 6))
+        shape = tuple(int(n) for n in rng.choice(EXTENTS, rank))
+        if np.prod(shape) <= most:
+            return shape, tuple(int(k) for k in rng.permutation(rank))
+
+
+def permuted(shape: tuple[int, ...], order: tuple[int, ...]) -> Move:
+    steps = strides(shape)
+    out = tuple(shape[k] for k in order)
+    return Move(out, tuple(steps[k] for k in order), strides(out))
+
+
+@pytest.mark.parametrize("size", TYPES)
+def test_transposes_equal_numpy(rng, size):
+    kernels = set()
+    for _ in range(80):
+        shape, order = permutation(rng, 100_000)
+        count = int(np.prod(shape))
+        x = filled(rng, count, size)
+        step = check(permuted(shape, order), x, count)
+        kernels.add(step.kernel.name)
+        made = np.zeros(count, x.dtype)
+        apply(permuted(shape, order), x, made)
+        assert np.array_equal(made.reshape([shape[k] for k in order]), x[:count].reshape(shape).transpose(order))
+    assert "copy_rows" in kernels and len(kernels) > 1
+
+
+@pytest.mark.parametrize("size", TYPES)
+def test_kernels_as_python(rng, size):
+    for _ in range(12):
+        shape, order = permutation(rng, 400)
+        count = int(np.prod(shape))
+        check(permuted(shape, order), filled(rng, count, size), count, as_python)
+
+
+@pytest.mark.parametrize("size", TYPES)
+@pytest.mark.parametrize("step", [-3, -1, 0, 2, 5])
+def test_single_elements_at_any_stride(rng, size, step):
+    for n in (1, 2, 15, 16, 17, 3000):
+        x = filled(rng, 6 * n, size)
+        check(Move((n,), (step,), (1,), x_offset=3 * n if step < 0 else 0), x, n)
+
+
+def test_blocks_with_gaps_write_nothing_between(rng):
+    for size in (1, 2, 4, 8):
+        for rows, columns in ((3, 5), (16, 16), (70, 33), (300, 3), (5, 300)):
+            x = filled(rng, rows * columns, size)
+            check(Move((columns, rows), (1, columns), (rows + 3, 1), y_offset=2), x, columns * (rows + 3) + 2)
+            check(Move((rows, columns), (columns, 1), (columns + 3, 1), y_offset=2), x, rows * (columns + 3) + 2)
+
+
+@pytest.mark.parametrize("count", [1, 100, PIECE - 1, PIECE, PIECE + 1, 5 * PIECE + 13, 1 << 20])
+def test_long_runs_are_cut_into_chunks(rng, count):
+    x = filled(rng, count, 1)
+    step = check(whole((count,)), x, count)
+    assert step.chunks == min(16, -(-count // PIECE)) or count <= PIECE
+
+
+def test_output_rows_that_share_a_cache_set(rng):
+    x = filled(rng, 64 * 1024, 4)
+    step = check(permuted((1024, 64), (1, 0)), x, 64 * 1024)
+    assert step.params["b1"] == 16
+
+
+def test_dimensions_are_merged():
+    assert collapse(whole((2, 3, 4, 5)), 4) == [(120, 4, 4)]
+    assert collapse(permuted((2, 3, 4, 5), (0, 2, 1, 3)), 1) == [(2, 60, 60), (4, 5, 15), (3, 20, 5), (5, 1, 1)]
+    assert collapse(Move((4, 5), (0, 0), (5, 1)), 2) == [(20, 0, 2)]
+    assert collapse(Move((1, 1), (7, 3), (1, 1)), 2) == []
+
+
+def test_too_many_dimensions():
+    with pytest.raises(PrepareError, match="too many dimensions"):
+        x = Value("x", 0, 0, "u8", ())
+        shape = (2,) * 18
+        copy_steps(NODE, x, x, Move(shape, tuple(3 * s for s in strides(shape)[::-1]), strides(shape)), 1)
+
+
+def test_side_by_side(rng):
+    for _ in range(60):
+        count = int(rng.integers(1, 60))
+        runs = [int(n) for n in rng.integers(0, 300, int(rng.integers(1, 11)))]
+        tables = [filled(rng, count * n, 1)[:count * n].reshape(count, n) for n in runs]
+        held = [np.concatenate([t.reshape(-1), np.zeros(64, np.uint8)]) for t in tables]
+        total = sum(runs)
+        out = np.zeros(count * total + 64, np.uint8)
+        y, values = value(out), [value(t) for t in held]
+        parts, at = [], 0
+        for v, n in zip(values, runs):
+            parts.append(Part(v, y, 0, at, n, total, n))
+            at += n
+        run(many_steps(NODE, parts, count), {y: out, **dict(zip(values, held))})
+        assert np.array_equal(out[:count * total].reshape(count, total), np.concatenate(tables, 1))
+        assert not out[count * total:].any()
+
+
+@pytest.mark.parametrize("level", [cpu.name for cpu in executable()][1:])
+def test_other_cpus(level):
+    """The same tests on code for lesser CPUs, in a process of their own."""
+    if "LITEJIT_TARGET" in os.environ:
+        pytest.skip("runs for a chosen target already")
+    chosen = "transposes or any_stride or gaps or side_by_side"
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", chosen]
+    done = subprocess.run(command, env={**os.environ, "LITEJIT_TARGET": level}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:]
