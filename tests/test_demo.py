@@ -68,7 +68,7 @@ def test_training_learns() -> None:
     images, labels = digits()
     x = (images[:120].astype(np.float32) / 16)[..., None]
     before, _ = loss_and_gradients(new_weights(np.random.default_rng(0)), x, labels[:120])
-    weights = train(x, labels[:120], epochs=8)
+    weights = train(x, labels[:120], epochs=8, batch=16)
     after, _ = loss_and_gradients(weights, x, labels[:120])
     assert after < 0.3 * before and all(w.dtype == np.float32 for w in weights.values())
 
