@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from litejit.ops import lstm_integer
 from litejit.ops.base import Operator, Packed, Scratch, Step, Target
 from litejit.ops.float_product import Matrix, float_steps
 from litejit.ops.hybrid import quantise_rows
@@ -59,6 +60,7 @@ class Lstm:
     def check(self, node: Node) -> None:
         """Refuse what does not fit together."""
         cells, outputs, kind = self.cells, self.outputs, self.weights[FORGET].type          # type: ignore[union-attr]
+        bias, norm, peephole = ("i32", "i16", "i16") if self.x.type == "i8" else ("f32", "f32", kind)
         rest = (cells,) if self.diagonal else (cells, outputs)
         for g in range(4):
             if g not in self.gates:
@@ -67,19 +69,19 @@ class Lstm:
                 continue
             self._need(node, self.weights[g], (cells, self.depth), kind)
             self._need(node, self.recurrent[g], rest, kind)
-            self._need(node, self.biases[g], (cells,), "f32")
+            self._need(node, self.biases[g], (cells,), bias)
             if any(self.norm):
-                self._need(node, self.norm[g], (cells,), "f32")
+                self._need(node, self.norm[g], (cells,), norm)
         if any(self.peephole):
             for g in self.gates:
                 if g != CANDIDATE:
-                    self._need(node, self.peephole[g], (cells,), kind)
+                    self._need(node, self.peephole[g], (cells,), peephole)
         if self.projection is not None:
             self._need(node, self.projection, (outputs, cells), kind)
         else:
             node.check(cells == outputs, lambda: f"n_output != n_cell ({outputs} != {cells}) without a projection")
         if self.projection_bias is not None:
-            self._need(node, self.projection_bias, (outputs,), "f32")
+            self._need(node, self.projection_bias, (outputs,), bias)
         for value, size in ((self.state, self.batch * outputs), (self.cell, self.batch * cells)):
             node.check(value.variable, f"{value!r} must be a variable tensor")
             node.check(value.size == size, f"NumElements({value.name}) != n_batch * n_output ({value.size} != {size})")
@@ -101,7 +103,9 @@ class UnidirectionalSequenceLstm(Operator):
     def prepare(self, node: Node) -> list[tuple[int, ...]]:
         lstm = Lstm(node)
         if lstm.x.type == "i8":
-            node.fail("UNIDIRECTIONAL_SEQUENCE_LSTM on INT8 activations is not supported by litejit")
+            lstm.check(node)
+            lstm_integer.check(node, lstm)
+            return [(*lstm.x.dims[:2], lstm.outputs)]
         for value in (lstm.x, lstm.state, lstm.cell, node.out):
             node.types(value, "f32")
         node.types(node[WEIGHTS + FORGET], "f32", "i8", "u8")
@@ -110,6 +114,8 @@ class UnidirectionalSequenceLstm(Operator):
 
     def steps(self, node: Node, target: Target) -> list[Step]:
         lstm = Lstm(node)
+        if lstm.x.type == "i8":
+            return lstm_integer.steps(node, lstm)
         gates = len(lstm.gates) * lstm.cells
         before = Scratch(4 * lstm.time * lstm.batch * gates)
         made = _hybrid_inputs if lstm.hybrid else _float_inputs
