@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from litejit.executor.team import make_call, team
 from litejit.fusion.driver import SYMBOL
 from litejit.fusion.link import plan_library
 from litejit.planner.graph import Value
-from litejit.planner.plan import RECORD, SLACK, Plan, padded
+from litejit.planner.plan import END, RECORD, SLACK, Plan, padded
 
 if TYPE_CHECKING:
     from litejit.store import Store
@@ -60,25 +59,17 @@ class Runner:
         if result:
             raise failure(self.plan, result)
 
-    def run_step(self, at: int) -> None:
-        """Run record `at` alone (a step, not a jump), through the kernel's own entry."""
-        result = self.step_call(at)()
-        if result:
-            raise failure(self.plan, (at + 1) << RESULT_BITS | result)
-
     def step_call(self, at: int) -> Callable[[], int]:
-        """A callable that runs one step on this thread and returns the kernel's result."""
-        words = self.words[RECORD * at : RECORD * (at + 1)]
-        prototype = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * 5)
-        entry = prototype(int(words[1]))
-        ret, exc = ctypes.c_int64(), ctypes.c_int64()
-        arguments = (ctypes.addressof(ret), ctypes.addressof(exc), int(words[2]), 0, int(words[3]))
+        """A callable that runs record `at`, a step, alone on this thread, and returns the driver's result."""
+        from litejit.compiler.runtime import runtime_library
 
-        def call() -> int:
-            entry(*arguments)
-            return ret.value
+        table = padded(np.concatenate([self.words[RECORD * at : RECORD * (at + 1)], [END, 0, 0, 0]]))
+        call = make_call(runtime_library().address("lj_loop"), int(table.ctypes.data))
 
-        return call
+        def run(keep: np.ndarray = table) -> int:
+            return call()
+
+        return run
 
     def view(self, value: Value) -> np.ndarray | None:
         """The value's own memory as an array (written by runs); None where it has none of its own."""
