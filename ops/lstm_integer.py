@@ -3,8 +3,8 @@
 Gate sums are int16 of scale 2**-12 (with layer normalisation: of the intermediate tensors 0 to 3), the cell is int16 with a
 power of two as scale, the hidden row has the scale and zero point of intermediate tensor 4. Sigmoid and tanh are gemmlowp's
 16-bit fixed-point functions. Two slips of LiteRT belong to its numbers: the hidden row is saturated *minus* its zero point
-in front of the projection; peephole weights are laid over the cells of all batches n_output by n_output, not n_cell by
-n_cell (with n_output > n_cell that leaves LiteRT's buffers: refused here).
+in front of the projection; peephole weights are laid over the cells that a step works on (of all batches if time_major,
+else of one) n_output by n_output, not n_cell by n_cell. With n_output > n_cell that leaves LiteRT's buffers: refused here.
 """
 from __future__ import annotations
 
@@ -243,8 +243,9 @@ def finish_gate(cell, b, g, p):
     """Peephole and normalisation of gate g of batch entry b."""
     n, numbers, z = p.cells, p.numbers + 8 * ROW * g, p.z + 4 * g * p.cells
     if p.peephole != 0 and g != 2:
-        for j in range(min(n, p.batch * p.outputs - b * n)):
-            weight = np.int64(load_i16(p.peephole, g * n + (b * n + j) % p.outputs))
+        first, end = (b * n, p.batch * p.outputs) if p.time_major != 0 else (0, p.outputs)
+        for j in range(min(n, end - first)):
+            weight = np.int64(load_i16(p.peephole, g * n + (first + j) % p.outputs))
             v = weight * np.int64(load_i16(cell, j))
             v = mbqm(v, load_i64(numbers, PEEPHOLE), load_i64(numbers, PEEPHOLE + 1)) + np.int64(load_i32(z, j))
             store_i32(z, j, np.int32(saturate(v, -32768, 32767)))
