@@ -1,6 +1,8 @@
 """CONCATENATION, PACK, SPLIT, SPLIT_V, UNPACK: tensors joined and cut along an axis."""
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from litejit.compiler import kernel, prange
@@ -13,15 +15,6 @@ Shape = tuple[int, ...]
 
 RESCALE = np.dtype([("x", "i8"), ("y", "i8"), ("y0", "i8"), ("rows", "i8"), ("run", "i8"), ("ys", "i8"),
                     ("block", "i8"), ("scale", "f4"), ("bias", "f4"), ("zero", "f4")], align=True)
-
-
-
-
-def _product(shape: Shape) -> int:
-    total = 1
-    for d in shape:
-        total *= d
-    return total
 
 
 def _axis(node: Node, given: int, rank: int) -> int:
@@ -39,8 +32,8 @@ class Join(Operator):
 
     def steps(self, node: Node, target: Target) -> list[Step]:
         axis, size, out = self.axis(node), node.out.itemsize, node.out
-        outer, row = _product(out.dims[:axis]), _product(out.dims[axis:])
-        inner = _product(out.dims[axis + 1:])
+        outer, row = prod(out.dims[:axis]), prod(out.dims[axis:])
+        inner = prod(out.dims[axis + 1:])
         parts, found, at = [], [], 0
         for x in _present(node):
             run = x.size // outer if outer else 0
@@ -157,8 +150,8 @@ class Cutting(Operator):
 
     def steps(self, node: Node, target: Target) -> list[Step]:
         x, axis = node[self.position], self.axis(node)
-        size, outer = x.itemsize, _product(x.dims[:axis])
-        row, inner = _product(x.dims[axis:]) * size, _product(x.dims[axis + 1:]) * size
+        size, outer = x.itemsize, prod(x.dims[:axis])
+        row, inner = prod(x.dims[axis:]) * size, prod(x.dims[axis + 1:]) * size
         parts, at = [], 0
         for y, n in zip(node.outputs, self.widths(node)):
             parts.append(Part(x, y, at * inner, 0, row, n * inner, n * inner))
@@ -245,7 +238,7 @@ F32_0, F32_255 = np.float32(0), np.float32(255)
 
 
 @kernel(RESCALE)
-def concat_rescale(p, begin, end):  # type: ignore[no-untyped-def]
+def concat_rescale(p, begin, end):
     """Rows of uint8 codes with other quantisation parameters."""
     scale, bias, zero = p.scale, p.bias, p.zero
     for c in prange(begin, end):

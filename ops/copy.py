@@ -7,6 +7,7 @@ one in the output), or single elements at any strides. The same Move is computed
 """
 from __future__ import annotations
 
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -173,10 +174,7 @@ def _outer(dims: list[Dim]) -> dict[str, Any]:
 
 
 def _count(dims: list[Dim]) -> int:
-    total = 1
-    for n, _, _ in dims:
-        total *= n
-    return total
+    return prod(n for n, _, _ in dims)
 
 
 def _rows(node: Node, params: dict[str, Any], run: int, dims: list[Dim]) -> Step:
@@ -261,7 +259,7 @@ def many_steps(node: Node, parts: list[Part], count: int) -> list[Step]:
 # ---- kernels -------------------------------------------------------------------------------------
 
 @device
-def place(p, o):  # type: ignore[no-untyped-def]
+def place(p, o):
     """Addresses of the o-th block of the outer dimensions."""
     x, y = p.x + p.x0, p.y + p.y0
     for k in range(p.rank - 1, 0, -1):
@@ -274,7 +272,7 @@ def place(p, o):  # type: ignore[no-untyped-def]
 
 
 @device
-def put_rows(y, x, y_stride, x_stride, count, run):  # type: ignore[no-untyped-def]
+def put_rows(y, x, y_stride, x_stride, count, run):
     """`count` rows of `run` bytes."""
     if run > LONG:
         for k in range(count):
@@ -284,7 +282,7 @@ def put_rows(y, x, y_stride, x_stride, count, run):  # type: ignore[no-untyped-d
 
 
 @kernel(COPY)
-def copy_rows(p, begin, end):  # type: ignore[no-untyped-def]
+def copy_rows(p, begin, end):
     """Rows of n1 contiguous bytes; the very last one may be shorter (tail)."""
     for c in prange(begin, end):
         r = c * p.block
@@ -304,7 +302,7 @@ def copy_rows(p, begin, end):  # type: ignore[no-untyped-def]
 
 
 @device
-def corner(p, unit):  # type: ignore[no-untyped-def]
+def corner(p, unit):
     """(outer index, first and last + 1 of both inner dimensions) of a block."""
     g0, g1 = (p.n0 + p.b0 - 1) // p.b0, (p.n1 + p.b1 - 1) // p.b1
     o = unit // (g0 * g1)
@@ -318,7 +316,7 @@ def _transpose_kernel(size: int) -> Any:
     move = TRANSPOSE[size]
 
     @kernel(COPY, name=f"copy_transpose_{size}")
-    def copy_transpose(p, begin, end):  # type: ignore[no-untyped-def]
+    def copy_transpose(p, begin, end):
         for c in prange(begin, end):
             for unit in range(c * p.block, min(p.units, (c + 1) * p.block)):
                 o, i, n0, j, n1 = corner(p, unit)
@@ -334,7 +332,7 @@ TRANSPOSES = {size: _transpose_kernel(size) for size in TRANSPOSE}
 def _line(load: Any, store: Any, word: int, words: int) -> Any:
     """n elements of `words` words at byte strides."""
     @device
-    def line(y, x, y_stride, x_stride, n):  # type: ignore[no-untyped-def]
+    def line(y, x, y_stride, x_stride, n):
         for k in range(words):
             to, source = y + k * word, x + k * word
             if x_stride == 0:
@@ -358,7 +356,7 @@ def _strided_kernel(load: Any, store: Any, word: int, words: int) -> Any:
     line = _line(load, store, word, words)
 
     @kernel(COPY, name=f"copy_strided_{word * words}")
-    def copy_strided(p, begin, end):  # type: ignore[no-untyped-def]
+    def copy_strided(p, begin, end):
         for c in prange(begin, end):
             for unit in range(c * p.block, min(p.units, (c + 1) * p.block)):
                 o, first, n0, j, n1 = corner(p, unit)
@@ -375,7 +373,7 @@ STRIDED = {word * words: _strided_kernel(load, store, word, words) for load, sto
 
 
 @kernel(MANY)
-def copy_many(p, begin, end):  # type: ignore[no-untyped-def]
+def copy_many(p, begin, end):
     """Several copies of rows, band by band of rows, so that what they share stays in the cache."""
     xs = (p.xa, p.xb, p.xc, p.xd, p.xe, p.xf, p.xg, p.xh)
     ys = (p.ya, p.yb, p.yc, p.yd, p.ye, p.yf, p.yg, p.yh)

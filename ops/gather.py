@@ -5,7 +5,8 @@ per row, or one per block of a row.
 """
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -45,13 +46,6 @@ LOOKUP = np.dtype([("table", "i8"), ("indices", "i8"), ("y", "i8"), ("scales", "
                    ("columns", "i8"), ("blocks", "i8"), ("per_row", "i8"), ("block", "i8")], align=True)
 
 
-def _product(shape: Shape) -> int:
-    total = 1
-    for d in shape:
-        total *= d
-    return total
-
-
 def _gather_step(node: Node, x: Value, indices: Value, outer: int, n: int, count: int, run: int) -> list[Step]:
     """y[s, i] = x[s, indices[s // outer, i]] for segments s of n elements of `run` bytes, `count` indices each."""
     rows = node.out.nbytes // run if run else 0
@@ -66,7 +60,7 @@ def _gather_step(node: Node, x: Value, indices: Value, outer: int, n: int, count
 class Gather(Operator):
     """Inputs x, indices (int16, int32, int64); options: axis, batch_dims (negative ones count from the end)."""
 
-    errors: ClassVar[dict[int, str]] = {OUT_OF_BOUNDS: "gather index out of bounds"}
+    errors = {OUT_OF_BOUNDS: "gather index out of bounds"}
 
     def prepare(self, node: Node) -> list[Shape]:
         node.arity(2)
@@ -105,14 +99,14 @@ class Gather(Operator):
     def steps(self, node: Node, target: Target) -> list[Step]:
         x, indices = node[0], node[1]
         axis, batch = self._axes(node)
-        outer, count = _product(x.dims[batch:axis]), _product(indices.dims[batch:])
-        return _gather_step(node, x, indices, outer, x.dims[axis], count, _product(x.dims[axis + 1:]) * x.itemsize)
+        outer, count = prod(x.dims[batch:axis]), prod(indices.dims[batch:])
+        return _gather_step(node, x, indices, outer, x.dims[axis], count, prod(x.dims[axis + 1:]) * x.itemsize)
 
 
 class GatherNd(Operator):
     """Inputs x, indices (int16, int32, int64), whose last dimension holds one index per leading dimension of x."""
 
-    errors: ClassVar[dict[int, str]] = {OUT_OF_BOUNDS: "gather_nd index out of bounds"}
+    errors = {OUT_OF_BOUNDS: "gather_nd index out of bounds"}
 
     def prepare(self, node: Node) -> list[Shape]:
         node.arity(2)
@@ -139,8 +133,8 @@ class GatherNd(Operator):
     def steps(self, node: Node, target: Target) -> list[Step]:
         x, indices = node[0], node[1]
         depth, size = indices.dims[-1], x.itemsize
-        run = _product(x.dims[depth:]) * size
-        rows = _product(indices.dims[:-1])
+        run = prod(x.dims[depth:]) * size
+        rows = prod(indices.dims[:-1])
         if not rows * run:
             return []
         rest = (0,) * (MOST - depth)
@@ -154,7 +148,7 @@ class GatherNd(Operator):
 class EmbeddingLookup(Operator):
     """Inputs ids (int32 [n]), table [rows, ...]; a table of 8 bits or less may give float32 or float16 (symmetric)."""
 
-    errors: ClassVar[dict[int, str]] = {OUT_OF_BOUNDS: "Embedding Lookup: index out of bounds"}
+    errors = {OUT_OF_BOUNDS: "Embedding Lookup: index out of bounds"}
 
     def prepare(self, node: Node) -> list[Shape]:
         node.arity(2)
@@ -174,7 +168,7 @@ class EmbeddingLookup(Operator):
         node.check(scales.size > 0, f"a table of integers needs scales: {table!r}")
         node.check(table.zero_points is None or not np.any(table.zero_points),
                    f"qparams->zero_point->data[0] == 0 was not true: {table!r}")
-        row = _product(table.dims[1:])
+        row = prod(table.dims[1:])
         node.check(columns > 0 and row % columns == 0 and scales.size in (1, table.dims[0] * max(1, row // columns)),
                    f"{scales.size} scales for {table!r} in blocks of {columns}")
 
@@ -182,11 +176,12 @@ class EmbeddingLookup(Operator):
         """Scales as float32, and how many elements of a row share one."""
         table = node[1]
         details = table.spec.quantization.details if table.spec is not None and table.spec.quantization else None
-        if getattr(details, "block_size", 0):
+        if details is not None and getattr(details, "block_size", None):
             held = table.spec._model.subgraphs[table.subgraph].tensors[details.scales]
+            node.check(held.data is not None, f"the scales of {table!r} must be constant")
             return held.data.view(held.dtype).astype(np.float32), int(details.block_size)
         given = np.zeros(0, np.float32) if table.scales is None else np.asarray(table.scales, np.float32)
-        return given, max(1, _product(table.dims[1:]))
+        return given, max(1, prod(table.dims[1:]))
 
     def fold(self, node: Node) -> list[np.ndarray] | None:
         ids, table = node.constant(0), node.constant(1)
@@ -196,7 +191,7 @@ class EmbeddingLookup(Operator):
 
     def steps(self, node: Node, target: Target) -> list[Step]:
         ids, table = node[0], node[1]
-        row = _product(table.dims[1:])
+        row = prod(table.dims[1:])
         if table.type == node.out.type:
             return _gather_step(node, table, ids, 1, table.dims[0], ids.size, row * table.itemsize)
         scales, columns = self._scales(node)
@@ -214,7 +209,7 @@ OPERATORS = {"GATHER": Gather(), "GATHER_ND": GatherNd(), "EMBEDDING_LOOKUP": Em
 # ---- kernels -------------------------------------------------------------------------------------
 
 @device
-def load_index(base, i, width):  # type: ignore[no-untyped-def]
+def load_index(base, i, width):
     """The i-th index, of `width` bytes."""
     if width == 4:
         return np.int64(load_i32(base, i))
@@ -224,7 +219,7 @@ def load_index(base, i, width):  # type: ignore[no-untyped-def]
 
 
 @device
-def put_row(y, x, run):  # type: ignore[no-untyped-def]
+def put_row(y, x, run):
     """`run` bytes; single elements without a call."""
     if run == 4:
         store_u32(y, 0, load_u32(x, 0))
@@ -239,7 +234,7 @@ def put_row(y, x, run):  # type: ignore[no-untyped-def]
 
 
 @kernel(GATHER)
-def gather_rows(p, begin, end):  # type: ignore[no-untyped-def]
+def gather_rows(p, begin, end):
     """y[s, i] = x[s, indices[s // outer, i]], rows of `run` bytes."""
     n, run, width = p.n, p.run, p.width
     for c in prange(begin, end):
@@ -261,7 +256,7 @@ def gather_rows(p, begin, end):  # type: ignore[no-untyped-def]
 
 
 @kernel(GATHER_ND)
-def gather_nd_rows(p, begin, end):  # type: ignore[no-untyped-def]
+def gather_nd_rows(p, begin, end):
     """y[i] = x[indices[i, 0], indices[i, 1], ...], rows of `run` bytes."""
     for c in prange(begin, end):
         for r in range(c * p.block, min(p.rows, (c + 1) * p.block)):
@@ -280,7 +275,7 @@ def _lookup_kernel(integer: str, real: str) -> Any:
     store = {"f32": store_f32, "f16": store_f16}[real]
 
     @kernel(LOOKUP, name=f"lookup_{integer}_{real}")
-    def lookup(p, begin, end):  # type: ignore[no-untyped-def]
+    def lookup(p, begin, end):
         for c in prange(begin, end):
             for r in range(c * p.block, min(p.rows, (c + 1) * p.block)):
                 k = np.int64(load_i32(p.indices, r))

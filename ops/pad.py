@@ -5,6 +5,7 @@ every type. MIRROR_PAD is the input copied into place, then one reversed copy pe
 """
 from __future__ import annotations
 
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -22,8 +23,8 @@ MOST = 8                              # padded dimensions outside of the innermo
 FILLER = 2048                         # bytes of the block of padding values
 
 PAD = np.dtype([("x", "i8"), ("y", "i8"), ("filler", "i8"), ("x0", "i8"), ("y0", "i8"), ("units", "i8"),
-                ("block", "i8"), ("rank", "i8"), ("left", "i8"), ("right", "i8"), ("count", "i8"), ("piece", "i8"), ("step", "i8"),
-                ("extents", "i8", (MOST,)), ("before", "i8", (MOST,)), ("inside", "i8", (MOST,)),
+                ("block", "i8"), ("rank", "i8"), ("left", "i8"), ("right", "i8"), ("pieces", "i8"), ("piece", "i8"),
+                ("step", "i8"), ("extents", "i8", (MOST,)), ("before", "i8", (MOST,)), ("inside", "i8", (MOST,)),
                 ("xs", "i8", (MOST,))], align=True)
 
 
@@ -37,10 +38,10 @@ class Border(NamedTuple):
 
 
 class Line(NamedTuple):
-    """The innermost dimension in bytes: padding, `count` pieces that lie `step` apart in the input, padding."""
+    """The innermost dimension in bytes: padding, `pieces` of `piece` bytes, `step` apart in the input, padding."""
 
     left: int
-    count: int
+    pieces: int
     piece: int
     step: int
     right: int
@@ -122,8 +123,8 @@ def border_step(node: Node, x: Place, y: Place, filler: Place, borders: list[Bor
     rest = (1,) * (MOST - len(borders))
     before, inside, after, steps = zip(*borders) if borders else ((), (), (), ())
     extents = tuple(map(sum, zip(before, inside, after)))
-    units = int(np.prod(extents, dtype=np.int64))
-    chunks, block = chunked(units, max(1, GRAIN // (line.left + line.count * line.piece + line.right)))
+    units = prod(extents)
+    chunks, block = chunked(units, max(1, GRAIN // (line.left + line.pieces * line.piece + line.right)))
     return Step(node, pad_lines, {
         "x": x, "y": y, "filler": filler, "x0": x0, "y0": y0, "units": units, "block": block, "rank": len(borders),
         **line._asdict(), "extents": extents + rest, "before": before + rest, "inside": inside + rest,
@@ -195,7 +196,7 @@ OPERATORS = {"PAD": Pad(), "PADV2": Pad(), "MIRROR_PAD": MirrorPad()}
 # ---- kernels -------------------------------------------------------------------------------------
 
 @device
-def put_filler(y, filler, n):  # type: ignore[no-untyped-def]
+def put_filler(y, filler, n):
     """n bytes of padding."""
     while n > 512:
         piece = min(n, FILLER)
@@ -207,9 +208,9 @@ def put_filler(y, filler, n):  # type: ignore[no-untyped-def]
 
 
 @kernel(PAD)
-def pad_lines(p, begin, end):  # type: ignore[no-untyped-def]
+def pad_lines(p, begin, end):
     """Lines of the output: padding, pieces of the input, padding; or padding only."""
-    middle = p.count * p.piece
+    middle = p.pieces * p.piece
     width = p.left + middle + p.right
     for c in prange(begin, end):
         for r in range(c * p.block, min(p.units, (c + 1) * p.block)):
@@ -226,6 +227,6 @@ def pad_lines(p, begin, end):  # type: ignore[no-untyped-def]
             else:
                 put_filler(y, p.filler, p.left)
                 if middle > 0:
-                    put_rows(y + p.left, x, p.piece, p.step, p.count, p.piece)
+                    put_rows(y + p.left, x, p.piece, p.step, p.pieces, p.piece)
                 put_filler(y + p.left + middle, p.filler, p.right)
     return 0

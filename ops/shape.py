@@ -1,6 +1,7 @@
 """SHAPE, FILL and ONE_HOT: tensors made of shapes, of one value, of two values."""
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,7 @@ class OneHot(Operator):
 
     def steps(self, node: Node, target: Target) -> list[Step]:
         axis, dims, size = self._axis(node), node.out.dims, node.out.itemsize
-        outer, inner = (int(np.prod(d, dtype=np.int64)) for d in (dims[:axis], dims[axis + 1:]))
+        outer, inner = (prod(d) for d in (dims[:axis], dims[axis + 1:]))
         kernel_ = ONE_HOTS.get(size)
         if kernel_ is None:
             node.fail(f"type {node.out.type} is not supported by ONE_HOT")
@@ -119,7 +120,7 @@ OPERATORS = {"SHAPE": Shape(), "FILL": Fill(), "ONE_HOT": OneHot()}
 
 def _one_hot_kernel(size: int, load: Any, store: Any) -> Any:
     @kernel(ONE_HOT, name=f"one_hot_{size}")
-    def one_hot(p, begin, end):  # type: ignore[no-untyped-def]
+    def one_hot(p, begin, end):
         on, off = load(p.on, 0), load(p.off, 0)
         for c in prange(begin, end):
             for o in range(c * p.block, min(p.outer, (c + 1) * p.block)):

@@ -46,15 +46,15 @@ class Slice(Movement):
 
 
 class Range(NamedTuple):
-    """What a dimension of the output is: `count` elements from `start`, `step` apart, in dimension `axis` of the input.
+    """A dimension of the output: `extent` elements from `start`, `step` apart, in dimension `axis` of the input.
 
-    axis -1: a new dimension; count -1: a single element, without a dimension in the output.
+    axis -1: a new dimension; extent -1: a single element, without a dimension in the output.
     """
 
     axis: int
     start: int
     step: int
-    count: int
+    extent: int
 
 
 class StridedSlice(Movement):
@@ -77,7 +77,7 @@ class StridedSlice(Movement):
             node.types(node[i], "i32", "i64")
             node.check(node[i].rank == 1 and node[i].size == node[1].size,
                        f"begin, end and strides must be vectors of one length: {node[i]!r}")
-        return [tuple(r.count for r in self._ranges(node) if r.count >= 0)]
+        return [tuple(r.extent for r in self._ranges(node) if r.extent >= 0)]
 
     def _ranges(self, node: Node) -> list[Range]:
         x, o = node[0].dims, node.options
@@ -105,7 +105,7 @@ class StridedSlice(Movement):
         for r in self._ranges(node):
             step = 0 if r.axis < 0 else steps[r.axis]
             start += r.start * step
-            if r.count >= 0:
+            if r.extent >= 0:
                 xs.append(r.step * step)
         return [Move(node.out.dims, tuple(xs), strides(node.out.dims), x_offset=start)]
 

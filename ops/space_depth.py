@@ -5,6 +5,8 @@ for every position in a block; with crops, BATCH_TO_SPACE_ND goes through memory
 """
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from litejit.ops.base import Operator, Packed, Scratch, Step, Target
@@ -103,7 +105,7 @@ class SpaceToBatch(_Batch):
         node.check(all(d % b == 0 for d, b in zip(shape[1:], blocks)),
                    f"final_dim_size % block_shape[dim] != 0: {shape[1:-1]}, {blocks}")
         cut = tuple(d // b for d, b in zip(shape[1:], blocks))
-        return [(shape[0] * int(np.prod(blocks)), *cut, *shape[1 + len(blocks):])]
+        return [(shape[0] * prod(blocks), *cut, *shape[1 + len(blocks):])]
 
     def _move(self, node: Node) -> Move:
         """From the padded input."""
@@ -152,7 +154,7 @@ class BatchToSpace(_Batch):
     def prepare(self, node: Node) -> list[Shape]:
         blocks, crops = self.blocks(node)
         batch, *rest = node[0].dims
-        total = int(np.prod(blocks))
+        total = prod(blocks)
         node.check(batch % total == 0, f"output_batch_size % block_shape[dim] != 0: {batch}, {blocks}")
         cut = [d * b - lo - hi for d, b, (lo, hi) in zip(rest, blocks, crops)]
         node.check(all(d >= 0 for d in cut), f"crops {crops} leave nothing of {node[0]!r}")
@@ -162,7 +164,7 @@ class BatchToSpace(_Batch):
         """To the uncropped output, its shape, and from there to the output."""
         blocks, crops = self.blocks(node)
         batch, *rest = node[0].dims
-        n, total = len(blocks), int(np.prod(blocks))
+        n, total = len(blocks), prod(blocks)
         order = (n, *(k for i in range(n) for k in (n + 1 + i, i)), 2 * n + 1)
         whole = (batch // total, *(d * b for d, b in zip(rest, blocks)), *rest[n:])
         xs = strides(whole)
@@ -182,7 +184,7 @@ class BatchToSpace(_Batch):
         size = node[0].itemsize
         if whole == node.out.dims:
             return copy_steps(node, node[0], node.out, first, size)
-        between = Scratch(int(np.prod(whole, dtype=np.int64)) * size)
+        between = Scratch(prod(whole) * size)
         return copy_steps(node, node[0], between, first, size) + copy_steps(node, between, node.out, second, size)
 
 

@@ -186,5 +186,6 @@ def test_other_cpus(level):
         pytest.skip("runs for a chosen target already")
     chosen = "transposes or any_stride or gaps or side_by_side"
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", chosen]
-    done = subprocess.run(command, env={**os.environ, "LITEJIT_TARGET": level}, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env={**os.environ, "LITEJIT_TARGET": level}, capture_output=True, text=True,
+                          timeout=300)
     assert done.returncode == 0, done.stdout[-3000:]

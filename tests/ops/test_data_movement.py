@@ -252,6 +252,24 @@ def test_lookups_that_dequantise(rng, kind, out):
         equal(got, want[ids].astype(real))
 
 
+@pytest.mark.parametrize("kind", ["INT4", "INT2"])
+@pytest.mark.parametrize("out", ["FLOAT32", "FLOAT16"])
+def test_lookups_in_blocks(rng, kind, out):
+    """Scales in a tensor of their own, one for 32 elements of a row."""
+    low = {"INT4": -8, "INT2": -2}[kind]
+    table = rng.integers(low, -low, (6, 64)).astype(np.int8)
+    scales = rng.random((6, 2)).astype(np.float16)
+    builder = ModelBuilder()
+    graph = builder.subgraph("main")
+    ids = graph.input("ids", (3,), "INT32")
+    quant = Quant.blockwise(graph.constant("scales", scales), 32)
+    held = graph.constant("table", table, kind, quant)
+    graph.outputs(*graph.add("EMBEDDING_LOOKUP", [ids, held], [("out", (3, 64), out)], version=5))
+    picks = np.array([5, 0, 3], np.int32)
+    want = table * np.repeat(scales.astype(np.float32), 32, 1)
+    equal(run_model(builder.build(), [picks])[0], want[picks].astype(np.float32 if out == "FLOAT32" else np.float16))
+
+
 # ---- constants -----------------------------------------------------------------------------------
 
 FOLDED = [
