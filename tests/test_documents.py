@@ -1,0 +1,35 @@
+"""The documents: their code runs, their generated parts are up to date, their links lead somewhere."""
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import load_module
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
+
+
+def test_code_of_the_pipeline_runs() -> None:
+    fill = load_module("litejit_docs_fill", ROOT / "docs" / "fill.py").fill
+    text = (ROOT / "docs" / "pipeline.md").read_text()
+    assert len(re.findall("```text", fill(text))) == len(re.findall("```text", text)) > 15
+
+
+def test_operators_are_up_to_date() -> None:
+    made = load_module("litejit_docs_operators", ROOT / "docs" / "make_operators.py").document()
+    assert (ROOT / "docs" / "operators.md").read_text() == made, "run python docs/make_operators.py"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_links(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
+        assert target.startswith(("https://", "http://")) or (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_files_named_in_documents_exist(path: Path) -> None:
+    for name in re.findall(r"`((?:litejit|ops|planner|tests|docs|benchmarks|notebooks)/[\w/.]+)`", path.read_text()):
+        assert (ROOT / name).exists(), name
