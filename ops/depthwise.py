@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from litejit.compiler import kernel, prange
+from litejit.compiler.lazy import Kernel
 from litejit.compiler.primitives import load_f32, store_f32
 from litejit.ops.arithmetic import activation, float_range
 from litejit.ops.base import Operator, Packed, Scratch, Step, Target
@@ -19,7 +20,7 @@ from litejit.ops.conv_f32 import zeros
 from litejit.ops.conv_geometry import Windows, windows
 from litejit.ops.depthwise_16x8 import depthwise_16_steps
 from litejit.ops.depthwise_int8 import Weights, codes_steps, fixed_steps, hybrid_steps
-from litejit.ops.depthwise_rows import ROWS, expanded, make_row, row_params
+from litejit.ops.depthwise_rows import ROWS, expanded, make_rows, row_params
 from litejit.ops.float_product import convert, narrow_f16, widen_f16
 from litejit.ops.simd.depthwise_f32 import column_f32, columns_f32, pack_depthwise_f32
 from litejit.planner.graph import Node, Value
@@ -116,15 +117,32 @@ def _float(node: Node, target: Target, x: Any, y: Any, w: Value | None, bias: Va
         data, b = w.data, None if bias is None else bias.data                  # type: ignore[union-attr]
         packed = Packed((w.key, None if bias is None else bias.key, "depthwise f32", cpu.lanes),     # type: ignore[union-attr]
                         lambda: pack_depthwise_f32(cpu, np.asarray(data, np.float32).reshape(taps, channels), b))
-    params, chunks = row_params(made, source, packed, y, zeros(made.width * channels * 4))
-    return [*steps, Step(node, depthwise_f32, {**params, "lo": bounds[0], "hi": bounds[1]}, chunks,
+    params, chunks = row_params(cpu, made, source, packed, y, zeros(made.width * channels * 4), 4,
+                                (cpu.lanes, (taps + 1) * cpu.vbytes))
+    made_for = (made.kw, made.sw) if made.dw == 1 else (0, 1)
+    return [*steps, Step(node, SHARED.get(made_for, depthwise_f32), {**params, "lo": bounds[0], "hi": bounds[1]}, chunks,
                          macs=made.m * channels * taps)]
 
 
 OPERATORS: dict[str, Operator] = {"DEPTHWISE_CONV_2D": DepthwiseConv2D()}
 
-_row = make_row(columns_f32, column_f32, 4, 4)
 
+def _make_f32(width: int, stride: int) -> Kernel:
+    rows = make_rows(columns_f32(width, stride), column_f32, 4, 4)
+
+    @kernel(FLOATS, name=f"depthwise_f32_{width}s{stride}" if width else "depthwise_f32")
+    def depthwise(p, begin, end):
+        """A chunk is some output rows."""
+        table, row_bytes = p.table + begin * p.table_size, p.out_width * p.channels * 4
+        for c in prange(begin, end):
+            top, bottom = c * p.rows, min(p.m // p.out_width, (c + 1) * p.rows)
+            rows(p, table, top, bottom, p.y + top * row_bytes, p.pad, p.kh * p.kw, p.lo, p.hi, 0)
+        return 0
+    return depthwise
+
+
+depthwise_f32 = _make_f32(0, 1)
+SHARED = {(width, stride): _make_f32(width, stride) for width in (3, 5) for stride in (1, 2)}
 
 @kernel(PACK)
 def pack_depthwise(p, begin, end):
@@ -137,14 +155,4 @@ def pack_depthwise(p, begin, end):
             store_f32(p.packed, to, load_f32(p.bias, c) if inside and p.bias != 0 else F32_0)
             for tap in range(p.taps):
                 store_f32(p.packed, to + (tap + 1) * lanes, load_f32(p.w, tap * p.channels + c) if inside else F32_0)
-    return 0
-
-
-@kernel(FLOATS)
-def depthwise_f32(p, begin, end):
-    """A chunk is some output rows."""
-    table, row_bytes = p.table + begin * p.table_size, p.out_width * p.channels * 4
-    for c in prange(begin, end):
-        for row in range(c * p.rows, min(p.m // p.out_width, (c + 1) * p.rows)):
-            _row(p, table, row, p.w, p.y + row * row_bytes, p.pad, p.kh * p.kw, p.lo, p.hi, 0)
     return 0

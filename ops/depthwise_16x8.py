@@ -12,8 +12,8 @@ from litejit.ops.base import Packed, Scratch, Step, Target
 from litejit.ops.conv_f32 import zeros
 from litejit.ops.conv_geometry import Windows
 from litejit.ops.conv_int8 import multipliers
-from litejit.ops.depthwise_rows import ROWS, column_taps, make_row, row_params
-from litejit.ops.simd.depthwise_int8 import columns_int8, pack_depthwise_int8
+from litejit.ops.depthwise_rows import ROWS, column_taps, make_rows, row_params
+from litejit.ops.simd.depthwise_int8 import block_shape, columns_int8, pack_depthwise_int8
 from litejit.planner.graph import Node, Value
 
 WIDE = np.dtype([*ROWS, ("low", "i8"), ("high", "i8"), ("acc", "i8"), ("multipliers", "i8"), ("bias", "i8"), ("narrow", "i8")],
@@ -32,7 +32,8 @@ def depthwise_16_steps(node: Node, target: Target, x: Any, w: Value, bias: Value
                          lambda: pack_depthwise_int8(cpu, data.view(np.int8), np.zeros(channels, np.int64)))
     if not fast:
         packed = Packed((w.key, "depthwise 16x16"), lambda: np.ascontiguousarray(data.astype(np.int16)))
-    params, chunks = row_params(windows, x, packed, node.out, zeros((windows.width * channels + 64) * 2))
+    params, chunks = row_params(cpu, windows, x, packed, node.out, zeros((windows.width * channels + 64) * 2), 2,
+                                block_shape(cpu, taps))
     params.update(low=bounds[0], high=bounds[1], multipliers=multipliers(reals, channels),
                   bias=Packed(("bias64", offsets.tobytes()), lambda: offsets),
                   acc=Scratch(chunks * (windows.out_width * channels * 8 + 64)),
@@ -50,7 +51,7 @@ def round_16(p, total, channel):
     return np.int16(saturate(value, p.low, p.high))
 
 
-_row = make_row(columns_int8("i16", "i32", False), columns_int8("i16", "i32", True), 2, 4)
+_rows = make_rows(columns_int8("i16", "i32", False), columns_int8("i16", "i32", True), 2, 4)
 
 
 @kernel(WIDE)
@@ -60,7 +61,7 @@ def depthwise_16x8(p, begin, end):
     acc = p.acc + begin * (pixels * p.channels * 8 + 64)
     for c in prange(begin, end):
         for row in range(c * p.rows, min(p.m // pixels, (c + 1) * p.rows)):
-            _row(p, table, row, p.w, acc, p.pad, pairs, 0, 0, 0)
+            _rows(p, table, row, row + 1, acc, p.pad, pairs, 0, 0, 0)
             y = p.y + row * pixels * p.channels * 2
             for ox in range(pixels):
                 for channel in range(p.channels):

@@ -10,9 +10,9 @@ from litejit.compiler.primitives import fill_bytes, load_f32, load_i32, store_f3
 from litejit.ops.base import Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import Windows
 from litejit.ops.conv_int8 import fixed_row, multipliers
-from litejit.ops.depthwise_rows import ROWS, expanded, make_row, row_params
+from litejit.ops.depthwise_rows import ROWS, expanded, make_rows, row_params
 from litejit.ops.hybrid import quantise_rows
-from litejit.ops.simd.depthwise_int8 import columns_int8, pack_depthwise_int8
+from litejit.ops.simd.depthwise_int8 import block_shape, columns_int8, pack_depthwise_int8
 from litejit.ops.simd.epilogues import fits_requant
 from litejit.planner.graph import Node, Value
 
@@ -43,10 +43,13 @@ class Weights:
         """Whether vectors may requantise without clamping floats first."""
         return fits_requant(self.array.T, self.bias, scales)
 
-    def packed(self, target: Target, zero_point: int, scale: np.ndarray | None) -> Packed:
+    def params(self, target: Target, windows: Windows, x: Any, zero_point: int, scale: np.ndarray | None, y: Any,
+               pad: Any) -> tuple[dict[str, Any], int]:
+        """`row_params` of a convolution with these weights."""
         cpu = target.cpu
         key = (self.key, "depthwise int8", cpu.lanes, zero_point, None if scale is None else scale.tobytes())
-        return Packed(key, lambda: pack_depthwise_int8(cpu, self.array, self.first(zero_point), scale))
+        packed = Packed(key, lambda: pack_depthwise_int8(cpu, self.array, self.first(zero_point), scale))
+        return row_params(cpu, windows, x, packed, y, pad, 1, block_shape(cpu, len(self.array)))
 
 
 def padding(windows: Windows, code: int) -> Packed:
@@ -60,7 +63,7 @@ def codes_steps(node: Node, target: Target, x: Any, weights: Weights, windows: W
     """XNNPACK's codes of i8 or u8 with float32 scales, one or one per channel."""
     zero_point, y = node[0].zero_point, node.out
     scale = np.ascontiguousarray(np.broadcast_to(scales.astype(np.float32), (windows.channels,)))
-    params, chunks = row_params(windows, x, weights.packed(target, zero_point, scale), y, padding(windows, zero_point))
+    params, chunks = weights.params(target, windows, x, zero_point, scale, y, padding(windows, zero_point))
     params.update(low=bounds[0], high=bounds[1], zero_point=y.zero_point)
     return [Step(node, CODE_KERNELS[y.type], params, chunks, macs=windows.m * windows.channels * windows.kh * windows.kw)]
 
@@ -69,7 +72,7 @@ def fixed_steps(node: Node, target: Target, x: Any, weights: Weights, windows: W
                 bounds: tuple[int, int]) -> list[Step]:
     """LiteRT's reference codes of i8 or u8 with fixed-point multipliers of the real scales."""
     zero_point, y, channels = node[0].zero_point, node.out, windows.channels
-    params, chunks = row_params(windows, x, weights.packed(target, zero_point, None), y, padding(windows, zero_point))
+    params, chunks = weights.params(target, windows, x, zero_point, None, y, padding(windows, zero_point))
     params.update(low=bounds[0], high=bounds[1], zero_point=y.zero_point, multipliers=multipliers(reals, channels),
                   acc=Scratch(chunks * (windows.out_width * channels * 4 + 64)))
     return [Step(node, FIXED_KERNELS[y.type], params, chunks, macs=windows.m * channels * windows.kh * windows.kw)]
@@ -89,7 +92,7 @@ def hybrid_steps(node: Node, target: Target, w: Value, bias: Value | None, windo
     offsets = np.zeros(channels, np.float32) if bias is None else np.asarray(bias.data, np.float32).ravel()
     sums = weights.array.sum(axis=0, dtype=np.int32)
     pad_size = windows.width * channels + 64
-    params, chunks = row_params(windows, source, weights.packed(target, 0, None), node.out, None)
+    params, chunks = weights.params(target, windows, source, 0, None, node.out, None)
     params.update(pad=Scratch(chunks * pad_size), pad_size=pad_size, factors=made.terms, lo=bounds[0], hi=bounds[1],
                   acc=Scratch(chunks * (windows.out_width * channels * 4 + 64)),
                   **{name: Packed(("depthwise hybrid", name, array.tobytes()), lambda array=array: array)
@@ -100,21 +103,21 @@ def hybrid_steps(node: Node, target: Target, w: Value, bias: Value | None, windo
 # ---- kernels -------------------------------------------------------------------------------------
 
 def _make_codes(type: str) -> Any:
-    depthwise_row = make_row(columns_int8(type, "code", False), columns_int8(type, "code", True), 1, 1)
+    depthwise_rows = make_rows(columns_int8(type, "code", False), columns_int8(type, "code", True), 1, 1)
 
     @kernel(CODES, name=f"depthwise_codes_{type}")
     def depthwise(p, begin, end):
         """A chunk is some output rows."""
         table, row_bytes, pairs = p.table + begin * p.table_size, p.out_width * p.channels, (p.kh * p.kw + 1) // 2
         for c in prange(begin, end):
-            for row in range(c * p.rows, min(p.m // p.out_width, (c + 1) * p.rows)):
-                depthwise_row(p, table, row, p.w, p.y + row * row_bytes, p.pad, pairs, p.low, p.high, p.zero_point)
+            top, bottom = c * p.rows, min(p.m // p.out_width, (c + 1) * p.rows)
+            depthwise_rows(p, table, top, bottom, p.y + top * row_bytes, p.pad, pairs, p.low, p.high, p.zero_point)
         return 0
     return depthwise
 
 
 def _make_fixed(type: str) -> Any:
-    depthwise_row = _RAW[type]
+    depthwise_rows = _RAW[type]
 
     @kernel(FIXED, name=f"depthwise_fixed_{type}")
     def depthwise(p, begin, end):
@@ -123,7 +126,7 @@ def _make_fixed(type: str) -> Any:
         acc = p.acc + begin * (pixels * p.channels * 4 + 64)
         for c in prange(begin, end):
             for row in range(c * p.rows, min(p.m // pixels, (c + 1) * p.rows)):
-                depthwise_row(p, table, row, p.w, acc, p.pad, pairs, 0, 0, 0)
+                depthwise_rows(p, table, row, row + 1, acc, p.pad, pairs, 0, 0, 0)
                 for ox in range(pixels):
                     fixed_row(acc + ox * p.channels * 4, p.multipliers, p.y + (row * pixels + ox) * p.channels, p.channels,
                               p.zero_point, p.low, p.high)
@@ -131,7 +134,7 @@ def _make_fixed(type: str) -> Any:
     return depthwise
 
 
-_RAW = {type: make_row(columns_int8(type, "i32", False), columns_int8(type, "i32", True), 1, 4) for type in ("i8", "u8")}
+_RAW = {type: make_rows(columns_int8(type, "i32", False), columns_int8(type, "i32", True), 1, 4) for type in ("i8", "u8")}
 CODE_KERNELS = {type: _make_codes(type) for type in ("i8", "u8")}
 FIXED_KERNELS = {type: _make_fixed(type) for type in ("i8", "u8")}
 _raw_i8 = _RAW["i8"]
@@ -159,7 +162,7 @@ def depthwise_hybrid(p, begin, end):
             if image != padded:
                 fill_bytes(pad, np.int64(zero), p.width * p.channels)
                 padded = image
-            _raw_i8(p, table, row, p.w, acc, pad, pairs, 0, 0, 0)
+            _raw_i8(p, table, row, row + 1, acc, pad, pairs, 0, 0, 0)
             for ox in range(pixels):
                 scaled_pixel(p, acc + ox * p.channels * 4, zero, scale, p.y + (row * pixels + ox) * p.channels * 4)
     return 0

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from litejit.compiler import device, kernel, prange
-from litejit.compiler.cpu import target
+from litejit.compiler.cpu import Cpu, target
 from litejit.compiler.lazy import Kernel
 from litejit.compiler.primitives import LOAD, STORE, Primitive, store_i64
 from litejit.ops.base import Scratch, Step, chunked
@@ -14,23 +14,33 @@ from litejit.ops.conv_geometry import FIELDS, Windows
 from litejit.ops.simd.tiles import tiles
 from litejit.planner.graph import Node
 
-ROWS = [*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("pad", "i8"), ("table", "i8"), ("table_size", "i8"), ("rows", "i8")]
-"""Fields of every depthwise kernel; pad: a row of padding of width * channels elements, rows: output rows of a chunk."""
+ROWS = [*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("pad", "i8"), ("table", "i8"), ("table_size", "i8"), ("rows", "i8"),
+        ("strip", "i8"), ("channel_block", "i8"), ("block_bytes", "i8")]
+"""Fields of every depthwise kernel; pad: a row of padding of width * channels elements; rows: output rows of a chunk, made in strips of `strip` columns and
+`channel_block` channels, whose weights are `block_bytes`."""
 EXPAND = np.dtype([("x", "i8"), ("y", "i8"), ("total", "i8"), ("times", "i8"), ("block", "i8")], align=True)
-GRAIN = 1 << 15                       # outputs times taps worth a chunk
+GRAIN = 1 << 18                       # outputs times taps worth a chunk
+STRIP_BYTES = 36 << 10                # of input rows that should stay in L1
 
 tile_columns = Primitive("depthwise_columns", "int64", (), lambda ir, b, args: ir.IntType(64)(tiles(target()).depthwise),
                          lambda: tiles(target()).depthwise)
 
 
-def row_params(windows: Windows, x: Any, w: Any, y: Any, pad: Any) -> tuple[dict[str, Any], int]:
-    """(values of the fields ROWS, chunks)."""
-    taps = windows.kh * windows.kw
+def row_params(cpu: Cpu, windows: Windows, x: Any, w: Any, y: Any, pad: Any, size: int, vectors: tuple[int, int]
+               ) -> tuple[dict[str, Any], int]:
+    """(values of the fields ROWS, chunks). size: bytes of an input element; vectors: channels of a block of packed weights,
+    and its bytes."""
+    taps, (lanes, nbytes) = windows.kh * windows.kw, vectors
+    wide, column = tiles(cpu).depthwise, windows.kh * size
+    room = max(lanes, STRIP_BYTES // (column * ((wide - 1) * windows.sw + windows.kw)) // lanes * lanes)
+    blocks = -(-windows.channels // room)
+    block = -(-(-(-windows.channels // lanes)) // blocks) * lanes
+    strip = max(1, STRIP_BYTES // (column * block * windows.sw) // wide) * wide
     work = windows.out_width * windows.channels * taps
     chunks, rows = chunked(windows.images * windows.out_height, max(1, GRAIN // max(work, 1)))
     size = -(-(taps + 1) * 8 // 64) * 128
     return {**windows.params(), "x": x, "w": w, "y": y, "pad": pad, "table": Scratch(chunks * size), "table_size": size,
-            "rows": rows}, chunks
+            "rows": rows, "strip": strip, "channel_block": block, "block_bytes": block // lanes * nbytes}, chunks
 
 
 def expanded(node: Node, x: Any, size: int, itemsize: int, times: int) -> tuple[Scratch, Step]:
@@ -61,7 +71,7 @@ EXPANDERS = {size: _expander(size, type) for size, type in ((1, "u8"), (2, "u16"
 def row_taps(p, table, row, size, pad):
     """Put the addresses of the taps of output column 0 of an output row into the table.
 
-    Rows outside of the image are those of `pad`. Columns outside are not looked at: `column_taps` does the borders.
+    Rows outside of the image are the padding. Columns outside are not looked at: `column_taps` does the borders.
     """
     at, pixel = 0, p.channels * size
     image, iy = row // p.out_height, row % p.out_height * p.sh - p.top
@@ -77,7 +87,7 @@ def row_taps(p, table, row, size, pad):
 
 @device
 def column_taps(p, table, row, ox, size, pad):
-    """The addresses of the taps of one output pixel, with those outside of the image at `pad`."""
+    """The addresses of the taps of one output pixel, with those outside of the image at the padding."""
     at, pixel = 0, p.channels * size
     image, iy, ix = row // p.out_height, row % p.out_height * p.sh - p.top, ox * p.sw - p.left
     for ky in range(p.kh):
@@ -100,22 +110,35 @@ def inner_columns(p):
     return first, max(first, min(p.out_width, end))
 
 
-def make_row(tile: Any, single: Any, size: int, out_size: int) -> Any:
-    """Device function (p, table, row, weights, y, pad, taps, lo, hi, *more): one output row at y; elements of `size` bytes
-    in, `out_size` out. tile and single: micro-kernels; `taps` is what they count."""
+def make_rows(tile: Any, single: Any, size: int, out_size: int) -> Any:
+    """Device function (p, table, top, bottom, y, pad, taps, lo, hi, zero_point): the output rows top .. bottom, the first at y.
+
+    tile and single: micro-kernels; `taps` is what they count; elements of `size` bytes in, `out_size` out. Rows are made in
+    vertical strips of some columns and channels, so that the input rows that they share stay in the L1 cache.
+    """
     @device
-    def depthwise_row(p, table, row, weights, y, pad, taps, lo, hi, zero_point):
+    def depthwise_rows(p, table, top, bottom, y, pad, taps, lo, hi, zero_point):
         first, end = inner_columns(p)
-        pixel, out_pixel, channels, wide = p.channels * size, p.channels * out_size, p.channels, tile_columns()
-        for ox in range(p.out_width):
-            if ox < first or ox >= end:
-                column_taps(p, table, row, ox, size, pad)
-                single(table, taps, 1, 0, 0, weights, y + ox * out_pixel, 0, channels, lo, hi, zero_point)
-        row_taps(p, table, row, size, pad)
-        step = p.sw * pixel
-        count = (end - first) // wide
-        inner = first + count * wide
-        tile(table, taps, count, first * step, step, weights, y + first * out_pixel, out_pixel, channels, lo, hi, zero_point)
-        single(table, taps, end - inner, inner * step, step, weights, y + inner * out_pixel, out_pixel, channels, lo, hi,
-               zero_point)
-    return depthwise_row
+        pixel, out_pixel, wide = p.channels * size, p.channels * out_size, tile_columns()
+        step, strip = p.sw * pixel, p.strip if end > first else 1
+        for channel in range(0, p.channels, p.channel_block):
+            weights, moved = p.w + channel // p.channel_block * p.block_bytes, channel * size
+            channels = min(p.channel_block, p.channels - channel)
+            for left in range(first, max(end, first + 1), strip):
+                right = min(end, left + strip)
+                count = (right - left) // wide
+                inner = left + count * wide
+                for row in range(top, bottom):
+                    to = y + (row - top) * p.out_width * out_pixel + channel * out_size
+                    for ox in range(0, first if left == first else 0):
+                        column_taps(p, table, row, ox, size, pad)
+                        single(table, taps, 1, moved, 0, weights, to + ox * out_pixel, 0, channels, lo, hi, zero_point)
+                    for ox in range(end if right == end else p.out_width, p.out_width):
+                        column_taps(p, table, row, ox, size, pad)
+                        single(table, taps, 1, moved, 0, weights, to + ox * out_pixel, 0, channels, lo, hi, zero_point)
+                    row_taps(p, table, row, size, pad)
+                    tile(table, taps, count, left * step + moved, step, weights, to + left * out_pixel, out_pixel, channels,
+                         lo, hi, zero_point)
+                    single(table, taps, right - inner, inner * step + moved, step, weights, to + inner * out_pixel, out_pixel,
+                           channels, lo, hi, zero_point)
+    return depthwise_rows

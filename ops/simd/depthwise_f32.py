@@ -12,6 +12,7 @@ import numpy as np
 
 from litejit.compiler import micro_kernel
 from litejit.compiler.cpu import Cpu
+from litejit.compiler.lazy import MicroKernel
 from litejit.ops.simd.tiles import tiles
 
 
@@ -26,9 +27,10 @@ def pack_depthwise_f32(cpu: Cpu, weights: np.ndarray, bias: np.ndarray | None) -
     return np.ascontiguousarray(whole.reshape(1 + taps, count, cpu.lanes).transpose(1, 0, 2))
 
 
-def emit_columns(single: bool) -> Callable[..., None]:
+def emit_columns(single: bool, width: int = 0, stride: int = 1) -> Callable[..., None]:
     """Generator: `tiles` tiles of `depthwise` columns of the tile table, or of one column.
 
+    width, stride: made for kernels of that width without dilation, whose neighbouring columns share inputs; 0: for any.
     Arguments: table of tap addresses, taps, tiles, offset and step of the columns in the input, weights, y, step of the
     columns in the output, channels, lo, hi, and a number that means nothing here; offsets and steps in bytes.
     """
@@ -36,7 +38,8 @@ def emit_columns(single: bool) -> Callable[..., None]:
              channels: Any, lo: Any, hi: Any, _: Any) -> None:
         count, size = 1 if single else tiles(v.cpu).depthwise, v.cpu.vbytes
         low, high = v.splat(lo), v.splat(hi)
-        x_at, y_at = ([v.mul(s, t) for t in range(count)] for s in (step, out_step))
+        y_at = [v.mul(out_step, t) for t in range(count)]
+        multiply = _shared(v, table, taps, step, count, width, stride) if width else _any(v, table, taps, step, count)
         block = v.mul(v.add(taps, 1), size)
 
         def tile(k: Any, moved: list[Any]) -> list[Any]:
@@ -45,13 +48,7 @@ def emit_columns(single: bool) -> Callable[..., None]:
             def vector(c: Any, moved: list[Any]) -> list[Any]:
                 (here,) = moved
                 at = v.shl(c, 2)
-                from_at = v.add(offset, at)
-
-                def tap(i: Any, acc: list[Any]) -> list[Any]:
-                    x = v.at(v.load(v.type("ptr"), table, v.shl(i, 3), 8), from_at)
-                    w = v.load(v.f32, here, v.mul(v.add(i, 1), size))
-                    return [v.fma(v.load(v.f32, x, x_at[t]), w, acc[t]) for t in range(count)]
-                acc = v.loop(taps, [v.load(v.f32, here)] * count, tap)
+                acc = multiply(v.add(offset, at), here, [v.load(v.f32, here)] * count)
                 acc = [v.fmin(high, v.fmax(low, a)) for a in acc]
                 left = v.sub(channels, c)
 
@@ -71,5 +68,44 @@ def emit_columns(single: bool) -> Callable[..., None]:
     return emit
 
 
-columns_f32 = micro_kernel("depthwise_f32", "piiiippiiffi", emit_columns(False))
+def _any(v: Any, table: Any, taps: Any, step: Any, count: int) -> Callable[..., list[Any]]:
+    """Products of all taps, one after the other."""
+    x_at = [v.mul(step, t) for t in range(count)]
+
+    def multiply(offset: Any, weights: Any, acc: list[Any]) -> list[Any]:
+        def tap(i: Any, acc: list[Any]) -> list[Any]:
+            x = v.at(v.load(v.type("ptr"), table, v.shl(i, 3), 8), offset)
+            w = v.load(v.f32, weights, v.mul(v.add(i, 1), v.cpu.vbytes))
+            return [v.fma(v.load(v.f32, x, x_at[t]), w, acc[t]) for t in range(count)]
+        return v.loop(taps, acc, tap)
+    return multiply
+
+
+def _shared(v: Any, table: Any, taps: Any, step: Any, count: int, width: int, stride: int) -> Callable[..., list[Any]]:
+    """Products by kernel rows: an input column is loaded once for all outputs that see it."""
+    pixel = v.ashr(step, stride.bit_length() - 1)
+    x_at = [v.mul(pixel, k) for k in range((count - 1) * stride + width)]
+
+    def multiply(offset: Any, weights: Any, acc: list[Any]) -> list[Any]:
+        def row(i: Any, acc: list[Any]) -> list[Any]:
+            x = v.at(v.load(v.type("ptr"), table, v.shl(i, 3), 8), offset)
+            here = v.at(weights, v.mul(v.add(i, 1), v.cpu.vbytes))
+            w = [v.load(v.f32, here, kx * v.cpu.vbytes) for kx in range(width)]
+            acc = list(acc)
+            for k, at in enumerate(x_at):
+                value = v.load(v.f32, x, at)
+                for t in range(count):
+                    if 0 <= k - t * stride < width:
+                        acc[t] = v.fma(value, w[k - t * stride], acc[t])
+            return acc
+        return v.loop(taps, acc, row, step=width)
+    return multiply
+
+
+def columns_f32(width: int = 0, stride: int = 1) -> MicroKernel:
+    """The micro-kernel of a tile: for any kernel, or for those of a width and stride."""
+    name = f"depthwise_f32_{width}s{stride}" if width else "depthwise_f32"
+    return micro_kernel(name, "piiiippiiffi", emit_columns(False, width, stride))
+
+
 column_f32 = micro_kernel("depthwise_f32_single", "piiiippiiffi", emit_columns(True))

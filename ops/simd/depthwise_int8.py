@@ -26,6 +26,11 @@ def lane_order(lanes: int) -> list[int]:
     return [p + r for p in parts for r in range(4)] + [p + r for p in parts for r in range(4, 8)]
 
 
+def block_shape(cpu: Cpu, taps: int) -> tuple[int, int]:
+    """(channels of a block, bytes of its weights)."""
+    return 2 * cpu.lanes, (2 + -(-taps // 2)) * 2 * cpu.vbytes
+
+
 def pack_depthwise_int8(cpu: Cpu, weights: np.ndarray, first: np.ndarray, scale: np.ndarray | None = None) -> np.ndarray:
     """weights [taps, channels] in int16's range, first int32 [channels], scale float32 or None -> uint8 [blocks, bytes]."""
     (taps, channels), width = weights.shape, 2 * cpu.lanes
