@@ -12,7 +12,7 @@ import numpy as np
 
 from litejit.compiler import kernel, prange
 from litejit.compiler.primitives import bits_f32, load_f32, store_f32
-from litejit.ops import block_weights
+from litejit.ops import block_weights, shuffled_weights
 from litejit.ops.arithmetic import act_range, activation, float_range, xnn_act_range
 from litejit.ops.base import Operator, Step, Target, chunked
 from litejit.ops.float_product import Matrix, float_steps, half_steps
@@ -36,6 +36,8 @@ class FullyConnected(Operator):
     def delegates(self, node: Node) -> bool:
         x, w, bias = node[0], node[1], node.optional(2)
         if w.data is None or (bias is not None and bias.data is None) or not plain_activation(node):
+            return False
+        if getattr(node.options, "weights_format", 0):
             return False
         if x.type == "f32":
             return w.type in ("f32", "i8", "i4", "i2") and _even(w)
@@ -66,11 +68,13 @@ class FullyConnected(Operator):
             return [(*x.dims[:-1], outputs)]
         node.check(x.size % depth == 0, lambda: f"the size of {x!r} is no multiple of the depth {depth} of its weights")
         if getattr(node.options, "weights_format", 0):
-            return shuffled_shapes(node)
+            return shuffled_weights.shapes(node)
         return [(x.size // depth, outputs)]
 
     def steps(self, node: Node, target: Target) -> list[Step]:
         x, w, bias, y = node[0], node[1], node.optional(2), node.out
+        if getattr(node.options, "weights_format", 0):
+            return shuffled_weights.steps(node, target)
         if x.type == "f16":
             return half_steps(node, target, x, y, _matrix(w), bias, float_range(activation(node), node.xnn))
         if x.type == "f32":
@@ -85,12 +89,6 @@ class FullyConnected(Operator):
 def plain_activation(node: Node) -> bool:
     """Whether the fused activation is one that every kernel has."""
     return activation(node) in ("NONE", "RELU", "RELU_N1_TO_1", "RELU6")
-
-
-def shuffled_shapes(node: Node) -> list[tuple[int, ...]]:
-    """Weights in the order of an old ARM kernel (SHUFFLED4x16INT8)."""
-    node.fail("FULLY_CONNECTED with weights_format SHUFFLED4x16INT8 is not supported: convert the model again")
-    return []
 
 
 def _even(w: Value) -> bool:
