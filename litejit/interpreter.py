@@ -234,7 +234,8 @@ class Interpreter(Inspection):
                     self._set(session, tensor, array)
             except Exception:
                 if session.shapes != before:
-                    session.shapes, session.ready = before, False
+                    session.shapes = before
+                    session.forget()
                 raise
             session.runner.run()  # type: ignore[union-attr]
             return [own_copy(self._memory(session, tensor)) for tensor in outputs]
@@ -258,6 +259,12 @@ class Interpreter(Inspection):
 
     def set_tensor(self, tensor_index: int, value: Any) -> None:
         """Copy a value of exactly the tensor's type and shape into a tensor of subgraph 0. Raises LiteJitError."""
+        if type(tensor_index) is int and type(value) is np.ndarray:
+            memory = self._main.settable.get(tensor_index)
+            if memory is not None and value.dtype == memory.dtype and value.shape == memory.shape:
+                with self._lock:
+                    memory[...] = value
+                return
         with self._exclusive():
             self._set(self._main, index_of(tensor_index), value)
 
@@ -293,6 +300,11 @@ class Interpreter(Inspection):
         Raises LiteJitError where the tensor has no contents of its own: before allocate_tensors, or an intermediate
         result without experimental_preserve_all_tensors.
         """
+        if type(tensor_index) is int and subgraph_index == 0:
+            memory = self._main.gettable.get(tensor_index)
+            if memory is not None:
+                with self._lock:
+                    return own_copy(memory)
         with self._exclusive():
             session = self._session(
                 self._check_subgraph(subgraph_index, "Invalid subgraph index {} exceeds max subgraph index {}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,6 +27,8 @@ class Session:
         self.shapes = [tuple(self.spec.tensors[i].shape) for i in self.spec.inputs]
         self.runner: Runner | None = None
         self.ready = False
+        self.settable: dict[int, np.ndarray] = {}  # inputs' memory by tensor index: the quick way of set_tensor
+        self.gettable: dict[int, np.ndarray] = {}  # what `memory` found
         self._constants: dict[int, np.ndarray | None] = {}
 
     # ---- shapes ----
@@ -58,7 +60,7 @@ class Session:
         for position, index in enumerate(self.spec.inputs):
             if index == tensor and self.shapes[position] != shape:
                 self.shapes[position] = shape
-                self.ready = False
+                self.forget()
 
     def _check_strict(self, tensor: int, shape: tuple[int, ...]) -> None:
         current = self.shape(tensor)
@@ -98,6 +100,16 @@ class Session:
                 f"not enough memory for subgraph {self.index} with inputs of shapes {self.shapes}"
             ) from error
         self.ready = True
+        for value in plan.graph.inputs:
+            view = self.runner.view(value)
+            if value.data is None and value.type not in ("i4", "u4", "i2") and view is not None:
+                self.settable[value.index] = view
+
+    def forget(self) -> None:
+        """The shapes changed: not ready until it is allocated again."""
+        self.ready = False
+        self.settable.clear()
+        self.gettable.clear()
 
     def value(self, tensor: int) -> Value:
         """The graph's value of a tensor; the session must be allocated."""
@@ -118,6 +130,14 @@ class Session:
 
     def memory(self, tensor: int) -> np.ndarray | None:
         """The memory that holds a tensor's own contents now, or None: not allocated, or shared with other tensors."""
+        found = self.gettable.get(tensor)
+        if found is None:
+            found = self._find_memory(tensor)
+            if found is not None:
+                self.gettable[tensor] = found
+        return found
+
+    def _find_memory(self, tensor: int) -> np.ndarray | None:
         constant = self.constant(tensor)
         if constant is not None:
             return constant
@@ -132,9 +152,6 @@ class Session:
         """Let go of the memory."""
         if self.runner is not None:
             self.runner.quiesce()
-        self.runner, self.ready = None, False
+        self.runner = None
+        self.forget()
 
-
-def description(session: Session) -> dict[str, Any]:
-    """What a session is made of, for pickling."""
-    return {"shapes": list(session.shapes), "ready": session.ready}
