@@ -15,7 +15,7 @@ from litejit.compiler import device, kernel, prange
 from litejit.compiler.lazy import Kernel, Lazy
 from litejit.ops.base import Operator, Step, Target, chunked
 from litejit.ops.streams import LOAD, STORE
-from litejit.ops.tables import Fill, fold_table, lookup_steps
+from litejit.ops.tables import Fill, check_codes, fold_table, lookup_steps
 from litejit.planner.graph import QUANTISED, Node, Value
 
 MAP = np.dtype([("x", "i8"), ("y", "i8"), ("n", "i8"), ("block", "i8"), ("a", "f4"), ("b", "f4")], align=True)
@@ -54,10 +54,7 @@ class Elementwise(Operator):
     def check(self, node: Node) -> None:
         """Further conditions on the node."""
         if self.tabulated(node):
-            for value in (node[0], node.out):
-                if not value.quantised or value.per_channel:
-                    node.fail(f"{value!r} needs quantization parameters for the whole tensor "
-                              "(quantization.type != kTfLiteAffineQuantization)")
+            check_codes(node, node[0], node.out)
 
     def tabulated(self, node: Node) -> bool:
         """Whether the node is computed by a table of codes."""

@@ -10,6 +10,7 @@ from litejit.compiler.lazy import Kernel
 from litejit.ops.arithmetic import mbqm, quantize_multiplier, saturate
 from litejit.ops.base import Operator, Step, Target, broadcast, chunked
 from litejit.ops.streams import LOAD, STORE
+from litejit.ops.tables import check_codes
 from litejit.planner.graph import Q_RANGE, Node
 
 DIMS = 8
@@ -34,9 +35,8 @@ class Prelu(Operator):
         node.types(x, *FLOATS, "i8", "u8", "i16")
         node.same_type(x, alpha)
         node.same_type(x, node.out)
-        for value in (x, alpha, node.out):
-            if x.type not in FLOATS and not value.quantised:
-                node.fail(f"{value!r} has no quantization parameters")
+        if x.type not in FLOATS:
+            check_codes(node, x, alpha, node.out)
         shape = broadcast(x.dims, alpha.dims)
         node.check(shape == x.dims, lambda: "Error: alpha is not broadcastable to the input "
                                             f"(HaveSameShapes(input, output)): {alpha.dims}, {x.dims}")

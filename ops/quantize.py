@@ -19,7 +19,7 @@ from litejit.ops.base import MAX_CHUNKS, Operator, Packed, Step, Target, chunked
 from litejit.ops.cast import HELD, INTEGER, cast
 from litejit.ops.elementwise import map_step
 from litejit.ops.streams import LOAD, STORE
-from litejit.ops.tables import fold_table, lookup_steps, round_away, to_codes
+from litejit.ops.tables import check_codes, fold_table, lookup_steps, round_away, to_codes
 from litejit.ops.tables import mbqm as mbqm_of_codes
 from litejit.ops.vector_math import MAGIC
 from litejit.planner.graph import Q_RANGE, Node, Value
@@ -46,11 +46,11 @@ class Quantize(Operator):
         x, y = node[0], node.out
         node.types(x, "f32", "f16", *FROM_CODES)
         node.types(y, *(FROM_CODES.get(x.type) or ("i8", "u8", "i16", "i4", "u4")))
-        for value in (y,) if x.type in ("f32", "f16") else (x, y):
-            if not value.quantised:
-                node.fail(f"{value!r} has no quantization parameters (quantization.type != kTfLiteAffineQuantization)")
-        node.check(not y.per_channel or (x.type == "f32" and _channels(y) == len(_scales(y))),
-                   lambda: f"{y!r}: a scale per channel needs a float input and as many scales as channels")
+        if y.per_channel:
+            node.check(x.type == "f32" and _channels(y) == len(_scales(y)),
+                       lambda: f"{y!r}: a scale per channel needs a float input and as many scales as channels")
+        else:
+            check_codes(node, *((y,) if x.type in ("f32", "f16") else (x, y)))
         return [x.dims]
 
     def fold(self, node: Node) -> list[np.ndarray] | None:

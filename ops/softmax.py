@@ -12,6 +12,7 @@ from litejit.compiler.primitives import bits_f32, float_bits
 from litejit.ops.base import Operator, Step, Target, chunked
 from litejit.ops.softmax_quantised import log_softmax_steps, softmax_int16_steps, softmax_steps
 from litejit.ops.streams import LOAD, STORE
+from litejit.ops.tables import check_codes
 from litejit.ops.vector_math import ONE, ZERO, exp_nonpositive, log_f32
 from litejit.planner.graph import Node, Value
 
@@ -76,7 +77,7 @@ def _check_quantization(node: Node, x: Value, y: Value, wanted: dict[str, tuple[
     if y.type not in wanted:
         return
     scale, zero = wanted[y.type]
-    node.check(x.quantised and y.quantised, lambda: f"{x!r} and {y!r} need quantization parameters")
+    check_codes(node, x, y)
     node.check(math.isclose(float(y.scale), scale, rel_tol=1e-3) and y.zero_point == zero,
                lambda: f"output->params.scale: {y!r} must have scale {scale} and zero point {zero}, "
                        f"it has {y.scale} and {y.zero_point}")

@@ -17,13 +17,23 @@ from litejit.compiler.lazy import Kernel
 from litejit.ops.base import Packed, Step, chunked
 from litejit.ops.simd.lookup import lookup8
 from litejit.ops.streams import LOAD, STORE
-from litejit.planner.graph import Q_RANGE, Node, Value
+from litejit.planner.graph import Q_RANGE, Node, PrepareError, Value
 
 LOOKUP = np.dtype([("x", "i8"), ("y", "i8"), ("table", "i8"), ("n", "i8"), ("block", "i8"),
                    ("least", "i8")], align=True)
 GRAIN = 32768
 f32 = np.float32
 Fill = Callable[[Node, np.ndarray], np.ndarray]
+
+
+def check_codes(node: Node, *values: Value) -> None:
+    """Refuse the node unless the values have one usable scale and zero point each."""
+    for value in values:
+        if not value.quantised or value.per_channel:
+            node.fail(f"{value!r} needs quantization parameters for the whole tensor "
+                      "(quantization.type != kTfLiteAffineQuantization)")
+        if not 0 < float(value.scale) < np.inf or abs(value.zero_point) >= 1 << 31:
+            node.fail(f"{value!r} has no usable quantization: scale {value.scale}, zero point {value.zero_point}")
 
 
 # ---- filling ---------------------------------------------------------------------------------------
@@ -109,9 +119,13 @@ def mbqm(x: np.ndarray, multiplier: int, shift: int) -> np.ndarray:
 # ---- using -----------------------------------------------------------------------------------------
 
 def table_of(node: Node, fill: Fill) -> np.ndarray:
-    """The table of a node."""
-    with np.errstate(all="ignore"):
-        return np.ascontiguousarray(fill(node, codes(node[0])), node.out.dtype)
+    """The table of a node. Raises PrepareError where the scales are too far apart."""
+    try:
+        with np.errstate(all="ignore"):
+            return np.ascontiguousarray(fill(node, codes(node[0])), node.out.dtype)
+    except (OverflowError, ValueError, ZeroDivisionError) as error:
+        raise PrepareError(f"{node.describe()}: quantization scales {node[0].scale} and {node.out.scale} are too far "
+                           f"apart ({error})") from error
 
 
 def fold_table(node: Node, fill: Fill) -> np.ndarray:

@@ -12,7 +12,7 @@ from litejit.ops.arithmetic import quantize_multiplier, srdhm
 from litejit.ops.base import Operator, Packed, Step, Target
 from litejit.ops.elementwise import Elementwise, map_step
 from litejit.ops.streams import LOAD, STORE
-from litejit.ops.tables import by_function, by_interpolation, f32, lookup_steps, mbqm, to_codes
+from litejit.ops.tables import by_function, by_interpolation, check_codes, f32, lookup_steps, mbqm, to_codes
 from litejit.ops.vector_math import (
     NAN,
     ONE,
@@ -39,7 +39,8 @@ class Absolute(Elementwise):
         return node[0].type in QUANTISED and node[0].quantised
 
     def check(self, node: Node) -> None:
-        node.check(node[0].type != "i8" or self.tabulated(node), lambda: f"{node[0]!r} has no quantization parameters")
+        if node[0].type == "i8" or self.tabulated(node):
+            check_codes(node, node[0], node.out)
 
 
 class Root(Elementwise):
