@@ -46,19 +46,20 @@ def command(model: str, count: int, seed: int | None, cache_dir: str | None) -> 
         scores = (interpreter.get_tensor(outputs["index"])[0].astype(np.float32) - zero_point) * scale
         answers.append((int(scores.argmax()), float(scores.max())))
     click.echo("\n".join(_draw(images[chosen])))
-    click.echo("".join(f"{answer} ({100 * sure:.0f} %)".center(18) for answer, sure in answers))
+    click.echo("".join(f"{answer} ({100 * sure:.0f} %)".center(18) for answer, sure in answers).rstrip())
     right = sum(answer == labels[i] for (answer, _), i in zip(answers, chosen))
     click.echo(f"\n{right} of {count} right; over all {len(images)} unseen digits "
                f"{100 * _accuracy(interpreter, pixels, labels):.1f} %")
     compiled = open_store(cache_dir).statistics.compiled
+    code = f"{compiled} entries compiled" if compiled else "all code from the store"
     click.echo(f"load {seconds(loaded - start)}, plan and compile {seconds(ready - loaded)} "
-               f"({compiled} kernels compiled), first run {seconds(first)}, then {seconds(_steady(interpreter))} a run")
+               f"({code}), first run {seconds(first)}, then {seconds(_steady(interpreter))} a run")
 
 
 def _draw(images: np.ndarray) -> list[str]:
     """The digits side by side, two characters a pixel."""
     shades = [2 * SHADES[value * len(SHADES) // 17] for value in range(17)]
-    return ["  ".join("".join(shades[p] for p in image[row]) for image in images) for row in range(8)]
+    return ["  ".join("".join(shades[p] for p in image[row]) for image in images).rstrip() for row in range(8)]
 
 
 def _accuracy(interpreter: Interpreter, pixels: np.ndarray, labels: np.ndarray) -> float:
