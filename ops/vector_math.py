@@ -1,7 +1,7 @@
 """exp, log, sin, cos, tanh, logistic, gelu ... of one float32, as branch-free device functions that LLVM vectorises.
 
 Coefficients are minimax fits made for these reductions. Largest errors over all float32, in units in the last place:
-exp 3, expm1 1, log 1.1, sin and cos 3 below `TRIG_LIMIT` and 2 above (`sin_large`), tanh 5, logistic 6, GELU 5 within
+exp 3, expm1 1, log 1.1, sin and cos 3 below `TRIG_LIMIT` and 2 above (`sin_large`), tanh 5, logistic 6, GELU 9 within
 [-1, 1] and 70 in its far negative tail. NaN stays NaN. exp gives 0 instead of denormals, and slightly before. A product
 and a sum may be rounded once where the CPU has fused multiply-add, so last bits differ between instruction sets.
 """
@@ -38,10 +38,12 @@ S0, S1, S2, S3 = _f(-1.66666604e-01), _f(8.33308744e-03), _f(-1.98110531e-04), _
 TANH_TOP = _f(9.02)
 TP = tuple(_f(c) for c in (9.9999998515e-01, 1.3387061814e-01, 3.5026005864e-03, 2.0717458251e-05, 1.3490457254e-08))
 TQ = tuple(_f(c) for c in (4.6720382016e-01, 2.5904075694e-02, 3.2968085512e-04, 7.8352343966e-07))
-GELU_TOP = _f(13.3)                     # tail of the normal distribution / exp(-t^2 / 2), 0 <= t <= GELU_TOP
-GP = tuple(_f(c) for c in (4.999999355839e-01, 3.399836822960e-01, 1.076702345105e-01, 1.437689815776e-02,
-                           2.369366568067e-07))
-GQ = tuple(_f(c) for c in (1.477844945084, 8.94550825815e-01, 2.69331989401e-01, 3.6065488396e-02))
+GELU_TOP = _f(13.26)                    # exp(-t^2 / 2) is 0 there
+GP = tuple(_f(c) for c in (4.999998243e-01, 3.606150652e-01, 1.187539928e-01, 1.686366000e-02))
+GQ = tuple(_f(c) for c in (1.519097125e+00, 9.497123423e-01, 2.974572379e-01, 4.227637001e-02))
+HALF_LOG2E, TWO_LN2 = _f(-0.7213475204444817), _f(1.3862943611198906)
+G0, G1, G2, G3, G4 = (_f(c * -0.5 * scale) for c, scale in zip(      # exp(-r / 2) - 1 over r
+    (1.00000005, 0.49999127, 0.16666356, 0.04190044, 0.00837958), (1, -0.5, 0.25, -0.125, 0.0625)))
 GELU_A, GELU_B = _f(1.5957691216057308), _f(1.5957691216057308 * 0.044715)     # 2 sqrt(2/pi), and times 0.044715
 THREE, SIX, SIXTH = _f(3), _f(6), _f(1 / 6)
 
@@ -211,9 +213,13 @@ def gelu_f32(x):
     """
     distance = abs_f32(x)
     t = GELU_TOP if distance > GELU_TOP else distance
-    p = (((GP[4] * t + GP[3]) * t + GP[2]) * t + GP[1]) * t + GP[0]
+    p = ((GP[3] * t + GP[2]) * t + GP[1]) * t + GP[0]
     q = (((GQ[3] * t + GQ[2]) * t + GQ[1]) * t + GQ[0]) * t + ONE
-    tail = exp_nonpositive(t * t * -HALF) * (p / q)
+    z = t * t
+    k = z * HALF_LOG2E + BIASED
+    r = z + (k - BIASED) * TWO_LN2
+    e = (((((G4 * r + G3) * r + G2) * r + G1) * r + G0) * r + ONE) * _exponent(k)
+    tail = e * (p / q)
     return x - t * tail if x > ZERO else x * tail
 
 
