@@ -11,6 +11,7 @@ from litejit.compiler.lazy import Kernel
 from litejit.compiler.primitives import bits_f32, float_bits
 from litejit.ops.base import Operator, Step, Target, chunked
 from litejit.ops.softmax_quantised import log_softmax_steps, softmax_int16_steps, softmax_steps
+from litejit.ops.softmax_table import softmax_table_steps
 from litejit.ops.streams import LOAD, STORE
 from litejit.ops.tables import check_codes
 from litejit.ops.vector_math import ONE, ZERO, exp_nonpositive, log_f32
@@ -48,6 +49,8 @@ class Softmax(Operator):
         if x.type == "i16":
             return softmax_int16_steps(node, beta)
         if x.type in ("i8", "u8"):
+            if target.mode != "ref" and node.out.type == x.type:
+                return softmax_table_steps(node, beta)
             return softmax_steps(node, beta)
         return [_row_step(node, softmax_rows(x.type), beta)]
 
