@@ -14,7 +14,6 @@ import numpy as np
 
 from litejit.compiler import device, kernel, prange
 from litejit.compiler.primitives import (
-    copy_bytes,
     load_u8,
     load_u16,
     load_u32,
@@ -25,7 +24,7 @@ from litejit.compiler.primitives import (
     store_u64,
 )
 from litejit.ops.base import Operator, Packed, Scratch, Step, Target, chunked
-from litejit.ops.simd.moves import TRANSPOSE, rows
+from litejit.ops.simd.moves import TRANSPOSE, move_bytes, rows
 from litejit.planner.graph import Node, PrepareError, Value
 
 OUTER = 14                            # most dimensions outside of the two that a kernel loops over itself
@@ -33,7 +32,7 @@ GRAIN = 1 << 16                       # bytes written that are worth a chunk
 PIECE = 1 << 16                       # a contiguous run longer than this is cut
 TILE = 256                            # bytes of a side of the blocks of a transpose
 CONFLICT = 4096                       # output rows this far apart share a set of the first level cache
-LONG = 2048                           # a row of more bytes is left to memcpy
+LONG = 2048                           # a row of more bytes is left to memmove
 
 COPY = np.dtype([("x", "i8"), ("y", "i8"), ("x0", "i8"), ("y0", "i8"), ("units", "i8"), ("block", "i8"),
                  ("n0", "i8"), ("xs0", "i8"), ("ys0", "i8"), ("n1", "i8"), ("xs1", "i8"), ("ys1", "i8"),
@@ -276,7 +275,7 @@ def put_rows(y, x, y_stride, x_stride, count, run):
     """`count` rows of `run` bytes."""
     if run > LONG:
         for k in range(count):
-            copy_bytes(y + k * y_stride, x + k * x_stride, run)
+            move_bytes(y + k * y_stride, x + k * x_stride, run)
     else:
         rows(y, x, y_stride, x_stride, count, run)
 
@@ -296,7 +295,7 @@ def copy_rows(p, begin, end):
             put_rows(y + i * p.ys0, x + i * p.xs0, p.ys0, p.xs0, count - short, p.n1)
             if short:
                 last = i + count - 1
-                copy_bytes(y + last * p.ys0, x + last * p.xs0, p.tail)
+                move_bytes(y + last * p.ys0, x + last * p.xs0, p.tail)
             r += count
     return 0
 

@@ -1,6 +1,6 @@
 """PAD, PADV2, MIRROR_PAD: a border around the input.
 
-PAD copies runs of the input and runs of a block that holds nothing but the padding value, so that one kernel serves
+PAD copies runs of the input, and fills with a block of 64 bytes that holds the padding value, so that one kernel serves
 every type. MIRROR_PAD is the input copied into place, then one reversed copy per side, dimension by dimension.
 """
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import NamedTuple
 import numpy as np
 
 from litejit.compiler import device, kernel, prange
-from litejit.compiler.primitives import copy_bytes
 from litejit.ops.base import Operator, Packed, Scratch, Step, Target, chunked
 from litejit.ops.copy import GRAIN, PIECE, Move, Place, apply, copy_steps, plain, put_rows, strides
+from litejit.ops.simd.moves import fill
 from litejit.planner.graph import Node, Value
 
 Shape = tuple[int, ...]
 Pads = tuple[tuple[int, int], ...]
 
 MOST = 8                              # padded dimensions outside of the innermost one, after merging
-FILLER = 2048                         # bytes of the block of padding values
+FILLER = 64                           # bytes of the block of padding values
 
 PAD = np.dtype([("x", "i8"), ("y", "i8"), ("filler", "i8"), ("x0", "i8"), ("y0", "i8"), ("units", "i8"),
                 ("block", "i8"), ("rank", "i8"), ("left", "i8"), ("right", "i8"), ("pieces", "i8"), ("piece", "i8"),
@@ -198,12 +198,9 @@ OPERATORS = {"PAD": Pad(), "PADV2": Pad(), "MIRROR_PAD": MirrorPad()}
 @device
 def put_filler(y, filler, n):
     """n bytes of padding."""
-    while n > 512:
-        piece = min(n, FILLER)
-        copy_bytes(y, filler, piece)
-        y += piece
-        n -= piece
-    if n > 0:
+    if n >= FILLER:
+        fill(y, filler, n)
+    elif n > 0:
         put_rows(y, filler, 0, 0, 1, n)
 
 

@@ -9,8 +9,35 @@ from functools import partial
 from typing import Any
 
 from litejit.compiler import micro_kernel
+from litejit.compiler.lazy import digest, simd_digest
+from litejit.compiler.primitives import Primitive
 
 LANE = 16                             # bytes of the part of a register that interleaving instructions work on
+
+
+# ---- long runs -----------------------------------------------------------------------------------
+
+class _Primitive(Primitive):
+    """A primitive of this file: its source is part of the fingerprint."""
+
+    __slots__ = ()
+
+    def _fingerprint(self) -> str:
+        return digest([self.name, simd_digest()])
+
+
+def _emit_memmove(ir: Any, b: Any, a: Any) -> None:
+    name, p = "llvm.memmove.p0.p0.i64", ir.PointerType()
+    arguments = [b.inttoptr(a[0], p), b.inttoptr(a[1], p), a[2], ir.IntType(1)(0)]
+    function = b.module.globals.get(name) or ir.Function(
+        b.module, ir.FunctionType(ir.VoidType(), [x.type for x in arguments]), name)
+    b.call(function, arguments)
+
+
+# (to, source, n). Not memcpy: a reference to it without a version binds to glibc's oldest one, which uses SSE2 on any
+# CPU; of memmove there is one version, chosen by CPU.
+move_bytes = _Primitive("move_bytes", "void", ("int64", "int64", "int64"), _emit_memmove,
+                        lambda to, source, n: ctypes.memmove(int(to), int(source), int(n)))
 
 
 # ---- rows ----------------------------------------------------------------------------------------
@@ -54,6 +81,24 @@ def _emit_rows(v: Any, y: Any, x: Any, y_stride: Any, x_stride: Any, rows: Any, 
 
 # (y, x, y stride, x stride, rows, run): copies `run` >= 1 bytes of every row
 rows = micro_kernel("rows", "ppiiii", _emit_rows, _twin_rows)
+
+
+# ---- filling -------------------------------------------------------------------------------------
+
+def _twin_fill(y: int, pattern: int, n: int) -> None:
+    block = ctypes.string_at(int(pattern), 64) * (int(n) // 64 + 1)
+    ctypes.memmove(int(y), block, int(n))
+
+
+def _emit_fill(v: Any, y: Any, pattern: Any, n: Any) -> None:
+    width = v.cpu.vbytes
+    value, last = v.load(v.type("i8", width), pattern), v.sub(n, width)
+    v.loop(last, [], lambda i, _: v.store(value, y, i), step=width)
+    v.store(value, y, last)
+
+
+# (y, pattern, n): n >= 64 bytes of a pattern whose period, 16 bytes or a power of two below, divides n
+fill = micro_kernel("fill", "ppi", _emit_fill, _twin_fill)
 
 
 # ---- transposes ----------------------------------------------------------------------------------
