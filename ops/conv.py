@@ -34,7 +34,7 @@ class Conv2D(Operator):
 
     def prepare(self, node: Node) -> list[tuple[int, ...]]:
         node.arity((2, 3))
-        x, w, y = node[0], node[1], node.out
+        x, w = node[0], node[1]
         check_types(node)
         node.check(x.rank == 4, lambda: f"input->dims->size != 4 ({x.rank} != 4)")
         node.check(w.rank == 4, lambda: f"filter->dims->size != 4 ({w.rank} != 4)")
@@ -129,7 +129,7 @@ def check_scales(node: Node, w: Value, axis: int) -> None:
         f"affine_quantization->scale->size != filter->dims->data[{axis}] ({len(w.scales)} != {channels})"))
     if node[0].type != "f32":
         for value in (node[0], node.out):
-            node.check(value.quantised and value.scale > 0, lambda: f"{value!r} needs a quantization scale")
+            node.check(value.quantised and value.scale > 0, f"{value!r} needs a quantization scale")
 
 
 def weight_scales(w: Value) -> np.ndarray:

@@ -5,8 +5,6 @@ decides the rounding: int64 (or none) the 64-bit accumulator and a 16-bit multip
 """
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from litejit.compiler import device, kernel, prange
@@ -83,7 +81,7 @@ def gather16(p, group, rows, first, count):
             y = iy + ky * p.dh
             for kx in range(p.kw):
                 x = ix + kx * p.dw
-                if 0 <= y and y < p.height and 0 <= x and x < p.width:
+                if y >= 0 and y < p.height and x >= 0 and x < p.width:
                     at = ((r // p.out_height * p.height + y) * p.width + x) * p.channels + group * p.depth
                     copy_bytes(to, p.x + at * 2, piece)
                 else:

@@ -84,7 +84,7 @@ def tap_table(p, group, table, first, count):
         here = p.x + (image * p.height + iy) * row_bytes + ix * pixel + group * p.depth * 4
         to = at + row
         if iy >= 0 and iy + (p.kh - 1) * p.dh < p.height and ix >= 0 and ix + (p.kw - 1) * p.dw < p.width:
-            for ky in range(p.kh):
+            for _ in range(p.kh):
                 for kx in range(p.kw):
                     store_i64(table, to, here + kx * p.dw * pixel)
                     to += mr
@@ -94,7 +94,7 @@ def tap_table(p, group, table, first, count):
                 y = iy + ky * p.dh
                 for kx in range(p.kw):
                     x = ix + kx * p.dw
-                    inside = 0 <= y and y < p.height and 0 <= x and x < p.width
+                    inside = y >= 0 and y < p.height and x >= 0 and x < p.width
                     store_i64(table, to, here + ky * p.dh * row_bytes + kx * p.dw * pixel if inside else p.zeros)
                     to += mr
         row += 1

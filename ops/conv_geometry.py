@@ -27,8 +27,8 @@ def out_size(size: int, kernel: int, stride: int, dilation: int, padding: str) -
 class Windows:
     """The windows of a node with input dims x [N, H, W, C] and a kh x kw kernel with `depth` channels per tap."""
 
-    __slots__ = ("images", "height", "width", "channels", "out_height", "out_width", "kh", "kw", "sh", "sw", "dh", "dw",
-                 "top", "left", "depth")
+    __slots__ = ("channels", "depth", "dh", "dw", "height", "images", "kh", "kw", "left", "out_height", "out_width", "sh", "sw",
+                 "top", "width")
 
     def __init__(self, dims: tuple[int, ...], kernel: tuple[int, int], depth: int, strides: tuple[int, int] = (1, 1),
                  dilations: tuple[int, int] = (1, 1), padding: str = "VALID") -> None:

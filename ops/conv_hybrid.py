@@ -5,8 +5,6 @@ asymmetrically where the weights have a scale per channel, else symmetrically. W
 """
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from litejit.compiler import device, kernel, prange
@@ -18,8 +16,8 @@ from litejit.ops.hybrid import quantise_rows
 from litejit.ops.simd.gemm_int8 import make_gemm, pack_int8, staged_offset
 from litejit.planner.graph import Node, Value
 
-HYBRID = np.dtype([*GATHER, ("terms", "i8"), ("factors", "i8"), ("pixels", "i8"), ("offset", "i8"), ("lo", "f4"), ("hi", "f4"),
-                   ("scales", "i8"), ("bias", "i8"), ("acc", "i8"), ("per_channel", "i8")], align=True)
+HYBRID = np.dtype([("terms", "i8"), ("factors", "i8"), ("pixels", "i8"), ("offset", "i8"), ("lo", "f4"), ("hi", "f4"),
+                   ("scales", "i8"), ("bias", "i8"), ("acc", "i8"), ("per_channel", "i8"), *GATHER], align=True)
 
 
 def hybrid_steps(node: Node, target: Target, w: Value, bias: Value | None, windows: Windows, scales: np.ndarray,

@@ -10,13 +10,24 @@ from typing import Any
 import numpy as np
 
 from litejit.compiler import device, kernel, prange
-from litejit.compiler.primitives import load_i8, load_i16, load_i32, load_i64, load_u8, store_i32, store_u8
+from litejit.compiler.primitives import load_i8, load_i16, load_i32, load_u8, store_i32, store_u8
 from litejit.ops.arithmetic import mbqm, quantize_multipliers, saturate
 from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import FIELDS, Windows, grid
 from litejit.ops.simd.epilogues import fits_requant
-from litejit.ops.simd.gemm_int8 import (corrected_bias, fill_staged, flip, make_gemm, pack_int8, panel_bytes, stage, stage_block,
-                                        stage_bytes, staged_offset, staged_pitch)
+from litejit.ops.simd.gemm_int8 import (
+    corrected_bias,
+    fill_staged,
+    flip,
+    make_gemm,
+    pack_int8,
+    panel_bytes,
+    stage,
+    stage_block,
+    stage_bytes,
+    staged_offset,
+    staged_pitch,
+)
 from litejit.ops.simd.tiles import tile_shape
 from litejit.planner.graph import Node, Value
 
@@ -24,10 +35,10 @@ GATHER = [*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("staged", "i8"), ("st
           ("flip", "i8"), ("pad", "i8"), ("n", "i8"), ("ldc", "i8"), ("group_bytes", "i8"), ("panel_bytes", "i8"),
           ("rows", "i8"), ("columns", "i8"), ("row_chunks", "i8"), ("column_chunks", "i8"), ("block", "i8")]
 """Fields of every kernel that gathers; `columns` is whole panels, `panel_bytes` the size of one per column."""
-CODES = np.dtype([*GATHER, ("terms", "i8"), ("row_factor", "i8"), ("sum_zero", "i8"), ("low", "i8"), ("high", "i8"),
-                  ("zero_point", "i8"), ("out_flip", "i8")], align=True)
-FIXED = np.dtype([*GATHER, ("terms", "i8"), ("row_factor", "i8"), ("sum_zero", "i8"), ("low", "i8"), ("high", "i8"),
-                  ("zero_point", "i8"), ("acc", "i8"), ("multipliers", "i8")], align=True)
+CODES = np.dtype([("terms", "i8"), ("row_factor", "i8"), ("sum_zero", "i8"), ("low", "i8"), ("high", "i8"),
+                  ("zero_point", "i8"), ("out_flip", "i8"), *GATHER], align=True)
+FIXED = np.dtype([("terms", "i8"), ("row_factor", "i8"), ("sum_zero", "i8"), ("low", "i8"), ("high", "i8"),
+                  ("zero_point", "i8"), ("acc", "i8"), ("multipliers", "i8"), *GATHER], align=True)
 GRAIN = 1 << 20                       # multiply-accumulates worth a chunk
 
 
@@ -38,7 +49,7 @@ class Weights:
     added by the kernels: `row_factor`.
     """
 
-    __slots__ = ("array", "bias", "row_factor", "key", "groups")
+    __slots__ = ("array", "bias", "groups", "key", "row_factor")
 
     def __init__(self, w: Value, bias: Value | None, groups: int) -> None:
         o = w.dims[0]

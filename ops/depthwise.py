@@ -27,8 +27,9 @@ from litejit.planner.graph import Node, Value
 
 WEIGHTS = {"f32": ("f32", "i8"), "f16": ("f16",), "i8": ("i8", "i4"), "u8": ("u8",), "i16": ("i8", "i4", "i16")}
 F32_0 = np.float32(0)
-PACK = np.dtype([("w", "i8"), ("bias", "i8"), ("packed", "i8"), ("taps", "i8"), ("channels", "i8"), ("lanes", "i8")], align=True)
-FLOATS = np.dtype([*ROWS, ("lo", "f4"), ("hi", "f4")], align=True)
+PACK = np.dtype([("w", "i8"), ("bias", "i8"), ("packed", "i8"), ("taps", "i8"), ("channels", "i8"), ("lanes", "i8")],
+                align=True)
+FLOATS = np.dtype([("lo", "f4"), ("hi", "f4"), *ROWS], align=True)
 
 
 class DepthwiseConv2D(Operator):

@@ -16,8 +16,8 @@ from litejit.ops.depthwise_rows import ROWS, column_taps, make_rows, row_params
 from litejit.ops.simd.depthwise_int8 import block_shape, columns_int8, pack_depthwise_int8
 from litejit.planner.graph import Node, Value
 
-WIDE = np.dtype([*ROWS, ("low", "i8"), ("high", "i8"), ("acc", "i8"), ("multipliers", "i8"), ("bias", "i8"), ("narrow", "i8")],
-                align=True)
+WIDE = np.dtype([("low", "i8"), ("high", "i8"), ("acc", "i8"), ("multipliers", "i8"), ("bias", "i8"), ("narrow", "i8"),
+                 *ROWS], align=True)
 MOST_TAPS = 512                       # |int16 * int8| < 2**22: this many products fit 32 bits
 
 

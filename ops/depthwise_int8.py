@@ -16,10 +16,11 @@ from litejit.ops.simd.depthwise_int8 import block_shape, columns_int8, pack_dept
 from litejit.ops.simd.epilogues import fits_requant
 from litejit.planner.graph import Node, Value
 
-CODES = np.dtype([*ROWS, ("low", "i8"), ("high", "i8"), ("zero_point", "i8")], align=True)
-FIXED = np.dtype([*ROWS, ("low", "i8"), ("high", "i8"), ("zero_point", "i8"), ("acc", "i8"), ("multipliers", "i8")], align=True)
-HYBRID = np.dtype([*ROWS, ("factors", "i8"), ("pad_size", "i8"), ("acc", "i8"), ("scales", "i8"), ("bias", "i8"), ("sums", "i8"),
-                   ("lo", "f4"), ("hi", "f4")], align=True)
+CODES = np.dtype([("low", "i8"), ("high", "i8"), ("zero_point", "i8"), *ROWS], align=True)
+FIXED = np.dtype([("low", "i8"), ("high", "i8"), ("zero_point", "i8"), ("acc", "i8"), ("multipliers", "i8"),
+                  *ROWS], align=True)
+HYBRID = np.dtype([("factors", "i8"), ("pad_size", "i8"), ("acc", "i8"), ("scales", "i8"), ("bias", "i8"),
+                   ("sums", "i8"), ("lo", "f4"), ("hi", "f4"), *ROWS], align=True)
 
 
 class Weights:

@@ -16,8 +16,8 @@ from litejit.planner.graph import Node
 
 ROWS = [*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("pad", "i8"), ("table", "i8"), ("table_size", "i8"), ("rows", "i8"),
         ("strip", "i8"), ("channel_block", "i8"), ("block_bytes", "i8")]
-"""Fields of every depthwise kernel; pad: a row of padding of width * channels elements; rows: output rows of a chunk, made in strips of `strip` columns and
-`channel_block` channels, whose weights are `block_bytes`."""
+"""Fields of every depthwise kernel; pad: a row of padding of width * channels elements; rows: output rows of a chunk, made
+in strips of `strip` columns and `channel_block` channels, whose weights are `block_bytes`."""
 EXPAND = np.dtype([("x", "i8"), ("y", "i8"), ("total", "i8"), ("times", "i8"), ("block", "i8")], align=True)
 GRAIN = 1 << 18                       # outputs times taps worth a chunk
 STRIP_BYTES = 36 << 10                # of input rows that should stay in L1
@@ -26,15 +26,19 @@ tile_columns = Primitive("depthwise_columns", "int64", (), lambda ir, b, args: i
                          lambda: tiles(target()).depthwise)
 
 
+def ceil(a: int, b: int) -> int:
+    """a / b, rounded up."""
+    return -(-a // b)
+
+
 def row_params(cpu: Cpu, windows: Windows, x: Any, w: Any, y: Any, pad: Any, size: int, vectors: tuple[int, int]
                ) -> tuple[dict[str, Any], int]:
     """(values of the fields ROWS, chunks). size: bytes of an input element; vectors: channels of a block of packed weights,
     and its bytes."""
     taps, (lanes, nbytes) = windows.kh * windows.kw, vectors
-    wide, column = tiles(cpu).depthwise, windows.kh * size
-    room = max(lanes, STRIP_BYTES // (column * ((wide - 1) * windows.sw + windows.kw)) // lanes * lanes)
-    blocks = -(-windows.channels // room)
-    block = -(-(-(-windows.channels // lanes)) // blocks) * lanes
+    wide, column, count = tiles(cpu).depthwise, windows.kh * size, ceil(windows.channels, lanes)
+    most = max(1, STRIP_BYTES // (column * ((wide - 1) * windows.sw + windows.kw) * lanes))     # blocks that a strip may have
+    block = ceil(count, ceil(count, most)) * lanes
     strip = max(1, STRIP_BYTES // (column * block * windows.sw) // wide) * wide
     work = windows.out_width * windows.channels * taps
     chunks, rows = chunked(windows.images * windows.out_height, max(1, GRAIN // max(work, 1)))
@@ -77,7 +81,7 @@ def row_taps(p, table, row, size, pad):
     image, iy = row // p.out_height, row % p.out_height * p.sh - p.top
     for ky in range(p.kh):
         y = iy + ky * p.dh
-        inside = 0 <= y and y < p.height
+        inside = y >= 0 and y < p.height
         start = p.x + (image * p.height + y) * p.width * pixel if inside else pad
         for kx in range(p.kw):
             store_i64(table, at, start + (kx * p.dw - p.left) * pixel)
@@ -95,7 +99,7 @@ def column_taps(p, table, row, ox, size, pad):
         start = p.x + (image * p.height + y) * p.width * pixel
         for kx in range(p.kw):
             x = ix + kx * p.dw
-            inside = 0 <= y and y < p.height and 0 <= x and x < p.width
+            inside = y >= 0 and y < p.height and x >= 0 and x < p.width
             store_i64(table, at, start + x * pixel if inside else pad)
             at += 1
     store_i64(table, at, pad)

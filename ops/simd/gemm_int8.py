@@ -104,7 +104,8 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
               ) -> Callable[..., None]:
     """Generator of a tile: (a, lda, panel, c, ldc, m, groups, columns, terms, lo, hi, zero_point, out_flip).
 
-    rows: terms of the rows are added; hybrid: they multiply `first`, minus the weights' sum ("f32" always); lo, hi of "f32" are bits of floats.
+    rows: terms of the rows are added; hybrid: they multiply `first`, minus the weights' sum ("f32" always); lo, hi of "f32"
+    are bits of floats.
     """
     def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, groups: Any, columns: Any, terms: Any,
              lo: Any, hi: Any, zero_point: Any, out_flip: Any) -> None:
@@ -217,9 +218,9 @@ def stage_rows(a, lda, m, k, staged, pitch, flip):
 
 
 def make_gemm(end: str, rows: bool = False, wide: bool = False, hybrid: bool = False) -> Any:
-    """Device function (staged, pitch, panels, c, ldc, m, k, n, terms, lo, hi, zero_point, out_flip): all panels past m staged rows.
+    """Device function (staged, pitch, panels, c, ldc, m, k, n, terms, lo, hi, zero_point, out_flip).
 
-    ldc: bytes. The staged rows should stay in L2 (`stage_block`).
+    All panels pass m staged rows. ldc: bytes. The staged rows should stay in L2 (`stage_block`).
     """
     hybrid = hybrid or end == "f32"
     whole, half = (tile(end, narrow, rows, wide, hybrid) for narrow in (False, True))

@@ -1,0 +1,190 @@
+"""CONV_2D and DEPTHWISE_CONV_2D against twins: every type, both arithmetics, odd shapes, and errors."""
+import numpy as np
+import pytest
+
+from litejit.errors import LiteJitError
+from litejit.schema.builder import Quant
+from tests.harness import In, Out, run_op
+from tests.twins.conv import conv_sums, depthwise_sums, fixed_codes, nearest_codes
+
+CASES = [  # image, weights [O, kh, kw, depth], stride, dilation, padding
+    ((1, 5, 6, 3), (8, 3, 3, 3), (1, 1), (1, 1), "SAME"), ((2, 9, 8, 5), (7, 3, 2, 5), (2, 1), (1, 1), "VALID"),
+    ((1, 6, 7, 40), (33, 1, 1, 40), (1, 1), (1, 1), "SAME"), ((3, 5, 5, 17), (16, 1, 1, 17), (2, 2), (1, 1), "SAME"),
+    ((1, 9, 9, 20), (50, 3, 3, 20), (1, 1), (1, 1), "SAME"), ((1, 11, 12, 4), (6, 3, 3, 4), (1, 1), (2, 3), "SAME"),
+    ((1, 8, 8, 12), (24, 3, 3, 4), (1, 1), (1, 1), "SAME"), ((2, 7, 7, 6), (9, 2, 2, 2), (1, 2), (2, 1), "VALID"),
+    ((1, 30, 31, 3), (19, 7, 7, 3), (2, 2), (1, 1), "SAME"), ((1, 1, 1, 70), (130, 1, 1, 70), (1, 1), (1, 1), "SAME"),
+    ((1, 2, 2, 4), (5, 5, 5, 4), (1, 1), (1, 1), "SAME"), ((1, 4, 50, 2), (3, 1, 9, 2), (1, 3), (1, 1), "SAME"),
+    ((1, 3, 3, 1), (1, 3, 3, 1), (1, 1), (1, 1), "VALID"), ((1, 13, 9, 64), (40, 3, 3, 64), (1, 1), (1, 1), "SAME"),
+]
+DEPTHWISE = [  # image, kernel, multiplier, stride, dilation, padding
+    ((1, 9, 9, 16), (3, 3), 1, (1, 1), (1, 1), "SAME"), ((2, 8, 11, 33), (3, 3), 1, (2, 2), (1, 1), "SAME"),
+    ((1, 7, 7, 70), (5, 5), 1, (1, 1), (1, 1), "SAME"), ((1, 12, 12, 40), (5, 5), 1, (2, 2), (1, 1), "VALID"),
+    ((1, 10, 9, 3), (3, 3), 4, (1, 1), (1, 1), "SAME"), ((1, 9, 8, 1), (2, 4), 7, (3, 2), (1, 1), "VALID"),
+    ((1, 11, 11, 5), (3, 3), 1, (1, 1), (2, 3), "SAME"), ((1, 3, 3, 8), (3, 3), 1, (1, 1), (1, 1), "VALID"),
+    ((1, 2, 2, 9), (7, 7), 1, (1, 1), (1, 1), "SAME"), ((2, 5, 40, 130), (3, 3), 1, (1, 1), (1, 1), "SAME"),
+    ((1, 6, 6, 4), (1, 1), 1, (1, 1), (1, 1), "SAME"), ((1, 6, 25, 600), (3, 3), 1, (1, 1), (1, 1), "SAME"),
+]
+ACTS = {"NONE": (-np.inf, np.inf), "RELU": (0, np.inf), "RELU6": (0, 6), "RELU_N1_TO_1": (-1, 1)}
+
+
+class Case:
+    """One shape of either operator."""
+
+    def __init__(self, case):
+        self.depthwise = len(case) == 6
+        self.image = case[0]
+        kernel = (1, *case[1], case[0][3] * case[2]) if self.depthwise else case[1]
+        self.kernel, (self.stride, self.dilation, self.padding) = kernel, case[-3:]
+        self.op, self.axis = ("DEPTHWISE_CONV_2D", 3) if self.depthwise else ("CONV_2D", 0)
+        self.channels = kernel[self.axis]
+        self.k = kernel[1] * kernel[2] * (1 if self.depthwise else kernel[3])
+
+    def sums(self, x, w):
+        made = depthwise_sums if self.depthwise else conv_sums
+        return made(x, w, self.stride, self.dilation, self.padding)
+
+    def run(self, inputs, out, act="NONE", **arguments):
+        return run_op(self.op, inputs, out, stride_h=self.stride[0], stride_w=self.stride[1], padding=self.padding,
+                      dilation_h_factor=self.dilation[0], dilation_w_factor=self.dilation[1],
+                      fused_activation_function=act, **({"depth_multiplier": 1} if self.depthwise else {}), **arguments)
+
+
+ALL = [Case(case) for case in CASES + DEPTHWISE]
+
+
+def close(got, want):
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * max(1.0, np.abs(want).max()))
+
+
+def act_of(k):
+    return list(ACTS)[k % 4]
+
+
+@pytest.mark.parametrize("mode", ["auto", "ref"])
+def test_floats(rng, mode):
+    for k, case in enumerate(ALL):
+        x, w, bias = (rng.standard_normal(s).astype(np.float32) for s in (case.image, case.kernel, (case.channels,)))
+        got = case.run([x, In(w, constant=True), In(bias, constant=True)], Out(), act_of(k), mode=mode)
+        close(got, np.clip(case.sums(x, w) + bias, *ACTS[act_of(k)]))
+
+
+def test_floats_of_weights_that_are_inputs(rng):
+    for case in (c for c in ALL if c.depthwise or c.kernel[3] == c.image[3]):
+        x, w, bias = (rng.standard_normal(s).astype(np.float32) for s in (case.image, case.kernel, (case.channels,)))
+        close(case.run([x, w, bias], Out()), case.sums(x, w) + bias)
+
+
+def test_halves(rng):
+    for case in ALL[:4] + ALL[-4:]:
+        x, w, bias = (rng.standard_normal(s).astype(np.float16) for s in (case.image, case.kernel, (case.channels,)))
+        got = case.run([x, In(w, constant=True), In(bias, constant=True)], Out("FLOAT16"))
+        want = case.sums(x, w) + bias
+        np.testing.assert_allclose(got, want, rtol=0, atol=2e-3 * max(1, np.abs(want).max()))
+
+
+def quantised(rng, case, dtype, w_type, per_channel):
+    """(x, w, bias, scales, quantisations of x, w, y) that use the whole range of the output."""
+    info = np.iinfo(dtype)
+    zero = [0, 0] if dtype == np.int16 else [int(z) for z in rng.integers(info.min, info.max, 2)]
+    x = rng.integers(info.min, info.max, case.image, dtype, endpoint=True)
+    low, high = (0, 255) if dtype == np.uint8 else (-8, 7) if w_type == "INT4" else (-127, 127)
+    w = rng.integers(low, high, case.kernel, np.uint8 if dtype == np.uint8 else np.int8, endpoint=True)
+    w_zero = int(rng.integers(0, 255)) if dtype == np.uint8 else 0
+    scales = rng.uniform(0.5, 1.5, case.channels if per_channel else 1).astype(np.float32) * np.float32(0.01)
+    x_scale = np.float32(0.02)
+    spread = (255 if dtype != np.int16 else 65535) * high * 0.01 * 0.02 * np.sqrt(case.k) / 4
+    y_scale = np.float32(spread / (info.max - info.min) * 2)
+    bias = rng.integers(-3000, 3000, case.channels).astype(np.int64 if dtype == np.int16 else np.int32)
+    quants = (Quant([x_scale], [zero[0]]), Quant(scales.tolist(), [w_zero] * len(scales), case.axis if per_channel else 0),
+              Quant([y_scale], [zero[1]]))
+    return x, w, w_zero, bias, (x_scale, scales, y_scale), zero, quants
+
+
+@pytest.mark.parametrize("mode", ["auto", "ref"])
+@pytest.mark.parametrize("dtype, w_type, per_channel", [
+    (np.int8, "INT8", True), (np.int8, "INT8", False), (np.uint8, "UINT8", False), (np.int8, "INT4", True)])
+def test_codes(arithmetic, rng, dtype, w_type, per_channel, mode):
+    info, codes = np.iinfo(dtype), fixed_codes if mode == "ref" or w_type == "INT4" else nearest_codes
+    for k, case in enumerate(ALL):
+        x, w, w_zero, bias, (x_scale, scales, y_scale), zero, quants = quantised(rng, case, dtype, w_type, per_channel)
+        got = case.run([In(x, quants[0]), In(w, quants[1], type=w_type, constant=True), In(bias, constant=True)],
+                       Out(info.dtype.name.upper(), quants[2]), act_of(k), mode=mode)
+        sums = case.sums(x.astype(np.int64) - zero[0], w.astype(np.int64) - w_zero) + bias
+        if codes is nearest_codes:
+            scale, bounds = x_scale * scales / y_scale, arithmetic.xnn_act_range
+        else:
+            wide = x_scale * scales if dtype == np.uint8 else np.float64(x_scale) * scales
+            scale, bounds = wide.astype(np.float64) / np.float64(y_scale), arithmetic.act_range
+        want = codes(sums, scale, zero[1], bounds(act_of(k), y_scale, zero[1], dtype))
+        np.testing.assert_array_equal(got, want, err_msg=f"{case.op} {case.image} {case.kernel}")
+
+
+@pytest.mark.parametrize("w_type", ["INT8", "INT16"])
+def test_codes_of_16_bits(arithmetic, rng, w_type):
+    for case in ALL:
+        x, w, _, bias, (x_scale, scales, y_scale), _, quants = quantised(rng, case, np.int16, "INT8", True)
+        if w_type == "INT16":
+            w = w.astype(np.int16) * 200
+            y_scale *= np.float32(200)
+            quants = (*quants[:2], Quant([y_scale], [0]))
+        got = case.run([In(x, quants[0]), In(w, quants[1], constant=True), In(bias, constant=True)], Out("INT16", quants[2]))
+        want = arithmetic.gemm16x8_requant(case.sums(x, w), bias, x_scale, scales, y_scale, "NONE")
+        np.testing.assert_array_equal(got, want, err_msg=f"{case.op} {case.image} {case.kernel}")
+
+
+@pytest.mark.parametrize("mode", ["auto", "ref"])
+def test_hybrid(arithmetic, rng, mode):
+    for case in ALL:
+        x = rng.standard_normal(case.image).astype(np.float32) * 3
+        w = rng.integers(-127, 128, case.kernel).astype(np.int8)
+        scales = rng.uniform(0.005, 0.02, case.channels).astype(np.float32)
+        bias = rng.standard_normal(case.channels).astype(np.float32)
+        got = case.run([x, In(w, Quant(scales.tolist(), [0] * case.channels, case.axis), constant=True),
+                        In(bias, constant=True)], Out(), mode=mode)
+        steps = (case.stride, case.dilation, case.padding)
+        if case.depthwise:
+            want = arithmetic.dwconv_hybrid(x, w, bias, scales, *steps)
+        elif mode == "ref" and case.channels > 1 and case.kernel[3] == case.image[3]:
+            want = arithmetic.conv_hybrid_ref(x, w, bias, scales, *steps)
+        elif mode == "auto":
+            want = arithmetic.conv_qd8(x, w, bias, scales, *steps)
+        else:
+            continue
+        close(got, want)
+
+
+def test_results_do_not_depend_on_threads(rng):
+    for case in (ALL[4], ALL[13], ALL[-1]):
+        x, w, bias = (rng.standard_normal(s).astype(np.float32) for s in (case.image, case.kernel, (case.channels,)))
+        given = [x, In(w, constant=True), In(bias, constant=True)]
+        np.testing.assert_array_equal(case.run(given, Out()), case.run(given, Out(), num_threads=2))
+
+
+def test_infinite_and_nan_inputs_stay(rng):
+    x = np.zeros((1, 4, 4, 2), np.float32)
+    x[0, 1, 1, 0], x[0, 3, 3, 1] = np.nan, np.inf
+    w = np.ones((3, 1, 1, 2), np.float32)
+    got = ALL[0].run([x, In(w, constant=True), In(np.zeros(3, np.float32), constant=True)], Out())
+    assert np.isnan(got[0, 1, 1]).all() and np.isposinf(got[0, 3, 3]).all()
+    assert np.isfinite(np.delete(got.reshape(16, 3), (5, 15), axis=0)).all()
+
+
+@pytest.mark.parametrize("image, kernel, bias, text", [
+    ((4, 4, 3), (2, 3, 3, 3), 2, "input->dims->size != 4"), ((1, 4, 4, 3), (2, 3, 3), 2, "filter->dims->size != 4"),
+    ((1, 4, 4, 3), (2, 3, 3, 2), 2, "input_channel % filter_input_channel != 0"),
+    ((1, 4, 4, 3), (2, 3, 3, 3), 5, "NumElements(bias) != SizeOfDimension(filter, 0)"),
+    ((1, 2, 2, 3), (2, 9, 9, 3), 2, "does not fit")])
+def test_refused(image, kernel, bias, text):
+    case = ALL[1] if "fit" in text else ALL[0]
+    with pytest.raises(LiteJitError) as caught:
+        case.run([np.zeros(image, np.float32), In(np.zeros(kernel, np.float32), constant=True),
+                  In(np.zeros(bias, np.float32), constant=True)], Out())
+    assert text in str(caught.value)
+
+
+def test_strides_must_be_positive():
+    for op, kernel, channels in (("CONV_2D", (2, 1, 1, 3), 2), ("DEPTHWISE_CONV_2D", (1, 1, 1, 3), 3)):
+        given = [np.zeros((1, 2, 2, 3), np.float32), In(np.zeros(kernel, np.float32), constant=True),
+                 In(np.zeros(channels, np.float32), constant=True)]
+        with pytest.raises(LiteJitError, match="stride_width > 0 was not true"):
+            run_op(op, given, Out(), stride_h=1, stride_w=0)
