@@ -2,7 +2,8 @@
 
 The scales are a float16 tensor [O, I / block] that only the weights' quantisation names. XNNPACK (its qb4w kernels)
 quantises the rows of x, scales the integer sum of each block, then applies the row's factor and the bias; it rounds the
-scales of blocks of 32 and more to bfloat16. LiteRT's own kernels know nothing of blocks and return the bias.
+scales of blocks of 32 and more to bfloat16. LiteRT's reference kernel knows nothing of blocks and
+returns the bias, as for weights without a scale.
 """
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class FullyConnected(Operator):
         if x.type == "f32":
             if w.type == "f32":
                 return float_steps(node, target, x, y, _matrix(w), bias, bounds=float_range(activation(node), node.xnn))
-            if block_weights.of(w) is not None:
+            if block_weights.of(w) is not None and target.mode != "ref":
                 return block_weights.steps(node, target)
             return _hybrid(node, target)
         return _integer(node, target)
@@ -107,8 +107,8 @@ def _layout(x: Value, w: Value) -> Layout:
 
 
 def weight_scales(w: Value) -> np.ndarray:
-    """Scales of the weights, one or one per row, float32."""
-    return np.asarray(w.scales, np.float32) if w.quantised else np.ones(1, np.float32)
+    """Scales of the weights, one or one per row, float32; 0 without quantisation, as LiteRT has it."""
+    return np.asarray(w.scales, np.float32) if w.quantised else np.zeros(1, np.float32)
 
 
 def _integer(node: Node, target: Target) -> list[Step]:

@@ -1,0 +1,68 @@
+"""BATCH_MATMUL against NumPy's matmul and the oracle."""
+import numpy as np
+import pytest
+
+from litejit.errors import LiteJitError
+from litejit.schema.builder import Quant
+from tests.harness import In, Out, run_op
+
+F32 = np.float32
+CASES = [((3, 5), (5, 4)), ((1, 1), (1, 1)), ((17, 33), (33, 40)), ((2, 9, 16), (2, 16, 70)), ((4, 1, 3, 2), (2, 2, 3)),
+         ((2, 1, 30, 20), (1, 3, 20, 35)), ((1, 130), (130, 7)), ((2, 1, 1, 2, 3, 4), (1, 3, 1, 2, 4, 5))]
+
+
+def turn(a, on):
+    return np.ascontiguousarray(np.swapaxes(a, -1, -2)) if on else a
+
+
+@pytest.mark.parametrize("adj", [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("constant", [False, True])
+def test_floats(rng, adj, constant):
+    for left, right in CASES:
+        x, w = rng.standard_normal(left).astype(F32), rng.standard_normal(right).astype(F32)
+        for mode in ("auto", "ref"):
+            got = run_op("BATCH_MATMUL", [turn(x, adj[0]), In(turn(w, adj[1]), constant=constant)], mode=mode,
+                         adj_x=adj[0], adj_y=adj[1])
+            want = np.matmul(x.astype(np.float64), w)
+            assert got.shape == want.shape and np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("adj", [(False, False), (True, True)])
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize("zeros", [(3, 0), (-7, 0), (5, -9)])
+def test_codes(rng, arithmetic, adj, constant, zeros):
+    for left, right in CASES:
+        x, w = (rng.integers(-128, 127, shape, np.int8, endpoint=True) for shape in (left, right))
+        scale = F32(0.002 * left[-1] ** 0.5)
+        for mode in ("auto", "ref"):
+            got = run_op("BATCH_MATMUL", [In(turn(x, adj[0]), Quant([0.02], [zeros[0]])),
+                                          In(turn(w, adj[1]), Quant([0.01], [zeros[1]]), constant=constant)],
+                         Out("INT8", Quant([scale], [4])), mode=mode, adj_x=adj[0], adj_y=adj[1])
+            xnn = mode == "auto" and zeros[1] == 0 and len(left) <= 6
+            want = arithmetic.batch_matmul_int8(x, w, (F32(0.02), zeros[0]), (F32(0.01), zeros[1]), (scale, 4),
+                                                "xnn" if xnn else "ref")
+            np.testing.assert_array_equal(got, want)
+
+
+def test_accumulators(rng):
+    x, w = (rng.integers(-128, 127, shape, np.int8, endpoint=True) for shape in ((3, 40), (40, 5)))
+    got = run_op("BATCH_MATMUL", [In(x, Quant([1.0], [2])), In(w, Quant([1.0], [0]))], Out("INT32", Quant([1.0], [0])))
+    np.testing.assert_array_equal(got, (x.astype(int) - 2) @ w.astype(int))
+
+
+def test_hybrid(rng, arithmetic):
+    x = rng.standard_normal((2, 6, 50)).astype(F32)
+    w = rng.integers(-127, 127, (50, 20), np.int8, endpoint=True)
+    for constant in (True, False):
+        for mode in ("auto", "ref"):
+            got = run_op("BATCH_MATMUL", [x, In(w, Quant([0.01], [0]), constant=constant)], mode=mode)
+            rows = x.reshape(-1, 50)
+            want = arithmetic.fc_qd8(rows, w.T, None, [0.01]) if mode == "auto" and constant else np.concatenate(
+                [arithmetic.fc_hybrid(row[None], w.T, None, [0.01]) for row in rows])
+            assert np.abs(got - want.reshape(got.shape)).max() <= 1e-5 * np.abs(want).max()
+
+
+def test_refusals():
+    for x, w in (((3, 5), (4, 4)), ((2, 3, 5), (3, 5, 4))):
+        with pytest.raises(LiteJitError):
+            run_op("BATCH_MATMUL", [np.zeros(x, F32), np.zeros(w, F32)])
