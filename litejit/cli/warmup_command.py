@@ -41,6 +41,7 @@ def command(models: tuple[str, ...], input_shape: tuple[str, ...], mode: str, ca
 
 def _warm(path: str, input_shape: tuple[str, ...], mode: str, cache_dir: str | None) -> tuple[int, int]:
     """Compile one model; (kernels, steps)."""
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from litejit.compiler.runtime import runtime_library
@@ -55,7 +56,9 @@ def _warm(path: str, input_shape: tuple[str, ...], mode: str, cache_dir: str | N
     store, target = interpreter._store, interpreter._target
     subgraphs = sorted({0, *(s.subgraph for s in interpreter.model.signatures)})
     kernels = steps = 0
-    with Progress(TextColumn("{task.description:40.40}"), BarColumn(), MofNCompleteColumn(), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(TextColumn("{task.description:40.40}"), BarColumn(), MofNCompleteColumn(), transient=True,
+                  console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(os.path.basename(path), total=None)
 
         def progress(what: str, done: int, total: int) -> None:

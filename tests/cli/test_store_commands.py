@@ -14,9 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def in_process(*arguments: object, **environment: str) -> Said:
-    """The command in a process of its own."""
+    """The command in a process of its own, for which the user has no store."""
     done = subprocess.run([sys.executable, "-m", "litejit", *map(str, arguments)], cwd=ROOT, capture_output=True,
-                          text=True, timeout=200, env={**os.environ, **environment})
+                          text=True, timeout=200, env={**os.environ, "XDG_CACHE_HOME": "/dev/null", **environment})
     return Said(done.returncode, done.stdout, done.stderr)
 
 
@@ -30,6 +30,7 @@ def test_after_warmup_nothing_is_compiled(adds: Path, store: str) -> None:
     assert missing.code == 1 and missing.err.startswith("Error: ") and "Traceback" not in missing.err
     warm = in_process("warmup", adds, LITEJIT_CACHE_DIR=store)
     assert warm.code == 0, warm.err
+    assert warm.out.startswith("model ") and warm.err == ""
     assert "adds.tflite  1        1" in warm.out and f"store: {store}" in warm.out
     again = in_process("run", adds, LITEJIT_CACHE_DIR=store, LITEJIT_CACHE="require")
     assert again.code == 0, again.err
