@@ -92,8 +92,9 @@ class Gather(Operator):
             return None
         if batch == 0:
             return [np.take(x, indices, axis)]
-        sources = x.reshape(-1, *x.shape[batch:])
-        picked = [np.take(s, i, axis - batch) for s, i in zip(sources, indices.reshape(-1, *indices.shape[batch:]))]
+        count = prod(x.shape[:batch])
+        pairs = zip(x.reshape(count, *x.shape[batch:]), indices.reshape(count, *indices.shape[batch:]))
+        picked = [np.take(s, i, axis - batch) for s, i in pairs]
         return [np.array(picked, x.dtype).reshape(node.out.dims)]
 
     def steps(self, node: Node, target: Target) -> list[Step]:

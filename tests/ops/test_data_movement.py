@@ -336,6 +336,11 @@ def test_refused(op, inputs, options, text):
         run_op(op, inputs, outs, **options)
 
 
+def test_gather_of_no_batches_folds():
+    x, picks = In(np.zeros((0, 3, 2), np.float32), constant=True), ints(np.zeros((0, 4)))
+    equal(run_op("GATHER", [x, picks], Out(), axis=1, batch_dims=1), np.zeros((0, 4, 2), np.float32))
+
+
 def test_mirror_pad_folded_and_refused(rng):
     x, pads = random(rng, (2, 3, 4)), [[1, 0], [0, 2], [1, 3]]
     equal(mirrored([In(x, constant=True), ints(pads)], 0), np.pad(x, pads, "reflect"))
