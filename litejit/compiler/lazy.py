@@ -51,7 +51,10 @@ class Lazy:
 
 def digest(parts: list[str]) -> str:
     """Hex digest of a list of texts."""
-    from hashlib import blake2b
+    try:
+        from _blake2 import blake2b  # hashlib costs 3 ms to import
+    except ImportError:
+        from hashlib import blake2b
 
     return blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
 
@@ -103,7 +106,7 @@ class Function(Lazy):
         return made
 
     def _fingerprint(self) -> str:
-        return digest([self.name, ",".join(sorted(self.fastmath)), core_digest(), *_code_parts(self.function)])
+        return digest([self.name, ",".join(sorted(self.fastmath)), core_digest(), *code_parts(self.function)])
 
 
 class Device(Function):
@@ -248,7 +251,8 @@ def _globals(code: types.CodeType, space: dict[str, Any]) -> Iterator[tuple[str,
             yield from _globals(constant, space)
 
 
-def _code_parts(function: Callable[..., Any]) -> list[str]:
+def code_parts(function: Callable[..., Any]) -> list[str]:
+    """Texts that tell a function's code apart: byte code, constants, and what it names."""
     code = function.__code__
     parts = [*_code_texts(code)]
     parts += [

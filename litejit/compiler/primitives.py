@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from litejit.compiler.lazy import Lazy
+from litejit.compiler.cpu import target
+from litejit.compiler.lazy import Lazy, code_parts, digest
 
 
 class Primitive(Lazy):
@@ -31,6 +32,9 @@ class Primitive(Lazy):
 
     def __call__(self, *args: Any) -> Any:
         return self.python(*args)
+
+    def _fingerprint(self) -> str:
+        return digest([self.name, self.result, *self.args, *code_parts(self.emit)])
 
     def _build(self) -> Any:
         from litejit.compiler.codegen import primitive_intrinsic
@@ -105,14 +109,41 @@ load_i64, store_i64 = _load("i64"), _store("i64")
 load_u64, store_u64 = _load("u64"), _store("u64")
 
 
+def _has_f16() -> bool:
+    """Whether the target converts float16 itself; elsewhere LLVM would call a function that nobody links."""
+    cpu = target()
+    return cpu.arch == "aarch64" or "f16c" in cpu.needs
+
+
 def _emit_load_f16(ir: Any, b: Any, a: Any) -> Any:
-    half = ir.HalfType()
-    return b.fpext(b.load(_place(ir, b, a[0], a[1], half), typ=half, align=2), ir.FloatType())
+    if _has_f16():
+        half = ir.HalfType()
+        return b.fpext(b.load(_place(ir, b, a[0], a[1], half), typ=half, align=2), ir.FloatType())
+    i16, i32, f32 = ir.IntType(16), ir.IntType(32), ir.FloatType()
+    bits = b.zext(b.load(_place(ir, b, a[0], a[1], i16), typ=i16, align=2), i32)
+    low = b.shl(b.and_(bits, i32(0x7FFF)), i32(13))
+    scaled = b.bitcast(b.fmul(b.bitcast(low, f32), ir.Constant(f32, 2.0**112)), i32)
+    special = b.icmp_unsigned(">=", low, i32(0x7C00 << 13))
+    magnitude = b.select(special, b.or_(low, i32(0x7F800000)), scaled)
+    return b.bitcast(b.or_(magnitude, b.shl(b.and_(bits, i32(0x8000)), i32(16))), f32)
 
 
 def _emit_store_f16(ir: Any, b: Any, a: Any) -> None:
-    half = ir.HalfType()
-    b.store(b.fptrunc(a[2], half), _place(ir, b, a[0], a[1], half), align=2)
+    if _has_f16():
+        half = ir.HalfType()
+        b.store(b.fptrunc(a[2], half), _place(ir, b, a[0], a[1], half), align=2)
+        return
+    i16, i32, f32 = ir.IntType(16), ir.IntType(32), ir.FloatType()
+    bits = b.bitcast(a[2], i32)
+    x = b.and_(bits, i32(0x7FFFFFFF))
+    odd = b.and_(b.lshr(x, i32(13)), i32(1))
+    normal = b.lshr(b.add(b.add(x, i32(((15 - 127) << 23) + 0xFFF)), odd), i32(13))
+    small = b.sub(b.bitcast(b.fadd(b.bitcast(x, f32), ir.Constant(f32, 0.5)), i32), i32(0x3F000000))
+    large = b.select(b.icmp_unsigned(">", x, i32(0x7F800000)), i32(0x7E00), i32(0x7C00))
+    value = b.select(b.icmp_unsigned("<", x, i32(0x38800000)), small, normal)
+    value = b.select(b.icmp_unsigned(">=", x, i32(0x47800000)), large, value)
+    value = b.or_(value, b.lshr(b.and_(bits, i32(0x80000000)), i32(16)))
+    b.store(b.trunc(value, i16), _place(ir, b, a[0], a[1], i16), align=2)
 
 
 def _emit_load_bf16(ir: Any, b: Any, a: Any) -> Any:
