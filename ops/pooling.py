@@ -1,9 +1,8 @@
 """AVERAGE_POOL_2D and MAX_POOL_2D over NHWC tensors, with fused activation.
 
-A unit of work is a row of output pixels. Windows of 2x2 and 3x3 elements are taken at once along the
-channels, others four elements of a row at a time. Averages divide by the number of elements inside the tensor. Codes
-are averaged as they are: input and output quantisation are taken to be equal, as LiteRT does; the fused activation
-clamps with the output's.
+A unit of work is a row of output pixels; the elements of a window are combined in registers along the channels.
+Averages divide by the number of elements inside the tensor. Codes are averaged as they are: input and output
+quantisation are taken to be equal, as LiteRT does; the fused activation clamps with the output's.
 """
 from __future__ import annotations
 
@@ -14,22 +13,23 @@ import numpy as np
 
 from litejit.compiler import device, kernel, prange
 from litejit.compiler.lazy import Kernel
-from litejit.compiler.primitives import LOAD, abs_f32, copy_bytes, load_f32, load_i32
+from litejit.compiler.primitives import LOAD, copy_bytes, store_i64
 from litejit.ops import streams
 from litejit.ops.arithmetic import act_range, activation, float_range, xnn_act_range
 from litejit.ops.base import Operator, Packed, Scratch, Step, Target, chunked
+from litejit.ops.simd.windows import windows
 from litejit.planner.graph import Node
 
 POOL = np.dtype([(name, "i8") for name in (
-    "x", "y", "acc", "acc_bytes", "fresh", "neutral", "height", "width", "channels", "out_height", "out_width",
-    "stride_h", "stride_w", "filter_h", "filter_w", "pad_h", "pad_w", "total", "block", "low", "high")]
-    + [("least", "f4"), ("most", "f4"), ("nan", "f4")], align=True)
+    "x", "y", "acc", "acc_bytes", "fresh", "height", "width", "channels", "out_height", "out_width", "stride_h",
+    "stride_w", "filter_h", "filter_w", "pad_h", "pad_w", "total", "block")]
+    + [("low", "f4"), ("high", "f4"), ("nan", "f4")], align=True)
 
 TYPES = ("f32", "f16", "i8", "u8", "i16")
 GRAIN = 1 << 15                       # elements read by a chunk
 ITEM = {"f32": 4, "f16": 2, "i8": 1, "u8": 1, "i16": 2}
-LEAST = {"f32": -np.inf, "f16": -np.inf, "i8": -128, "u8": 0, "i16": -32768}
-EXACT = 4096                          # elements of a window whose 8-bit sum float32 divides exactly
+CASTS: dict[str, Any] = {"f16": np.float32, "i8": np.int8, "u8": np.uint8, "i16": np.int16}
+EXACT = {"i8": 4096, "u8": 4096, "i16": 127}    # elements of a window whose sum float32 divides exactly
 
 
 class Pool(Operator):
@@ -55,7 +55,7 @@ class Pool(Operator):
         node.check(o.filter_height > 0 and o.filter_width > 0, lambda: f"the window of {node.op} must be at least 1x1, "
                    f"not {o.filter_height}x{o.filter_width}")
         n, h, w, c = x.dims
-        (out_h, _), (out_w, _) = window(node, h, w)
+        (out_h, _), (out_w, _) = sizes(node, h, w)
         node.check((out_h > 0 and out_w > 0) or x.size == 0, lambda: f"a window of {o.filter_height}x{o.filter_width} "
                    f"does not fit into an image of {h}x{w}")
         return [(n, max(out_h, 0), max(out_w, 0), c)]
@@ -63,38 +63,29 @@ class Pool(Operator):
     def steps(self, node: Node, target: Target) -> list[Step]:
         x, out, o = node[0], node.out, node.options
         n, h, w, c = x.dims
-        (out_h, pad_h), (out_w, pad_w) = window(node, h, w)
-        taps = o.filter_height * o.filter_width
+        (out_h, pad_h), (out_w, pad_w) = sizes(node, h, w)
+        taps = min(o.filter_height, h) * min(o.filter_width, w)
         chunks, block = chunked(n * out_h, max(1, GRAIN // max(out_w * c * taps, 1)))
-        name = activation(node)
-        params: dict[str, Any] = {"low": 0, "high": 0, "least": 0.0, "most": 0.0, "nan": float("nan")}
+        name, nan = activation(node), float("nan")
         if x.type in ("f32", "f16"):
-            params["least"], params["most"] = float_range(name, node.xnn)
-            params["nan"] = params["least"] if node.xnn else float("nan")    # what XNNPACK's clamp makes of NaN
+            low, high = float_range(name, node.xnn)
+            nan = low if node.xnn else nan           # what XNNPACK's clamp makes of NaN
         else:
             limits = xnn_act_range if node.xnn else act_range
-            params["low"], params["high"] = limits(name, out.scale if out.quantised else 1, out.zero_point, x.type)
-        if self.what == "max":
-            made, neutral = max_kernel(x.type), LEAST[x.type]
-        else:
-            made, neutral = average_kernel(x.type, x.type == "i16" or taps > EXACT), 0
-        acc_type = x.dtype.name if self.what == "max" and x.type != "f16" else "float32"    # a zero of any type is
-        acc_bytes = -(-4 * c // 64) * 64                                                     # zero bytes
+            low, high = limits(name, out.scale if out.quantised else 1, out.zero_point, x.type)
+        plain = x.type == "f16" or (self.what == "average" and taps > EXACT.get(x.type, taps))
+        made = (plain_kernel if plain else window_kernel)(self.what, x.type)
+        acc_bytes = -(-(4 * c if plain else 8 * taps) // 64) * 64
+        fresh = np.full(c, -np.inf if self.what == "max" else 0, np.float32)
         return [Step(node, made, {
             "x": x, "y": out, "acc": Scratch(chunks * acc_bytes), "acc_bytes": acc_bytes,
-            "fresh": _row(acc_type, neutral, acc_bytes), "neutral": _row(x.dtype.name, neutral, acc_bytes),
-            "height": h, "width": w, "channels": c, "out_height": out_h, "out_width": out_w, "stride_h": o.stride_h,
-            "stride_w": o.stride_w, "filter_h": o.filter_height, "filter_w": o.filter_width, "pad_h": pad_h,
-            "pad_w": pad_w, "total": n * out_h, "block": block, **params}, chunks)]
+            "fresh": Packed(("pool", self.what, c), lambda: fresh) if plain else None, "height": h, "width": w,
+            "channels": c, "out_height": out_h, "out_width": out_w, "stride_h": o.stride_h, "stride_w": o.stride_w,
+            "filter_h": o.filter_height, "filter_w": o.filter_width, "pad_h": pad_h, "pad_w": pad_w, "total": n * out_h,
+            "block": block, "low": float(low), "high": float(high), "nan": nan}, chunks)]
 
 
-def _row(dtype: str, value: float, nbytes: int) -> Packed:
-    """`nbytes` of one value."""
-    count = nbytes // np.dtype(dtype).itemsize
-    return Packed(("row", dtype, repr(value), nbytes), lambda: np.full(count, value, dtype))
-
-
-def window(node: Node, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+def sizes(node: Node, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """((output height, padding above), (output width, padding to the left))."""
     o = node.options
 
@@ -110,18 +101,71 @@ OPERATORS: dict[str, Operator] = {"AVERAGE_POOL_2D": Pool("average", TYPES), "MA
 
 # ---- kernels -------------------------------------------------------------------------------------
 
+ONE, HALF = np.float32(1), np.float32(0.5)
 
-def _pool(name: str, size: int, load: Any, load_acc: Any, store_acc: Any, begin_with: Any, combine: Any,
-          finish: Any, store: Any) -> Kernel:
-    """A kernel: acc = begin_with(element), then combine(acc, element) over each window, then
-    store(finish(acc, n, 1 / n, first element, bounds, what becomes of NaN))."""
-    floats = name.endswith(("f32", "f16"))
 
-    @kernel(POOL, name=name)
+@cache
+def window_kernel(what: str, type: str) -> Kernel:
+    """The kernel of a type whose windows go through a micro-kernel."""
+    combined, size = windows(what, type), ITEM[type]
+
+    @kernel(POOL, name=f"{what}_pool_{type}")
     def pool(p, begin, end):
-        y, nan = p.y, p.nan
-        low, most = (p.least, p.most) if floats else (np.int32(p.low), np.int32(p.high))
-        pixel, channels, none = p.channels * size, p.channels, p.neutral
+        pixel, low, high, nan = p.channels * size, p.low, p.high, p.nan
+        line, wide, width, taps, step = p.width * pixel, p.out_width, p.width, p.filter_w, p.stride_w
+        inside = min(wide, (width - taps + p.pad_w) // step + 1)      # windows from here on stick out on the right
+        for c in prange(begin, end):
+            table = p.acc + c * p.acc_bytes
+            for u in range(c * p.block, min(p.total, (c + 1) * p.block)):
+                image = u // p.out_height
+                top = (u - image * p.out_height) * p.stride_h - p.pad_h
+                first, last = max(top, 0), min(top + p.filter_h, p.height)
+                start, y, ox = p.x + (image * p.height + first) * line, p.y + u * wide * pixel, 0
+                while ox < wide:
+                    left = ox * step - p.pad_w
+                    a, b = max(left, 0), min(left + taps, width)
+                    n = 0
+                    for row in range(0, (last - first) * line, line):
+                        for at in range(row, row + (b - a) * pixel, pixel):
+                            store_i64(table, n, at)
+                            n += 1
+                    many = max(inside - ox, 1) if left >= 0 else 1
+                    part, half = ONE / np.float32(n), np.float32(n >> 1) + HALF
+                    combined(start + a * pixel, table, n, many, step * pixel, y + ox * pixel, p.channels, low, high, part,
+                             half, nan)
+                    ox += many
+        return 0
+    return pool
+
+
+@cache
+def plain_kernel(what: str, type: str) -> Kernel:
+    """The kernel of types without vectors of their own (f16), and of codes whose sums float32 cannot divide exactly."""
+    load, store, half = streams.LOAD[type], streams.STORE[type], type == "f16"
+    middle = "f32" if half else "i32"
+    load_acc, keep, kind = LOAD[middle], streams.STORE[middle], np.float32 if half else np.int32
+    narrow, size = CASTS[type], ITEM[type]
+
+    @device
+    def combine(acc, x):
+        if what == "max":
+            return x if x > acc else acc
+        return kind(acc + x)
+
+    @device
+    def finish(value, n, low, high, nan):
+        if half:
+            value = value / np.float32(n) if what == "average" else value
+            value = low if value < low else value
+            value = high if value > high else value
+            return value if value == value else nan
+        whole = np.int64(np.float64(abs(np.int64(value)) + (n >> 1)) / np.float64(n))
+        return narrow(min(max(-whole if value < 0 else whole, np.int64(low)), np.int64(high)))
+
+    @kernel(POOL, name=f"{what}_pool_{type}_plain")
+    def pool(p, begin, end):
+        channels, low, high, nan = p.channels, p.low, p.high, p.nan
+        pixel = channels * size
         line = p.width * pixel
         for c in prange(begin, end):
             acc = p.acc + c * p.acc_bytes
@@ -129,125 +173,17 @@ def _pool(name: str, size: int, load: Any, load_acc: Any, store_acc: Any, begin_
                 image = u // p.out_height
                 top = (u - image * p.out_height) * p.stride_h - p.pad_h
                 first, last = max(top, 0), min(top + p.filter_h, p.height)
-                high = last - first
                 start = p.x + (image * p.height + first) * line
                 for ox in range(p.out_width):
                     left = ox * p.stride_w - p.pad_w
-                    near, far = max(left, 0), min(left + p.filter_w, p.width)
-                    wide = far - near
-                    a, to = start + near * pixel, (u * p.out_width + ox) * channels
-                    n = high * wide
-                    part = ONE / np.float32(n)
-                    if high == 2 and wide == 2:
-                        b = a + line
-                        a1, b1 = a + pixel, b + pixel
-                        for i in range(channels):
-                            x = load(a, i)
-                            v = combine(combine(combine(begin_with(x), load(a1, i)), load(b, i)), load(b1, i))
-                            store(y, to + i, finish(v, n, part, x, low, most, nan))
-                    elif high == 3 and wide == 3:
-                        a1, a2, b = a + pixel, a + 2 * pixel, a + line
-                        b1, b2, d = b + pixel, b + 2 * pixel, b + line
-                        d1, d2 = d + pixel, d + 2 * pixel
-                        for i in range(channels):
-                            x = load(a, i)
-                            v = combine(combine(combine(begin_with(x), load(a1, i)), load(a2, i)), load(b, i))
-                            v = combine(combine(combine(v, load(b1, i)), load(b2, i)), load(d, i))
-                            v = combine(combine(v, load(d1, i)), load(d2, i))
-                            store(y, to + i, finish(v, n, part, x, low, most, nan))
-                    else:
-                        copy_bytes(acc, p.fresh, p.acc_bytes)
-                        for r in range(high):
-                            for q in range(0, wide, 4):
-                                b = a + r * line + q * pixel
-                                b1 = b + pixel if q + 1 < wide else none
-                                b2 = b1 + pixel if q + 2 < wide else none
-                                b3 = b2 + pixel if q + 3 < wide else none
-                                for i in range(channels):
-                                    v = combine(combine(load_acc(acc, i), load(b, i)), load(b1, i))
-                                    store_acc(acc, i, combine(combine(v, load(b2, i)), load(b3, i)))
-                        for i in range(channels):
-                            store(y, to + i, finish(load_acc(acc, i), n, part, load(a, i), low, most, nan))
+                    a, b = max(left, 0) * pixel, min(left + p.filter_w, p.width) * pixel
+                    n = (last - first) * ((b - a) // pixel)
+                    copy_bytes(acc, p.fresh, 4 * channels)
+                    for row in range(start, start + (last - first) * line, line):
+                        for at in range(row + a, row + b, pixel):
+                            for i in range(channels):
+                                keep(acc, i, combine(load_acc(acc, i), load(at, i)))
+                    for i in range(channels):
+                        store(p.y, (u * p.out_width + ox) * channels + i, finish(load_acc(acc, i), n, low, high, nan))
         return 0
     return pool
-
-
-ONE, HALF, NONE = np.float32(1), np.float32(0.5), np.float32(-np.inf)
-
-
-@device
-def itself(x):
-    return x
-
-
-@device
-def number(x):
-    """-inf for NaN."""
-    return x if x == x else NONE
-
-
-@device
-def add(a, b):
-    return a + b
-
-
-@device
-def add_codes(a, b):
-    return np.int32(a + b)
-
-
-@device
-def larger(a, b):
-    return b if b > a else a
-
-
-@device
-def clamp(value, low, most):
-    value = low if value < low else value
-    return most if value > most else value
-
-
-@cache
-def max_kernel(type: str) -> Kernel:
-    """The kernel of MAX_POOL_2D for a type."""
-    load, store = streams.LOAD[type], streams.STORE[type]
-    if type in ("f32", "f16"):
-        @device
-        def finish(value, n, part, first, low, most, nan):
-            """NaN is passed over, but XNNPACK keeps that of the first element and clamps it to the lower bound."""
-            value = clamp(value, low, most)
-            return value if first == first or nan != nan else nan
-    else:
-        narrow: Any = {"i8": np.int8, "u8": np.uint8, "i16": np.int16}[type]
-
-        @device
-        def finish(value, n, part, first, low, most, nan):
-            return narrow(clamp(np.int32(value), low, most))
-    acc = "f32" if type == "f16" else type
-    return _pool(f"max_pool_{type}", ITEM[type], load, LOAD[acc], streams.STORE[acc],
-                 number if acc == "f32" else itself, larger, finish, store)
-
-
-@cache
-def average_kernel(type: str, wide: bool) -> Kernel:
-    """The kernel of AVERAGE_POOL_2D for a type; wide: codes whose sums float32 cannot divide exactly."""
-    load, store = streams.LOAD[type], streams.STORE[type]
-    if type in ("f32", "f16"):
-        @device
-        def finish(value, n, part, first, low, most, nan):
-            value = clamp(value * part, low, most)
-            return value if value == value else nan
-        return _pool(f"average_pool_{type}", ITEM[type], load, load_f32, streams.STORE["f32"], itself, add,
-                     finish, store)
-    narrow: Any = {"i8": np.int8, "u8": np.uint8, "i16": np.int16}[type]
-
-    @device
-    def finish_codes(total, n, part, first, low, most, nan):
-        """total / n, halves away from zero: half a unit more keeps the rounded reciprocal on the right side."""
-        if wide:
-            size = np.int32((np.float64(abs(total) + (n >> 1)) + 0.5) / np.float64(n))
-        else:
-            size = np.int32((abs_f32(np.float32(total)) + (np.float32(n >> 1) + HALF)) * part)
-        return narrow(clamp(np.int32(-size if total < 0 else size), low, most))
-    return _pool(f"average_pool_{type}{'_wide' if wide else ''}", ITEM[type], load, load_i32, streams.STORE["i32"],
-                 itself, add_codes, finish_codes, store)
