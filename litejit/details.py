@@ -62,7 +62,7 @@ def _sparsity(tensor: Tensor) -> dict[str, Any]:
     found: dict[str, Any] = {"traversal_order": np.array(sparsity.traversal_order, np.int32)}
     if sparsity.block_map is not None and len(sparsity.block_map):
         found["block_map"] = np.array(sparsity.block_map, np.int32)
-    dims = []
+    dims: list[dict[str, Any]] = []
     for part in sparsity.dim_metadata or ():
         if int(part.format) == 0:
             dims.append({"format": 0, "dense_size": int(part.dense_size)})

@@ -7,7 +7,7 @@ the parameter records, the class (options it reads, `delegates`, `prepare`, `fol
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -92,7 +92,7 @@ class Operator:
 
     view = False  # output 0 is input 0 with another shape: no step, no copy
     random = False  # never folded
-    errors: dict[int, str] = {}  # kernel's error code -> text
+    errors: ClassVar[dict[int, str]] = {}  # kernel's error code -> text
 
     def delegates(self, node: Node) -> bool:
         """Whether XNNPACK takes this node in LiteRT's default mode (the planner checks the general conditions)."""

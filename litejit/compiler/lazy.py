@@ -134,11 +134,8 @@ class Kernel(Function):
         self.params, self.symbol = params, "lj_" + name
 
     def _fingerprint(self) -> str:
-        fields = [
-            f"{name}:{self.params.fields[name][1]}:{self.params.fields[name][0].str}"  # type: ignore[index]
-            f"{self.params.fields[name][0].shape}"
-            for name in self.params.names or ()
-        ]  # type: ignore[index]
+        described: Any = self.params.fields
+        fields = [f"{name}:{described[name][1]}:{described[name][0].str}{described[name][0].shape}" for name in described]
         return digest([super()._fingerprint(), *fields])
 
 

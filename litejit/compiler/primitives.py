@@ -44,7 +44,7 @@ class Primitive(Lazy):
 
 # ---- loads and stores: name -> (Numba type, LLVM type, bytes, ctypes type) ------------------------
 
-_SCALARS = {
+_SCALARS: dict[str, tuple[str, str, int, Any]] = {
     "f32": ("float32", "float", 4, ctypes.c_float),
     "f64": ("float64", "double", 8, ctypes.c_double),
     "i8": ("int8", "i8", 1, ctypes.c_int8),
