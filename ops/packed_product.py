@@ -12,7 +12,7 @@ import numpy as np
 
 from litejit.compiler import device, kernel, prange
 from litejit.compiler.lazy import Kernel
-from litejit.compiler.primitives import (bits_f32, load_f64, load_i8, load_i16, load_i32, load_i64, load_u8, round_f64, store_i8,
+from litejit.compiler.primitives import (bits_f32, load_f64, load_i8, load_i16, load_i32, load_i64, load_u8, rint_f32, round_f64, store_i8,
                                          store_i32)
 from litejit.ops.arithmetic import mbqm, saturate
 from litejit.ops.base import Packed, Scratch, Step, Target
@@ -221,6 +221,11 @@ def round_row(acc, at, column, n, p):
         for j in range(n):
             v = round_f64(np.float64(load_i32(acc, j)) * load_f64(p.table, column + j)) + zero
             store_i8(p.y, at + j, np.int8(np.int32(min(max(v, low), high))))
+    elif p.rounding == XNN and p.code == 0:
+        for j in range(n):
+            v = np.float32(load_i32(acc, j)) * np.float32(load_f64(p.table, column + j))
+            v = min(max(v, p.least), p.most)
+            store_i8(p.y, at + j, np.int8(np.int32(rint_f32(v)) + p.y_zero))
     else:
         for j in range(n):
             store_code(p, at + j, rounded(np.int64(load_i32(acc, j)), column + j, p))

@@ -21,11 +21,9 @@ from litejit.ops.fully_connected import plain_activation, weight_scales
 from litejit.ops.hybrid import quantise_rows
 from litejit.ops.integer_product import DOTS, FIXED, FIXED64, HYBRID, HYBRID_XNN, ROUNDING, SIZES, XNN, Rounding, finish
 from litejit.ops.simd.gemm_f32 import gemm_f32, row_block
+from litejit.ops.transpose_conv_int8 import GEOMETRY, int8_step
 from litejit.planner.graph import Node, Value
 
-GEOMETRY = [("x", "i8"), ("w", "i8"), ("batch", "i8"), ("h", "i8"), ("width", "i8"), ("c", "i8"), ("oh", "i8"), ("ow", "i8"),
-            ("o", "i8"), ("kh", "i8"), ("kw", "i8"), ("sh", "i8"), ("sw", "i8"), ("top", "i8"), ("left", "i8"),
-            ("block", "i8")]
 EXACT = np.dtype([*ROUNDING, *GEOMETRY, ("terms", "i8"), ("x_zero", "i8"), ("w_zero", "i8")], align=True)
 ROWS = np.dtype([*GEOMETRY, ("y", "i8"), ("bias", "i8"), ("part", "i8"), ("part_bytes", "i8"), ("panel_bytes", "i8"),
                  ("direct", "i8"), ("rows", "i8"), ("lo", "f4"), ("hi", "f4")], align=True)
@@ -75,7 +73,9 @@ class TransposeConv(Operator):
         if x.type == "f32" and w.type == "f32":
             return _float(node, target)
         if x.type == "f32":
-            return _hybrid(node)
+            return _hybrid(node, target)
+        if x.type != "i16" and _constant(node):
+            return [int8_step(node, target, geometry(node), x, x.type, _rounding(node), node.optional(3))]
         return [_exact(node, x, x.type, _rounding(node))]
 
 
@@ -120,11 +120,19 @@ def _exact(node: Node, x: Any, type: str, rounding: Rounding, terms: Any = None)
     return Step(node, EXACT_KERNELS[type, w.type], params, chunks, macs=source.size // fields["c"] * w.size)
 
 
-def _hybrid(node: Node) -> list[Step]:
+def _constant(node: Node) -> bool:
+    """Whether weights and bias are known."""
+    bias = node.optional(3)
+    return node[1].data is not None and (bias is None or bias.data is not None)
+
+
+def _hybrid(node: Node, target: Target) -> list[Step]:
     x, w = node[2], node[1]
     how = "xnn" if node.xnn else "asymmetric"
     rows = quantise_rows(node, x, x.dims[0], x.size // x.dims[0], how)
     rounding = Rounding(HYBRID_XNN if node.xnn else HYBRID, weight_scales(w), 0, float_range(activation(node), node.xnn))
+    if w.data is not None:
+        return [rows.step, int8_step(node, target, geometry(node), rows.codes, "i8", rounding, node.optional(3), rows.terms)]
     return [rows.step, _exact(node, rows.codes, "i8", rounding, rows.terms)]
 
 

@@ -1,0 +1,145 @@
+"""TRANSPOSE_CONV with 8-bit activations and constant weights: products of input rows on the int8 tiles, added and rounded.
+
+As in float32, an output row is the sum of products of input rows with one kernel row each; here of int32 accumulators, which
+are rounded when the row is complete. The zero point of an input row is a term of its products, so that one kernel serves
+int8, uint8 and hybrid nodes, whose images have zero points that are known only while running.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from litejit.compiler import device, kernel, prange
+from litejit.compiler.primitives import (
+    fma_f32, load_f32, load_f64, load_i8, load_i16, load_i32, load_i64, load_u8, store_f32, store_i32)
+from litejit.ops.base import Packed, Scratch, Step, Target, chunked
+from litejit.ops.integer_product import HYBRID_XNN, ROUNDING, Rounding
+from litejit.ops.packed_product import round_row
+from litejit.ops.simd.gemm_int8 import (
+    flip, make_gemm, pack_int8, panel_bytes, stage_bytes, stage_rows, staged_offset, staged_pitch)
+from litejit.ops.simd.tiles import tile_shape
+from litejit.planner.graph import Node, Value
+
+GRAIN = 1 << 20                        # multiply-accumulates worth a chunk
+SCRATCH = [("staged", "i8"), ("staged_bytes", "i8"), ("part", "i8"), ("part_bytes", "i8"), ("acc", "i8"), ("acc_bytes", "i8"),
+           ("row_terms", "i8"), ("row_bytes", "i8")]
+F32_0 = np.float32(0)
+
+
+GEOMETRY = [("x", "i8"), ("w", "i8"), ("batch", "i8"), ("h", "i8"), ("width", "i8"), ("c", "i8"), ("oh", "i8"), ("ow", "i8"),
+            ("o", "i8"), ("kh", "i8"), ("kw", "i8"), ("sh", "i8"), ("sw", "i8"), ("top", "i8"), ("left", "i8"),
+            ("block", "i8")]
+"""Sizes of a node; `block` output rows are a chunk."""
+PARAMS = np.dtype([*ROUNDING, *GEOMETRY, *SCRATCH, ("terms", "i8"), ("x_zero", "i8"), ("offset", "i8"), ("flip", "i8"),
+                   ("unsigned", "i8"), ("row_factor", "i8"), ("pitch", "i8"), ("panel_bytes", "i8")], align=True)
+
+
+def int8_step(node: Node, target: Target, fields: dict[str, int], x: Any, type: str, rounding: Rounding, bias: Value | None,
+              terms: Any = None) -> Step:
+    """The step; x: activations of `type` "i8" or "u8", with the zero points of its images in `terms` if it is hybrid."""
+    w, cpu = node[1], target.cpu
+    o, kh, kw, c = w.dims
+    pitch, wide = staged_pitch(cpu, c), fields["width"]
+    work = wide * c * kw * o * -(-kh // fields["sh"])
+    chunks, block = chunked(fields["batch"] * fields["oh"], max(1, GRAIN // max(1, work)))
+    sizes = {"staged": wide * pitch + 64, "part": wide * kw * o * 4 + 64, "acc": fields["ow"] * o * 4 + 64, "row": wide * 16}
+    params = {
+        **fields, **rounding.params(node.out, o, bias), "x": x, "w": panels(w, target), "block": block, "terms": terms,
+        "x_zero": node[2].zero_point if terms is None else 0, "offset": staged_offset(cpu, type), "flip": flip(cpu, type),
+        "unsigned": staged_offset(cpu, "u8") == 0, "row_factor": 128 - w.zero_point if w.type == "u8" else 0, "pitch": pitch,
+        "panel_bytes": -(-kw * o // tile_shape(cpu, "int8")[1]) * panel_bytes(cpu, c),
+        **{name: Scratch(chunks * sizes[size]) for name, size in (
+            ("staged", "staged"), ("part", "part"), ("acc", "acc"), ("row_terms", "row"))},
+        **{f"{name}_bytes": size for name, size in sizes.items()}}
+    return Step(node, transpose_conv_int8, params, chunks, macs=node[2].size // c * w.size)
+
+
+def panels(w: Value, target: Target) -> Packed:
+    """For each kernel row the weights as a matrix C x (kw * O), with minus the sums of its columns in front."""
+    o, kh, kw, c = w.dims
+
+    def build() -> np.ndarray:
+        data = np.asarray(w.data)
+        data = (data.astype(np.int16) - 128).astype(np.int8) if w.type == "u8" else data
+        rows = data.transpose(1, 2, 0, 3).reshape(kh, kw * o, c)
+        return np.stack([pack_int8(target.cpu, one, -one.sum(axis=1, dtype=np.int64)) for one in rows])
+    return Packed((w.key, "kernel rows int8", target.cpu.name), build)
+
+
+_gemm = make_gemm("i32", hybrid=True)
+
+
+@device
+def product(image, iy, ky, staged, part, terms, p):
+    """part [width, kw * O] = input row iy times kernel row ky; terms [width, 2]: zero point, what is to be added."""
+    zero = np.int64(load_i32(p.terms, 2 * image)) if p.terms != 0 else p.x_zero
+    zero += p.offset
+    n = p.kw * p.o
+    stage_rows(p.x + (image * p.h + iy) * p.width * p.c, p.c, p.width, p.c, staged, p.pitch, p.flip)
+    for i in range(p.width):
+        store_i32(terms, 2 * i, np.int32(zero))
+    _gemm(staged, p.pitch, p.w + ky * p.panel_bytes, part, 4 * n, p.width, p.c, n, terms, 0, 0, 0, 0)
+    if p.row_factor != 0:
+        for i in range(p.width):
+            row, total = staged + i * p.pitch, 0
+            if stage_bytes() == 2:
+                for j in range(p.c):
+                    total += load_i16(row, j)
+            elif p.unsigned != 0:
+                for j in range(p.c):
+                    total += load_u8(row, j)
+            else:
+                for j in range(p.c):
+                    total += load_i8(row, j)
+            extra = np.int32(p.row_factor * (total - p.c * zero))
+            for j in range(n):
+                store_i32(part, i * n + j, np.int32(load_i32(part, i * n + j) + extra))
+
+
+@device
+def add_patches(acc, part, p):
+    """Add the patches of all pixels of an input row where they belong in the output row."""
+    for ix in range(p.width):
+        start = ix * p.sw - p.left
+        first, last = max(0, -start), min(p.kw, p.ow - start)
+        to, source = acc + 4 * (start + first) * p.o, part + 4 * (ix * p.kw + first) * p.o
+        for j in range((last - first) * p.o):
+            store_i32(to, j, np.int32(load_i32(to, j) + load_i32(source, j)))
+
+
+@device
+def round_hybrid(acc, at, scale, p):
+    """A pixel of float32 outputs; scale: of its image."""
+    for j in range(p.o):
+        bias = load_f32(p.bias, j) if p.bias != 0 else F32_0
+        weight, v = np.float32(load_f64(p.table, j)), np.float32(load_i32(acc, j))
+        v = fma_f32(v * scale, weight, bias) if p.rounding == HYBRID_XNN else v * (scale * weight) + bias
+        v = p.least if v < p.least else v
+        store_f32(p.y, at + j, p.most if v > p.most else v)
+
+
+@kernel(PARAMS)
+def transpose_conv_int8(p, begin, end):
+    """A chunk is `block` output rows."""
+    staged, part = p.staged + begin * p.staged_bytes, p.part + begin * p.part_bytes
+    acc, terms = p.acc + begin * p.acc_bytes, p.row_terms + begin * p.row_bytes
+    for chunk in prange(begin, end):
+        for row in range(chunk * p.block, min(p.batch * p.oh, (chunk + 1) * p.block)):
+            image, oy = row // p.oh, row % p.oh
+            for i in range(p.ow):
+                for j in range(p.o):
+                    bias = np.int32(load_i64(p.bias, j)) if p.bias != 0 and p.rounding < HYBRID_XNN else np.int32(0)
+                    store_i32(acc, i * p.o + j, bias)
+            for ky in range((oy + p.top) % p.sh, p.kh, p.sh):
+                iy = (oy + p.top - ky) // p.sh
+                if iy >= 0 and iy < p.h:
+                    product(image, iy, ky, staged, part, terms, p)
+                    add_patches(acc, part, p)
+            scale = load_f32(p.terms, 2 * image + 1) if p.terms != 0 else F32_0
+            for i in range(p.ow):
+                if p.rounding >= HYBRID_XNN:
+                    round_hybrid(acc + 4 * i * p.o, (row * p.ow + i) * p.o, scale, p)
+                else:
+                    round_row(acc + 4 * i * p.o, (row * p.ow + i) * p.o, 0, p.o, p)
+    return 0
