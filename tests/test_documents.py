@@ -27,6 +27,13 @@ def test_operators_are_up_to_date() -> None:
     assert (ROOT / "docs" / "operators.md").read_text() == made, "run python docs/make_operators.py"
 
 
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md"])
+def test_counts_are_up_to_date(name: str) -> None:
+    from litejit.ops.table import TABLE
+
+    assert re.findall(r"(\d+) builtin operators", (ROOT / name).read_text()) == [str(len(TABLE))]
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
 def test_links(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):

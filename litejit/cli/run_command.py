@@ -20,6 +20,8 @@ from litejit.cli.common import (
     shapes_of,
 )
 
+RANGES = {"INT4": (-8, 7), "UINT4": (0, 15), "INT2": (-2, 1)}       # of types that NumPy sees as bytes
+
 
 @click.command()
 @model_argument
@@ -50,7 +52,8 @@ def command(model: str, inputs: tuple[str, ...], input_shape: tuple[str, ...], o
     rng = np.random.default_rng(seed)
     values = {}
     for position, detail in enumerate(interpreter.get_input_details()):
-        values[position] = make_input(sources.get(position, "random"), detail, rng, mean, std)
+        kind = interpreter.model.subgraphs[0].tensors[detail["index"]].type.name
+        values[position] = make_input(sources.get(position, "random"), detail, rng, mean, std, RANGES.get(kind))
         if values[position].shape != tuple(detail["shape"]):
             interpreter.resize_tensor_input(detail["index"], values[position].shape)
     interpreter.allocate_tensors()
@@ -67,13 +70,14 @@ def command(model: str, inputs: tuple[str, ...], input_shape: tuple[str, ...], o
         _write(output, dict(zip(names, results)))
 
 
-def make_input(source: str, detail: dict[str, Any], rng: np.random.Generator, mean: float, std: float) -> np.ndarray:
-    """An array for an input. Raises ClickException for files that cannot be read or do not fit."""
+def make_input(source: str, detail: dict[str, Any], rng: np.random.Generator, mean: float, std: float,
+               limits: tuple[int, int] | None = None) -> np.ndarray:
+    """An array for an input; `limits` of random integers. Raises ClickException for files that cannot be read."""
     shape, dtype = tuple(int(d) for d in detail["shape"]), np.dtype(detail["dtype"])
     if source == "zeros":
         return np.zeros(shape, dtype)
     if source == "random":
-        return _random(shape, dtype, rng)
+        return _random(shape, dtype, rng, limits)
     if not os.path.exists(source):
         raise click.ClickException(f"input {detail['name']!r}: there is no file {source!r}")
     if source.endswith(".npy"):
@@ -85,15 +89,13 @@ def make_input(source: str, detail: dict[str, Any], rng: np.random.Generator, me
     return _image(source, detail, mean, std)
 
 
-def _random(shape: tuple[int, ...], dtype: np.dtype, rng: np.random.Generator) -> np.ndarray:
-    if dtype.kind in "fcV" or dtype.name == "bfloat16":
+def _random(shape: tuple[int, ...], dtype: np.dtype, rng: np.random.Generator,
+            limits: tuple[int, int] | None) -> np.ndarray:
+    if dtype.kind not in "iub":
         return rng.uniform(-1, 1, shape).astype(dtype)
-    if dtype.kind == "b":
-        return rng.integers(0, 2, shape).astype(dtype)
-    if dtype.itemsize == 1:
-        info = np.iinfo(dtype)
-        return rng.integers(info.min, info.max + 1, shape).astype(dtype)
-    return rng.integers(0, 2, shape).astype(dtype)      # ids and lengths: small, so that they are in range
+    if limits is None:                     # above 8 bits, these are ids and lengths: small, so that they are in range
+        limits = (np.iinfo(dtype).min, np.iinfo(dtype).max) if dtype.kind in "iu" and dtype.itemsize == 1 else (0, 1)
+    return rng.integers(*limits, shape, dtype, endpoint=True)
 
 
 def _image(path: str, detail: dict[str, Any], mean: float, std: float) -> np.ndarray:

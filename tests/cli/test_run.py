@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.conftest import Litejit
+from litejit.schema.builder import ModelBuilder
+from tests.cli.conftest import Litejit, write
 
 
 def test_files_in_and_out(litejit: Litejit, adds: Path, tmp_path: Path) -> None:
@@ -31,6 +32,20 @@ def test_random_inputs_follow_the_seed(litejit: Litejit, adds: Path) -> None:
     first, same, other = (litejit("run", adds, "--seed", s).out.splitlines()[1] for s in (1, 1, 2))
     assert first == same != other
     assert "0 0 0" in litejit("run", adds, "--input", "a=zeros", "--input", "b=zeros").out
+
+
+@pytest.mark.parametrize(("kind", "low", "high"), [("INT4", -8, 7), ("UINT4", 0, 15), ("INT2", -2, 1), ("INT8", -128, 127),
+                                                   ("BOOL", 0, 1), ("INT32", 0, 1), ("FLOAT16", -1, 1)])
+def test_random_inputs_of_every_type(kind: str, low: int, high: int, litejit: Litejit, tmp_path: Path) -> None:
+    builder = ModelBuilder()
+    graph = builder.subgraph("main")
+    x = graph.input("x", (1000,), kind)
+    graph.outputs(graph.add("CAST", [x], ("y", (1000,)), in_data_type=kind, out_data_type="FLOAT32"))
+    path = write(tmp_path / "cast.tflite", builder)
+    done = litejit("run", path, "--output", tmp_path)
+    assert done.code == 0, done.err
+    y = np.load(tmp_path / "y.npy")
+    assert (y.min(), y.max()) == (low, high) if kind != "FLOAT16" else low <= y.min() < -0.9 < 0.9 < y.max() <= high
 
 
 @pytest.mark.parametrize("mode", ["auto", "ref", "opt"])
