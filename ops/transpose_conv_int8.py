@@ -12,10 +12,11 @@ import numpy as np
 
 from litejit.compiler import device, kernel, prange
 from litejit.compiler.primitives import (
-    fma_f32, load_f32, load_f64, load_i8, load_i16, load_i32, load_i64, load_u8, store_f32, store_i32)
+    copy_bytes, fill_bytes, load_f32, load_i8, load_i16, load_i32, load_u8, store_f32, store_i32)
 from litejit.ops.base import Packed, Scratch, Step, Target, chunked
-from litejit.ops.integer_product import HYBRID_XNN, ROUNDING, Rounding
+from litejit.ops.integer_product import HYBRID_XNN, ROUNDING, XNN, Rounding
 from litejit.ops.packed_product import round_row
+from litejit.ops.simd.accumulators import add_accumulators, code_accumulators, scale_accumulators
 from litejit.ops.simd.gemm_int8 import (
     flip, make_gemm, pack_int8, panel_bytes, stage_bytes, stage_rows, staged_offset, staged_pitch)
 from litejit.ops.simd.tiles import tile_shape
@@ -31,7 +32,7 @@ GEOMETRY = [("x", "i8"), ("w", "i8"), ("batch", "i8"), ("h", "i8"), ("width", "i
             ("o", "i8"), ("kh", "i8"), ("kw", "i8"), ("sh", "i8"), ("sw", "i8"), ("top", "i8"), ("left", "i8"),
             ("block", "i8")]
 """Sizes of a node; `block` output rows are a chunk."""
-PARAMS = np.dtype([*ROUNDING, *GEOMETRY, *SCRATCH, ("terms", "i8"), ("x_zero", "i8"), ("offset", "i8"), ("flip", "i8"),
+PARAMS = np.dtype([*ROUNDING, *GEOMETRY, *SCRATCH, ("terms", "i8"), ("scales", "i8"), ("start", "i8"), ("x_zero", "i8"), ("offset", "i8"), ("flip", "i8"),
                    ("unsigned", "i8"), ("row_factor", "i8"), ("pitch", "i8"), ("panel_bytes", "i8")], align=True)
 
 
@@ -48,6 +49,8 @@ def int8_step(node: Node, target: Target, fields: dict[str, int], x: Any, type: 
         **fields, **rounding.params(node.out, o, bias), "x": x, "w": panels(w, target), "block": block, "terms": terms,
         "x_zero": node[2].zero_point if terms is None else 0, "offset": staged_offset(cpu, type), "flip": flip(cpu, type),
         "unsigned": staged_offset(cpu, "u8") == 0, "row_factor": 128 - w.zero_point if w.type == "u8" else 0, "pitch": pitch,
+        "scales": per_channel(rounding.scales, o, np.float32),
+        "start": per_channel(0 if bias is None else bias.data, o, np.float32 if rounding.kind >= HYBRID_XNN else np.int32),
         "panel_bytes": -(-kw * o // tile_shape(cpu, "int8")[1]) * panel_bytes(cpu, c),
         **{name: Scratch(chunks * sizes[size]) for name, size in (
             ("staged", "staged"), ("part", "part"), ("acc", "acc"), ("row_terms", "row"))},
@@ -65,6 +68,12 @@ def panels(w: Value, target: Target) -> Packed:
         rows = data.transpose(1, 2, 0, 3).reshape(kh, kw * o, c)
         return np.stack([pack_int8(target.cpu, one, -one.sum(axis=1, dtype=np.int64)) for one in rows])
     return Packed((w.key, "kernel rows int8", target.cpu.name), build)
+
+
+def per_channel(values: Any, count: int, dtype: Any) -> Packed:
+    """A number for each channel."""
+    row = np.ascontiguousarray(np.broadcast_to(np.asarray(values, dtype).ravel(), (count,)))
+    return Packed(("per channel", np.dtype(dtype).name, row.tobytes()), lambda: row)
 
 
 _gemm = make_gemm("i32", hybrid=True)
@@ -103,20 +112,27 @@ def add_patches(acc, part, p):
     for ix in range(p.width):
         start = ix * p.sw - p.left
         first, last = max(0, -start), min(p.kw, p.ow - start)
-        to, source = acc + 4 * (start + first) * p.o, part + 4 * (ix * p.kw + first) * p.o
-        for j in range((last - first) * p.o):
-            store_i32(to, j, np.int32(load_i32(to, j) + load_i32(source, j)))
+        if last > first:
+            add_accumulators(acc + 4 * (start + first) * p.o, part + 4 * (ix * p.kw + first) * p.o, (last - first) * p.o)
 
 
 @device
-def round_hybrid(acc, at, scale, p):
-    """A pixel of float32 outputs; scale: of its image."""
-    for j in range(p.o):
-        bias = load_f32(p.bias, j) if p.bias != 0 else F32_0
-        weight, v = np.float32(load_f64(p.table, j)), np.float32(load_i32(acc, j))
-        v = fma_f32(v * scale, weight, bias) if p.rounding == HYBRID_XNN else v * (scale * weight) + bias
-        v = p.least if v < p.least else v
-        store_f32(p.y, at + j, p.most if v > p.most else v)
+def round_pixels(acc, at, count, scale, p):
+    """Outputs of `count` pixels from pixel `at` on; scale: of the image of a hybrid node."""
+    n = p.o
+    for i in range(count):
+        source, to = acc + 4 * i * n, (at + i) * n
+        if p.rounding == XNN:
+            code_accumulators(source, p.scales, p.y + to, n, p.least, p.most, p.y_zero)
+        elif p.rounding == HYBRID_XNN:
+            scale_accumulators(source, p.scales, p.start, p.y + 4 * to, n, scale, p.least, p.most)
+        elif p.rounding < HYBRID_XNN:
+            round_row(source, to, 0, n, p)
+        else:
+            for j in range(n):
+                v = np.float32(load_i32(source, j)) * (scale * load_f32(p.scales, j)) + load_f32(p.start, j)
+                v = p.least if v < p.least else v
+                store_f32(p.y, to + j, p.most if v > p.most else v)
 
 
 @kernel(PARAMS)
@@ -127,19 +143,16 @@ def transpose_conv_int8(p, begin, end):
     for chunk in prange(begin, end):
         for row in range(chunk * p.block, min(p.batch * p.oh, (chunk + 1) * p.block)):
             image, oy = row // p.oh, row % p.oh
-            for i in range(p.ow):
-                for j in range(p.o):
-                    bias = np.int32(load_i64(p.bias, j)) if p.bias != 0 and p.rounding < HYBRID_XNN else np.int32(0)
-                    store_i32(acc, i * p.o + j, bias)
+            if p.rounding < HYBRID_XNN:
+                for i in range(p.ow):
+                    copy_bytes(acc + 4 * i * p.o, p.start, 4 * p.o)
+            else:
+                fill_bytes(acc, 0, 4 * p.ow * p.o)
             for ky in range((oy + p.top) % p.sh, p.kh, p.sh):
                 iy = (oy + p.top - ky) // p.sh
                 if iy >= 0 and iy < p.h:
                     product(image, iy, ky, staged, part, terms, p)
                     add_patches(acc, part, p)
             scale = load_f32(p.terms, 2 * image + 1) if p.terms != 0 else F32_0
-            for i in range(p.ow):
-                if p.rounding >= HYBRID_XNN:
-                    round_hybrid(acc + 4 * i * p.o, (row * p.ow + i) * p.o, scale, p)
-                else:
-                    round_row(acc + 4 * i * p.o, (row * p.ow + i) * p.o, 0, p.o, p)
+            round_pixels(acc, row * p.ow, p.ow, scale, p)
     return 0
