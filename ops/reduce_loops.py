@@ -17,8 +17,10 @@ from litejit.compiler import kernel, prange
 from litejit.compiler.lazy import Device, Kernel, MicroKernel
 from litejit.compiler.primitives import copy_bytes, load_i64
 from litejit.ops.base import Packed, Scratch, chunked
+from litejit.ops.simd.reductions import ROWS
 
-WIDTH = 256                 # accumulators of a block of columns: they stay in the first cache
+WIDTH = 1024                # accumulators of a block of columns: they stay in the first cache
+NARROW = 256                # of several rows taken as one
 BLOCK, REGISTER = 128, 16   # columns that are added up at once, and of those that are left over
 ACC_BYTES = 4 * WIDTH + 512  # with room for registers that stand out
 GRAIN = 1 << 16             # elements read by a chunk
@@ -93,13 +95,13 @@ def _rows_together(inner: int) -> int:
     def cost(rows: int) -> float:
         blocks, left = divmod(rows * inner, BLOCK)
         return (blocks + -(-left // REGISTER)) / (rows * inner)
-    return min(range(1, WIDTH // inner + 1), key=cost) if 0 < inner < BLOCK else 1
+    return min(range(1, NARROW // inner + 1), key=cost) if 0 < inner < BLOCK else 1
 
 
 def columns_params(shape: Geometry, neutral: float, dtype: str) -> tuple[dict[str, Any], int]:
     """The same for a kernel made by `columns`. neutral: the value (of x's type) that changes no accumulator."""
     inner, (count, step) = shape.kept[-1][0], shape.reduced[-1]
-    together = max(1, min(_rows_together(inner), count))
+    together = max(1, min(_rows_together(inner), count // ROWS))
     width = min(WIDTH, max(inner, 1))
     units = prod(size for size, _ in shape.kept[:-1]) * -(-inner // width)
     chunks, block = chunked(units, max(1, GRAIN // max(shape.count * width, 1)))

@@ -13,6 +13,7 @@ from litejit.compiler import micro_kernel
 from litejit.compiler.lazy import MicroKernel
 
 SIZE = {"f32": 4, "i8": 1, "u8": 1}
+ROWS = 8                              # rows that are read together
 SHORT_SUM = 128                       # rows of bytes whose sum fits 16 bits
 
 
@@ -63,21 +64,31 @@ def _loader(v: Any, kind: Any, none: Any, left: Any) -> Callable[[Any, Any], Any
 
 
 def _columns(what: str, type: str) -> Callable[..., None]:
+    """Some rows at a time over all columns: memory is read in a few long streams."""
     def emit(v: Any, x: Any, acc: Any, count: Any, step: Any, n: Any) -> None:
         kind, combine, vbytes = _kind(v, type), _combine(v, what, type), v.cpu.vbytes
         none = _neutral(v, kind, what, type)
 
-        def body(first: Any, registers: int) -> None:
-            place = v.mul(first, SIZE[type])
-            load = _loader(v, kind, none, v.sub(n, first) if registers == 1 else None)
+        def pass_over(rows: int) -> Callable[[Any, list[Any]], None]:
+            def some_rows(r: Any, _: Any) -> None:
+                starts = [v.at(x, v.mul(v.add(r, k), step)) for k in range(rows)]
 
-            def row(r: Any, sums: list[Any]) -> list[Any]:
-                at = v.at(x, v.add(v.mul(r, step), place))
-                return [combine(s, load(at, k * vbytes)) for k, s in enumerate(sums)]
-            to = v.at(acc, place)
-            for k, s in enumerate(v.loop(count, [v.load(kind, to, k * vbytes) for k in range(registers)], row)):
-                v.store(s, to, k * vbytes)
-        _blocks(v, n, kind.count, 8 if v.cpu.nregs > 16 else 4, body)
+                def body(first: Any, registers: int) -> None:
+                    place = v.mul(first, SIZE[type])
+                    to = v.at(acc, place)
+                    sums = [v.load(kind, to, k * vbytes) for k in range(registers)]
+                    left = v.sub(n, first) if registers == 1 else None
+                    load = _loader(v, kind, none, left)
+                    for start in starts:
+                        at = v.at(start, place)
+                        sums = [combine(s, load(at, k * vbytes)) for k, s in enumerate(sums)]
+                    for k, s in enumerate(sums):
+                        v.store(s, to, k * vbytes)
+                _blocks(v, n, kind.count, 4, body)
+            return some_rows
+        full = v.sub(count, v.b.srem(count, v.i(ROWS)))
+        v.loop(full, [], pass_over(ROWS), step=ROWS)
+        v.loop(count, [], pass_over(1), start=full)
     return emit
 
 
