@@ -70,6 +70,7 @@ class Matrix:
 def split(m: int, n: int, k: int, batches: int, tile: int, nr: int, grain: int = GRAIN) -> tuple[int, int]:
     """(rows, columns) of a chunk: whole tiles; by rows where there are enough of them, else by columns."""
     most = max(1, MAX_CHUNKS // batches)
+    grain = grain if m > 1 else grain // 4              # one row is bound by memory
     wanted = min(most, max(1, m * n * k // grain))
     if m >= 2 * tile:
         total = -(-m // tile)
