@@ -38,7 +38,8 @@ def conv_f32_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: V
     mr, nr = tiles(cpu).f32[0], panel_columns(cpu)
     rows, columns = grid(m, n, k, mr, nr, grain=GRAIN, most=MAX_CHUNKS, by_columns=n * k > m * windows.depth)
     row_chunks, column_chunks = -(-m // rows), -(-n // columns)
-    block = min(row_block(cpu, max(1, k // windows.kh)), -(-m // mr) * mr)
+    own = windows.depth * min(windows.sh, windows.kh) * min(windows.sw, windows.kw)          # inputs that a pixel adds
+    block = min(row_block(cpu, own), rows)
     table_size = -(-block * segments * 8 // 64) * 64
     size = table_size + (-(-(block * k * 4 + 64) // 64) * 64 if by_row else 0)
     chunks = groups * row_chunks * column_chunks

@@ -34,6 +34,7 @@ from litejit.ops.simd.gemm_f32 import store_tile
 from litejit.ops.simd.tiles import int8_columns, int8_rows, tile_shape, tiles
 
 UNROLL = 2
+STAGE_BYTES = 1 << 16             # rows that stay in L2 while all panels pass
 HEADER = 3                        # vectors of nr lanes in front of a panel's weights
 
 
@@ -250,4 +251,4 @@ def make_gemm(end: str, rows: bool = False, wide: bool = False, hybrid: bool = F
 def stage_block(cpu: Cpu, k: int) -> int:
     """Rows to stage at a time."""
     rows = tiles(cpu).int8[0]
-    return max(1, min(16, (1 << 16) // (rows * staged_pitch(cpu, k)))) * rows
+    return max(1, min(16, STAGE_BYTES // (rows * staged_pitch(cpu, k)))) * rows
