@@ -72,6 +72,8 @@ def build_graph(model: Any, index: int, built: list[int] | None = None) -> Graph
         raise LiteJitError(f"subgraph {index}: control flow has more than {MAX_BODIES} bodies when it is laid out")
     source = model.subgraphs[index]
     values = [_value(model, source, spec) for spec in source.tensors]
+    for i in (*source.inputs, *source.outputs):
+        _refuse_type(values[i], f"subgraph {index}", HELD_NOWHERE)
     nodes = [_node(model, source, values, op, built) for op in source.operators]
     return Graph(
         model,
@@ -155,6 +157,14 @@ def _options(op: Any) -> Any:
     return DefaultOptions(name) if name else None
 
 
+HELD_NOWHERE = ("str", "resource", "variant")
+
+
+def _refuse_type(value: Value, where: str, types: tuple[str, ...]) -> None:
+    if value.type in types:
+        raise LiteJitError(f"{where}: {TYPES[value.type][0]} tensors are not supported yet ({value!r})")
+
+
 BODIES = {"WHILE": ("cond_subgraph_index", "body_subgraph_index"), "IF": ("then_subgraph_index", "else_subgraph_index")}
 
 
@@ -174,10 +184,8 @@ def _node(model: Any, source: Any, values: list[Value], op: Any, built: list[int
         (values[i] for i in op.intermediates or () if i >= 0),
     )
     for value in (*node.inputs, *node.outputs):
-        if value is not None and value.type in ("str", "resource", "variant", "c128", "f8e4", "f8e5"):
-            if value.type == "str":
-                raise LiteJitError(f"{node.describe()}: string tensors are not supported yet")
-            raise LiteJitError(f"{node.describe()}: {TYPES[value.type][0]} tensors are not supported yet")
+        if value is not None:
+            _refuse_type(value, node.describe(), (*HELD_NOWHERE, "c128", "f8e4", "f8e5"))
     node.bodies = tuple(build_graph(model, getattr(options, field), built) for field in BODIES.get(op.name, ()))
     return node
 

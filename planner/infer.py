@@ -26,6 +26,7 @@ def infer(graph: Graph, shapes: dict[int, tuple[int, ...]], target: Target) -> N
     for position, shape in shapes.items():
         value = graph.inputs[position]
         if value.data is None:
+            check_extents(tuple(shape))
             value.shape = tuple(shape)
     kept = []
     ready = {id(v) for v in graph.inputs} | {id(v) for v in graph.values if v.data is not None or v.variable}
@@ -51,11 +52,7 @@ def prepare(node: Node, graph: Graph, target: Target) -> None:
         if len(shapes) != len(node.outputs):
             raise PrepareError(f"NumOutputs(node) != {len(shapes)} ({len(node.outputs)} != {len(shapes)})")
         for value, shape in zip(node.outputs, shapes):
-            count = 1
-            for d in shape:
-                count *= d
-            if count > MAX_ELEMENTS or any(d < 0 for d in shape):
-                raise PrepareError(f"BytesRequired number of elements overflowed: {shape}")
+            check_extents(tuple(shape))
             value.shape = tuple(int(d) for d in shape)
         node.xnn = delegated(node, target)
     except DynamicShape as error:
@@ -69,6 +66,15 @@ def prepare(node: Node, graph: Graph, target: Target) -> None:
         raise
     except Exception as error:  # options or tensors of a kind that prepare did not expect
         refuse(node, f"{type(error).__name__}: {error}", error)
+
+
+def check_extents(shape: tuple[int, ...]) -> None:
+    """Refuse shapes that no array can have, empty ones included. Raises PrepareError."""
+    count = 1
+    for d in shape:
+        count *= max(d, 1)
+    if count > MAX_ELEMENTS or any(d < 0 for d in shape):
+        raise PrepareError(f"BytesRequired number of elements overflowed: {shape}")
 
 
 def delegated(node: Node, target: Target) -> bool:

@@ -24,6 +24,8 @@ THROUGH_GOT = (GOTPCREL, GOTPCRELX, REX_GOTPCRELX)
 DYN_64, DYN_GLOB_DAT, DYN_RELATIVE = 1, 6, 8                                # relocations left to the loader
 STRONG, WEAK, TENTATIVE = 0, 1, 2                                           # rank of a definition, best first
 CONSTANTS, CODE, DATA, EXTERNAL = "constants", "code", "data", "external"
+# A memcpy without a version binds to glibc's oldest, which does not know today's CPUs; memmove has one version only.
+OTHER_NAMES = {"memcpy": "memmove"}
 PYTHON_NAMES = ("Py", "_Py", "NRT_", "numba_")                              # no kernel may need these
 
 
@@ -182,8 +184,9 @@ class _Linker:
         if symbol.section == UNDEFINED:
             if symbol.name.startswith(PYTHON_NAMES):
                 raise LinkError(f"compiled code needs {symbol.name}: it allocates, raises or touches Python objects")
-            self.external.setdefault(symbol.name, len(self.external) + 1)
-            return Place(EXTERNAL, 0, symbol.name)
+            name = OTHER_NAMES.get(symbol.name, symbol.name)
+            self.external.setdefault(name, len(self.external) + 1)
+            return Place(EXTERNAL, 0, name)
         if (number, symbol.section) not in self.placed:
             raise LinkError(f"symbol {symbol.name!r} is in section {symbol.section}, which is not loaded")
         base = self.placed[number, symbol.section]

@@ -230,6 +230,13 @@ def core_digest() -> str:
     return _files_digest("core", lambda: [os.path.join(here, n) for n in ("codegen.py", "primitives.py", "cpu.py")])
 
 
+def system_digest() -> str:
+    """Digest of what links and drives kernels: the linker, the run-time system, the fused function."""
+    here = os.path.dirname(__file__)
+    names = sorted(os.path.join(here, n) for n in os.listdir(here) if n.endswith(".py"))
+    return _files_digest("system", lambda: [*names, os.path.join(os.path.dirname(here), "fusion", "driver.py")])
+
+
 def simd_digest() -> str:
     """Digest of the generators of micro-kernels."""
     folder = os.path.join(os.path.dirname(os.path.dirname(__file__)), "ops", "simd")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from litejit.compiler.cpu import Cpu
-from litejit.compiler.lazy import Kernel
+from litejit.compiler.lazy import Kernel, system_digest
 from litejit.fusion.driver import SYMBOL, fused_object, sequence
 from litejit.planner.plan import Plan
 from litejit.store import make_key
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from litejit.store import Store
 
 log = logging.getLogger("litejit")
-_libraries: dict[str, Library] = {}
+_libraries: dict[tuple[tuple[str, ...], str], Library] = {}
 
 Progress = Callable[[str, int, int], None]
 
@@ -31,15 +31,19 @@ def plan_library(plan: Plan, fused: bool, store: Store, progress: Progress | Non
     kernels = plan.kernels
     records = sequence(plan) if fused else ()
     key = make_key(
-        what="library", cpu=plan.target.cpu.name, kernels=sorted(k.fingerprint() for k in kernels), records=records
+        what="library",
+        system=system_digest(),
+        cpu=plan.target.cpu.name,
+        kernels=sorted(k.fingerprint() for k in kernels),
+        records=records,
     )
-    if key in _libraries:
-        return _libraries[key]
+    if (store.roots, key) in _libraries:
+        return _libraries[store.roots, key]
     library = store.get_library(key)
     if library is None:
         with store.lock(key):
             library = store.get_library(key) or _build(key, plan, kernels, fused, store, progress)
-    _libraries[key] = library
+    _libraries[store.roots, key] = library
     return library
 
 
