@@ -80,11 +80,11 @@ class Reduce(Operator):
         what, type = self.what, x.type
         if type == "bool":
             what, type = BOOL[what], "u8"
-        count = max(shape.count, 1)
+        count = max(shape.depth, 1)
         params = {"scale": 1.0, "divisor": 1, "limit": 0.0}
         if what == "mean":
             what = "sum"
-            params["scale"] = float(np.float32(1) / np.float32(shape.count)) if shape.count else float("nan")
+            params["scale"] = float(np.float32(1) / np.float32(shape.depth)) if shape.depth else float("nan")
             params["divisor"] = count
         if what in ("max", "min") and type in ("f32", "f16"):
             bound = float("inf") if node.xnn else FLT_MAX

@@ -42,7 +42,7 @@ class Geometry(NamedTuple):
         return prod(size for size, _ in self.kept)
 
     @property
-    def count(self) -> int:
+    def depth(self) -> int:
         """Elements per output."""
         return prod(size for size, _ in self.reduced)
 
@@ -82,7 +82,7 @@ def _table(*columns: Sequence[int]) -> Packed:
 
 def rows_params(shape: Geometry) -> tuple[dict[str, Any], int]:
     """(fields of LOOP but for x and y, number of chunks) for a kernel made by `strided` or `runs`."""
-    chunks, block = chunked(shape.outputs, max(1, GRAIN // max(shape.count, 8)))
+    chunks, block = chunked(shape.outputs, max(1, GRAIN // max(shape.depth, 8)))
     (inner, inner_step), (count, step) = shape.kept[-1], shape.reduced[-1]
     offsets = _offsets(shape.reduced)
     return {"bases": _table(_offsets(shape.kept)), "rows": _table(offsets), "inner": inner, "inner_step": inner_step,
@@ -104,7 +104,7 @@ def columns_params(shape: Geometry, neutral: float, dtype: str) -> tuple[dict[st
     together = max(1, min(_rows_together(inner), count // ROWS))
     width = min(WIDTH, max(inner, 1))
     units = prod(size for size, _ in shape.kept[:-1]) * -(-inner // width)
-    chunks, block = chunked(units, max(1, GRAIN // max(shape.count * width, 1)))
+    chunks, block = chunked(units, max(1, GRAIN // max(shape.depth * width, 1)))
     pieces = []                                       # (offset, rows, accumulators) of x, several rows as one
     for offset in _offsets(shape.reduced):
         rounds = count // together

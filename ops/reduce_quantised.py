@@ -34,9 +34,9 @@ def quantised_step(node: Node, what: str, shape: Geometry, reference: bool) -> S
     if what == "sum" and type == "i8" and reference:
         type = "u8"                   # their SUM takes the bytes of int8 for uint8, in and out
     if what == "prod":
-        params, kernel = _product(x, out, shape.count), product_kernel(type)
+        params, kernel = _product(x, out, shape.depth), product_kernel(type)
     else:
-        params = _rescaling(node, what, shape.count, type, reference)
+        params = _rescaling(node, what, shape.depth, type, reference)
         kernel = sum_kernel(type, "strided" if type == "i16" else "columns" if shape.columns else "runs")
     params["low"], params["high"] = Q_RANGE[type]
     params["least"], params["most"] = (float(v) for v in Q_RANGE[type])

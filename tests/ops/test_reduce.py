@@ -168,7 +168,7 @@ def test_constants_are_folded(rng):
 def test_geometry():
     found = geometry((2, 3, 1, 4, 5, 6), (1, 2, 4))
     assert found.kept == ((2, 360), (4, 30), (6, 1)) and found.reduced == ((3, 120), (5, 6)) and found.columns
-    assert (found.outputs, found.count) == (48, 15)
+    assert (found.outputs, found.depth) == (48, 15)
     assert geometry((1, 1), (0,)).kept == ((1, 0),)
 
 
