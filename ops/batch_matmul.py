@@ -24,7 +24,7 @@ OUTPUTS = {"f32": ("f32",), "f16": ("f16",), "i8": ("i8", "i32"), "i16": ("i16",
 class Product:
     """The sizes of a node: m, n, k, the batches, and where in x and w each batch begins (matrices)."""
 
-    __slots__ = ("m", "n", "k", "adj_x", "adj_y", "shape", "x_at", "w_at", "x_count", "w_count")
+    __slots__ = ("adj_x", "adj_y", "k", "m", "n", "shape", "w_at", "w_count", "x_at", "x_count")
 
     def __init__(self, node: Node) -> None:
         x, w = node[0].dims, node[1].dims

@@ -33,7 +33,7 @@ GRAIN = 1 << 19                       # multiply-accumulates worth a chunk
 class Matrix:
     """The right side of a product: `count` matrices of depth x columns in `value` (columns x depth if transposed)."""
 
-    __slots__ = ("value", "columns", "depth", "transposed", "count", "data", "key")
+    __slots__ = ("columns", "count", "data", "depth", "key", "transposed", "value")
 
     def __init__(self, value: Value, columns: int, depth: int, transposed: bool = False, count: int = 1) -> None:
         self.value, self.columns, self.depth, self.transposed, self.count = value, columns, depth, transposed, count

@@ -11,8 +11,18 @@ import numpy as np
 
 from litejit.compiler import device, kernel, prange
 from litejit.compiler.cpu import Cpu
-from litejit.compiler.primitives import (load_f32, rint_f32, round_f32, round_f64, store_f32, store_i8, store_i16, store_i32,
-                                         store_u8, trunc_f32)
+from litejit.compiler.primitives import (
+    load_f32,
+    rint_f32,
+    round_f32,
+    round_f64,
+    store_f32,
+    store_i8,
+    store_i16,
+    store_i32,
+    store_u8,
+    trunc_f32,
+)
 from litejit.ops.base import Scratch, Step, chunked
 from litejit.ops.simd.gemm_int8 import staged_offset, staged_pitch
 from litejit.ops.simd.row_codes import row_codes
@@ -31,7 +41,7 @@ F32_0, F32_1, F32_I16 = np.float32(0.0), np.float32(1.0), np.float32(32767.0)
 class Rows:
     """Quantised rows in scratch memory: their codes, `pitch` bytes from row to row, and their terms."""
 
-    __slots__ = ("codes", "terms", "pitch", "step")
+    __slots__ = ("codes", "pitch", "step", "terms")
 
     def __init__(self, codes: Scratch, terms: Scratch, pitch: int, step: Step) -> None:
         self.codes, self.terms, self.pitch, self.step = codes, terms, pitch, step

@@ -22,7 +22,8 @@ from litejit.ops.simd.tiles import int8_columns, tile_shape
 from litejit.planner.graph import Node, Value
 
 PACK = np.dtype([("w", "i8"), ("panels", "i8"), ("n", "i8"), ("k", "i8"), ("batch", "i8"), ("w_step", "i8"),
-                 ("w_column", "i8"), ("per_matrix", "i8"), ("panel_bytes", "i8"), ("offset", "i8"), ("scale", "f4")], align=True)
+                 ("w_column", "i8"), ("per_matrix", "i8"), ("panel_bytes", "i8"), ("offset", "i8"), ("scale", "f4")],
+                align=True)
 _transpose = TRANSPOSE[4]
 
 
@@ -32,7 +33,7 @@ class RightSide:
     row_factor: what the sum of a row's activations is multiplied with, as a term of the row.
     """
 
-    __slots__ = ("w", "layout", "bias", "cpu", "row_factor", "data")
+    __slots__ = ("bias", "cpu", "data", "layout", "row_factor", "w")
 
     def __init__(self, w: Value, w_zero: int, bias: Value | None, layout: Layout, cpu: Cpu) -> None:
         self.w, self.layout, self.cpu = w, layout, cpu

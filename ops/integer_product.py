@@ -13,8 +13,23 @@ import numpy as np
 
 from litejit.compiler import device, kernel, prange
 from litejit.compiler.lazy import Kernel
-from litejit.compiler.primitives import (fma_f32, load_f32, load_f64, load_i8, load_i16, load_i32, load_i64, load_u8, rint_f32,
-                                         round_f64, store_f32, store_i8, store_i16, store_i32, store_i64)
+from litejit.compiler.primitives import (
+    fma_f32,
+    load_f32,
+    load_f64,
+    load_i8,
+    load_i16,
+    load_i32,
+    load_i64,
+    load_u8,
+    rint_f32,
+    round_f64,
+    store_f32,
+    store_i8,
+    store_i16,
+    store_i32,
+    store_i64,
+)
 from litejit.ops.arithmetic import mbqm, mbqm64, quantize_multiplier, saturate, wrap32
 from litejit.ops.base import Packed, Step, chunked
 from litejit.planner.graph import Node, Value
@@ -40,7 +55,7 @@ class Rounding:
     scales: one real number per column, or one for all; bounds: codes, or floats of a hybrid product.
     """
 
-    __slots__ = ("kind", "scales", "y_zero", "bounds")
+    __slots__ = ("bounds", "kind", "scales", "y_zero")
 
     def __init__(self, kind: int, scales: Any, y_zero: int, bounds: tuple[float, float]) -> None:
         self.kind, self.y_zero, self.bounds = kind, int(y_zero), bounds
@@ -189,7 +204,7 @@ KERNELS = {types: _product(types) for types in DOTS}
 class Layout:
     """Where the two sides of a product lie, in elements: x[b, m, k] at x_at[b] + m * x_row + k * x_step, likewise w."""
 
-    __slots__ = ("x_at", "w_at", "x_row", "x_step", "w_column", "w_step", "m", "n", "k")
+    __slots__ = ("k", "m", "n", "w_at", "w_column", "w_step", "x_at", "x_row", "x_step")
 
     def __init__(self, m: int, n: int, k: int, x_at: Sequence[int] = (0,), w_at: Sequence[int] = (0,), x_row: int = -1,
                  x_step: int = 1, w_column: int = -1, w_step: int = 1) -> None:

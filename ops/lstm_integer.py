@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from litejit.compiler import device, kernel
-from litejit.compiler.primitives import copy_bytes, load_i8, load_i16, load_i32, load_i64, store_i8, store_i16, store_i32
+from litejit.compiler.primitives import copy_bytes, load_i16, load_i32, load_i64, store_i8, store_i16, store_i32
 from litejit.ops.arithmetic import I32_MAX, I32_MIN, mbqm, quantize_multiplier, rdivpot, saturate, srdhm, wrap32
 from litejit.ops.base import Packed, Scratch, Step
 from litejit.ops.integer_product import DOTS

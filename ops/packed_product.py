@@ -12,16 +12,46 @@ import numpy as np
 
 from litejit.compiler import device, kernel, prange
 from litejit.compiler.lazy import Kernel
-from litejit.compiler.primitives import (bits_f32, load_f64, load_i8, load_i16, load_i32, load_i64, load_u8, rint_f32, round_f64, store_i8,
-                                         store_i32)
+from litejit.compiler.primitives import (
+    bits_f32,
+    load_f64,
+    load_i8,
+    load_i16,
+    load_i32,
+    load_i64,
+    load_u8,
+    rint_f32,
+    round_f64,
+    store_i8,
+    store_i32,
+)
 from litejit.ops.arithmetic import mbqm, saturate
 from litejit.ops.base import Packed, Scratch, Step, Target
 from litejit.ops.float_product import split, turned
 from litejit.ops.hybrid import quantise_rows
 from litejit.ops.int8_panels import RightSide
-from litejit.ops.integer_product import DOUBLE, FIXED, ROUNDING, XNN, Layout, Rounding, product_step, rounded, store_code
-from litejit.ops.simd.gemm_int8 import (flip, make_gemm, pack_int8, panel_bytes, stage_block, stage_bytes, stage_rows,
-                                        staged_offset, staged_pitch)
+from litejit.ops.integer_product import (
+    DOUBLE,
+    FIXED,
+    ROUNDING,
+    XNN,
+    Layout,
+    Rounding,
+    product_step,
+    rounded,
+    store_code,
+)
+from litejit.ops.simd.gemm_int8 import (
+    flip,
+    make_gemm,
+    pack_int8,
+    panel_bytes,
+    stage_block,
+    stage_bytes,
+    stage_rows,
+    staged_offset,
+    staged_pitch,
+)
 from litejit.ops.simd.gemv_int8 import make_gemv
 from litejit.ops.simd.tiles import tile_shape
 from litejit.planner.graph import Node, Value
@@ -76,8 +106,8 @@ def quantised_steps(node: Node, target: Target, x: Value, y: Value, w: Value, bi
     staged_size = fields["block"] * fields["pitch"] + 64
     params = {**fields, "x": source, "panels": panels, "staged": Scratch(chunks * staged_size), "staged_size": staged_size,
               "offsets": _pairs(layout.x_at, (i // (n * k) * right.matrix_bytes for i in layout.w_at)),
-              "flip": flip(cpu, x.type), "unsigned": staged_offset(cpu, "u8") == 0, "terms": Scratch(chunks * fields["block"] * 8), "row_factor": right.row_factor,
-              "sum_zero": k * offset}
+              "flip": flip(cpu, x.type), "unsigned": staged_offset(cpu, "u8") == 0,
+              "terms": Scratch(chunks * fields["block"] * 8), "row_factor": right.row_factor, "sum_zero": k * offset}
     if not xnn:
         params.update(rounding.params(y, n, None), ldc=n, acc=Scratch(chunks * fields["block"] * fields["columns"] * 4 + 64))
         return [*steps, Step(node, product_rounded, params, chunks, macs=len(layout.x_at) * m * n * k)]

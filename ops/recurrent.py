@@ -32,8 +32,27 @@ INPUT, FORGET, CANDIDATE, OUTPUT = range(4)
 class Lstm:
     """The inputs of a node by what they are, with its sizes."""
 
-    __slots__ = ("x", "weights", "recurrent", "peephole", "biases", "projection", "projection_bias", "state", "cell", "norm",
-                 "gates", "batch", "time", "depth", "cells", "outputs", "hybrid", "diagonal", "time_major")
+    __slots__ = (
+        "batch",
+        "biases",
+        "cell",
+        "cells",
+        "depth",
+        "diagonal",
+        "gates",
+        "hybrid",
+        "norm",
+        "outputs",
+        "peephole",
+        "projection",
+        "projection_bias",
+        "recurrent",
+        "state",
+        "time",
+        "time_major",
+        "weights",
+        "x",
+    )
 
     def __init__(self, node: Node) -> None:
         count = len(node.inputs)

@@ -12,13 +12,30 @@ import numpy as np
 
 from litejit.compiler import device, kernel, prange
 from litejit.compiler.primitives import (
-    copy_bytes, fill_bytes, load_f32, load_i8, load_i16, load_i32, load_u8, store_f32, store_i32)
+    copy_bytes,
+    fill_bytes,
+    load_f32,
+    load_i8,
+    load_i16,
+    load_i32,
+    load_u8,
+    store_f32,
+    store_i32,
+)
 from litejit.ops.base import Packed, Scratch, Step, Target, chunked
 from litejit.ops.integer_product import HYBRID_XNN, ROUNDING, XNN, Rounding
 from litejit.ops.packed_product import round_row
 from litejit.ops.simd.accumulators import add_accumulators, code_accumulators, scale_accumulators
 from litejit.ops.simd.gemm_int8 import (
-    flip, make_gemm, pack_int8, panel_bytes, stage_bytes, stage_rows, staged_offset, staged_pitch)
+    flip,
+    make_gemm,
+    pack_int8,
+    panel_bytes,
+    stage_bytes,
+    stage_rows,
+    staged_offset,
+    staged_pitch,
+)
 from litejit.ops.simd.tiles import tile_shape
 from litejit.planner.graph import Node, Value
 
@@ -32,8 +49,9 @@ GEOMETRY = [("x", "i8"), ("w", "i8"), ("batch", "i8"), ("h", "i8"), ("width", "i
             ("o", "i8"), ("kh", "i8"), ("kw", "i8"), ("sh", "i8"), ("sw", "i8"), ("top", "i8"), ("left", "i8"),
             ("block", "i8")]
 """Sizes of a node; `block` output rows are a chunk."""
-PARAMS = np.dtype([*ROUNDING, *GEOMETRY, *SCRATCH, ("terms", "i8"), ("scales", "i8"), ("start", "i8"), ("x_zero", "i8"), ("offset", "i8"), ("flip", "i8"),
-                   ("unsigned", "i8"), ("row_factor", "i8"), ("pitch", "i8"), ("panel_bytes", "i8")], align=True)
+PARAMS = np.dtype([*ROUNDING, *GEOMETRY, *SCRATCH, ("terms", "i8"), ("scales", "i8"), ("start", "i8"), ("x_zero", "i8"),
+                   ("offset", "i8"), ("flip", "i8"), ("unsigned", "i8"), ("row_factor", "i8"), ("pitch", "i8"),
+                   ("panel_bytes", "i8")], align=True)
 
 
 def int8_step(node: Node, target: Target, fields: dict[str, int], x: Any, type: str, rounding: Rounding, bias: Value | None,

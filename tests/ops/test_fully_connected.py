@@ -8,10 +8,11 @@ from tests.harness import In, Out, run_op
 from tests.twins import products as twin
 
 F32 = np.float32
-SHAPES = [(1, 7, 5), (1, 128, 128), (1, 300, 100), (3, 1, 1), (4, 33, 70), (8, 64, 48), (29, 130, 33)]     # rows, depth, outputs
+FLOATS = Out()
+SHAPES = [(1, 7, 5), (1, 128, 128), (1, 300, 100), (3, 1, 1), (4, 33, 70), (8, 64, 48), (29, 130, 33)]   # m, k, n
 
 
-def run(x, w, bias, out=Out(), **options):
+def run(x, w, bias, out=FLOATS, **options):
     return run_op("FULLY_CONNECTED", [x, w, bias], out, version=4, **options)
 
 

@@ -60,7 +60,8 @@ class Cell:
 
     def twin(self, x, h, c, **clips):
         """(outputs, h, c) of x [t, b, i]."""
-        each = lambda values: [self.real(v) for v in values]                      # noqa: E731
+        def each(values):
+            return [self.real(v) for v in values]
         return lstm(x, each(self.weights), each(self.recurrent), self.biases, h, c,
                     peephole=each(self.peephole) if any(v is not None for v in self.peephole) else None,
                     norm=self.norm if self.norm[1] is not None else None, projection=self.real(self.projection),
@@ -121,7 +122,7 @@ def test_integers(rng, arithmetic):
         builder = ModelBuilder()
         graph = builder.subgraph("main")
 
-        def each(values, dtype, scale, what):
+        def each(values, dtype, scale, what, graph=graph):
             return [graph.constant(f"{what}{g}", values[g].astype(dtype), None, Quant([scale], [0])) if g in values else None
                     for g in "ifco"]
         x = graph.input("x", (B, T, I), "INT8", Quant([s_x], [5]))

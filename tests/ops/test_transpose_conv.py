@@ -8,6 +8,7 @@ from tests.harness import In, Out, run_op
 from tests.twins.products import scatter
 
 F32 = np.float32
+FLOATS = Out()
 CASES = [  # x, w, stride, padding, out
     ((1, 8, 8, 32), (16, 2, 2, 32), (2, 2), "SAME", (16, 16)), ((2, 5, 4, 7), (5, 3, 3, 7), (2, 2), "SAME", (10, 8)),
     ((1, 3, 4, 3), (5, 3, 3, 3), (1, 1), "SAME", (3, 4)), ((1, 4, 3, 6), (3, 3, 2, 6), (3, 2), "VALID", (12, 6)),
@@ -16,7 +17,7 @@ CASES = [  # x, w, stride, padding, out
 ]
 
 
-def run(case, x, w, bias, out=Out(), **options):
+def run(case, x, w, bias, out=FLOATS, **options):
     shape, _, stride, padding, size = case
     to = np.array([shape[0], *size, w.value.shape[0]], np.int32)
     return run_op("TRANSPOSE_CONV", [In(to, constant=True), w, x, bias], out, version=3, stride_h=stride[0],

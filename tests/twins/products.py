@@ -39,20 +39,21 @@ def lstm(x, weights, recurrent, biases, h, c, *, peephole=None, norm=None, proje
     def sigmoid(v):
         return 1 / (1 + np.exp(-v))
 
+    def gate(g, xt, h, cell):
+        z = xt @ weights[g].T + (h * recurrent[g] if recurrent[g].ndim == 1 else h @ recurrent[g].T)
+        if peephole is not None and peephole[g] is not None:
+            z = z + peephole[g] * cell
+        if norm is not None:
+            z = (z - z.mean(-1, keepdims=True)) / np.sqrt(z.var(-1, keepdims=True) + 1e-8) * norm[g]
+        return z + biases[g]
+
     outs = []
     for xt in x.astype(np.float64):
-        def gate(g, cell):
-            z = xt @ weights[g].T + (h * recurrent[g] if recurrent[g].ndim == 1 else h @ recurrent[g].T)
-            if peephole is not None and peephole[g] is not None:
-                z = z + peephole[g] * cell
-            if norm is not None:
-                z = (z - z.mean(-1, keepdims=True)) / np.sqrt(z.var(-1, keepdims=True) + 1e-8) * norm[g]
-            return z + biases[g]
-        f = sigmoid(gate(1, c))
-        i = 1 - f if weights[0] is None else sigmoid(gate(0, c))
-        c = f * c + i * np.tanh(gate(2, c))
+        f = sigmoid(gate(1, xt, h, c))
+        i = 1 - f if weights[0] is None else sigmoid(gate(0, xt, h, c))
+        c = f * c + i * np.tanh(gate(2, xt, h, c))
         c = np.clip(c, -cell_clip, cell_clip) if cell_clip else c
-        h = sigmoid(gate(3, c)) * np.tanh(c)
+        h = sigmoid(gate(3, xt, h, c)) * np.tanh(c)
         if projection is not None:
             h = h @ projection.T + (0 if projection_bias is None else projection_bias)
             h = np.clip(h, -proj_clip, proj_clip) if proj_clip else h
