@@ -87,15 +87,16 @@ def _half(node: Node, target: Target, made: Windows) -> list[Step]:
     """float16 tensors: computed in float32, rounded once."""
     x, y = node[0], node.out
     wide_x, wide_y = Scratch(4 * x.size), Scratch(4 * y.size)
-    middle = _float(node, target, wide_x, wide_y, widened(node, node[1]), widened(node, node.optional(2)), made)
+    bias = node.optional(2)
+    middle = _float(node, target, wide_x, wide_y, widened(node, node[1]), bias and widened(node, bias), made)
     return [convert(node, widen_f16, x, wide_x, x.size), *middle, convert(node, narrow_f16, wide_y, y, y.size)]
 
 
 # ---- shared with DEPTHWISE_CONV_2D ---------------------------------------------------------------
 
-def widened(node: Node, value: Value | None) -> Value | None:
+def widened(node: Node, value: Value) -> Value:
     """A float16 constant as float32."""
-    if value is None or value.type == "f32":
+    if value.type == "f32":
         return value
     node.check(value.data is not None, f"{node.op} in float16 needs constant weights and bias")
     return Value(value.name, value.index, value.subgraph, "f32", value.shape,
@@ -123,10 +124,10 @@ def check_scales(node: Node, w: Value, axis: int) -> None:
     """Integer nodes need scales: one for the weights, or one per output channel."""
     if w.type == "f32" or w.type == "f16":
         return
-    channels = w.dims[axis]
-    node.check(w.quantised, lambda: f"{w!r} has no quantization: filter->quantization.type == kTfLiteAffineQuantization")
-    node.check(len(w.scales) in (1, channels), lambda: (                           # type: ignore[arg-type]
-        f"affine_quantization->scale->size != filter->dims->data[{axis}] ({len(w.scales)} != {channels})"))
+    channels, count = w.dims[axis], 0 if w.scales is None else len(w.scales)
+    node.check(count, lambda: f"{w!r} has no quantization: filter->quantization.type == kTfLiteAffineQuantization")
+    node.check(count in (1, channels),
+               lambda: f"affine_quantization->scale->size != filter->dims->data[{axis}] ({count} != {channels})")
     if node[0].type != "f32":
         for value in (node[0], node.out):
             node.check(value.quantised and value.scale > 0, f"{value!r} needs a quantization scale")

@@ -84,7 +84,8 @@ class DepthwiseConv2D(Operator):
     def _half(self, node: Node, target: Target) -> list[Step]:
         x, y = node[0], node.out
         wide_x, wide_y = Scratch(4 * x.size), Scratch(4 * y.size)
-        middle = _float(node, target, wide_x, wide_y, widened(node, node[1]), widened(node, node.optional(2)))
+        bias = node.optional(2)
+        middle = _float(node, target, wide_x, wide_y, widened(node, node[1]), bias and widened(node, bias))
         return [convert(node, widen_f16, x, wide_x, x.size), *middle, convert(node, narrow_f16, wide_y, y, y.size)]
 
 
@@ -105,18 +106,18 @@ def repeated(node: Node, x: Any, itemsize: int) -> tuple[Any, Windows, list[Step
     return source, made, [step]
 
 
-def _float(node: Node, target: Target, x: Any, y: Any, w: Value | None, bias: Value | None) -> list[Step]:
+def _float(node: Node, target: Target, x: Any, y: Any, w: Value, bias: Value | None) -> list[Step]:
     cpu, bounds = target.cpu, float_range(activation(node), node.xnn)
     source, made, steps = repeated(node, x, 4)
     taps, channels = made.kh * made.kw, made.channels
     packed: Packed | Scratch
-    if w.data is None or (bias is not None and bias.data is None):             # type: ignore[union-attr]
+    if w.data is None or (bias is not None and bias.data is None):
         packed = Scratch(-(-channels // cpu.lanes) * cpu.lanes * (taps + 1) * 4)
         steps.append(Step(node, pack_depthwise, {"w": w, "bias": bias, "packed": packed, "taps": taps, "channels": channels,
                                                  "lanes": cpu.lanes}))
     else:
-        data, b = w.data, None if bias is None else bias.data                  # type: ignore[union-attr]
-        packed = Packed((w.key, None if bias is None else bias.key, "depthwise f32", cpu.lanes),     # type: ignore[union-attr]
+        data, b = w.data, None if bias is None else bias.data
+        packed = Packed((w.key, None if bias is None else bias.key, "depthwise f32", cpu.lanes),
                         lambda: pack_depthwise_f32(cpu, np.asarray(data, np.float32).reshape(taps, channels), b))
     params, chunks = row_params(cpu, made, source, packed, y, zeros(made.width * channels * 4), 4,
                                 (cpu.lanes, (taps + 1) * cpu.vbytes))

@@ -59,6 +59,11 @@ def padding(windows: Windows, code: int) -> Packed:
     return Packed(("padding", size, code & 255), lambda: np.full(size, code & 255, np.uint8))
 
 
+def constant(array: np.ndarray) -> Packed:
+    """A small array as it is."""
+    return Packed(("array", array.dtype.str, array.tobytes()), lambda: array)
+
+
 def codes_steps(node: Node, target: Target, x: Any, weights: Weights, windows: Windows, scales: np.ndarray,
                 bounds: tuple[int, int]) -> list[Step]:
     """XNNPACK's codes of i8 or u8 with float32 scales, one or one per channel."""
@@ -96,8 +101,7 @@ def hybrid_steps(node: Node, target: Target, w: Value, bias: Value | None, windo
     params, chunks = weights.params(target, windows, source, 0, None, node.out, None)
     params.update(pad=Scratch(chunks * pad_size), pad_size=pad_size, factors=made.terms, lo=bounds[0], hi=bounds[1],
                   acc=Scratch(chunks * (windows.out_width * channels * 4 + 64)),
-                  **{name: Packed(("depthwise hybrid", name, array.tobytes()), lambda array=array: array)
-                     for name, array in (("scales", scale), ("bias", offsets), ("sums", sums))})
+                  scales=constant(scale), bias=constant(offsets), sums=constant(sums))
     return [*steps, Step(node, depthwise_hybrid, params, chunks, macs=windows.m * channels * windows.kh * windows.kw)]
 
 

@@ -33,6 +33,13 @@ _PACKSSDW = {128: "llvm.x86.sse2.packssdw.128", 256: "llvm.x86.avx2.packssdw", 5
 _PACKSSWB = {128: "llvm.x86.sse2.packsswb.128", 256: "llvm.x86.avx2.packsswb", 512: "llvm.x86.avx512.packsswb.512"}
 
 
+def _binary(name: str) -> Callable[[Vec, Any, Any], Any]:
+    """A method for the LLVM instruction `name`; one operand may be a Python number."""
+    def method(self: Vec, a: Any, b: Any) -> Any:
+        return getattr(self.b, name)(*self._pair(a, b))
+    return method
+
+
 class Vec:
     """Vector operations on an IRBuilder for a CPU level."""
 
@@ -114,9 +121,6 @@ class Vec:
         self.call(f"llvm.masked.store.{self._mangle(value.type)}.p0", ir.VoidType(),
                   [value, self.at(ptr, off), I32(1), mask])
 
-    def prefetch(self, ptr: Any, off: Any = 0, locality: int = 3) -> None:
-        self.call("llvm.prefetch.p0", ir.VoidType(), [self.at(ptr, off), I32(0), I32(locality), I32(1)])
-
     # ---- lanes -----------------------------------------------------------------------------------
 
     def splat(self, scalar: Any, count: int = 0) -> Any:
@@ -162,17 +166,7 @@ class Vec:
 
     # ---- floats ----------------------------------------------------------------------------------
 
-    def fadd(self, a: Any, b: Any) -> Any:
-        return self.b.fadd(*self._pair(a, b))
-
-    def fsub(self, a: Any, b: Any) -> Any:
-        return self.b.fsub(*self._pair(a, b))
-
-    def fmul(self, a: Any, b: Any) -> Any:
-        return self.b.fmul(*self._pair(a, b))
-
-    def fdiv(self, a: Any, b: Any) -> Any:
-        return self.b.fdiv(*self._pair(a, b))
+    fadd, fsub, fmul, fdiv = map(_binary, ("fadd", "fsub", "fmul", "fdiv"))
 
     def fneg(self, a: Any) -> Any:
         return self.b.fneg(a)
@@ -225,26 +219,8 @@ class Vec:
 
     # ---- integers --------------------------------------------------------------------------------
 
-    def add(self, a: Any, b: Any) -> Any:
-        return self.b.add(*self._pair(a, b))
-
-    def sub(self, a: Any, b: Any) -> Any:
-        return self.b.sub(*self._pair(a, b))
-
-    def mul(self, a: Any, b: Any) -> Any:
-        return self.b.mul(*self._pair(a, b))
-
-    def and_(self, a: Any, b: Any) -> Any:
-        return self.b.and_(*self._pair(a, b))
-
-    def or_(self, a: Any, b: Any) -> Any:
-        return self.b.or_(*self._pair(a, b))
-
-    def xor(self, a: Any, b: Any) -> Any:
-        return self.b.xor(*self._pair(a, b))
-
-    def shl(self, a: Any, b: Any) -> Any:
-        return self.b.shl(*self._pair(a, b))
+    add, sub, mul, shl = map(_binary, ("add", "sub", "mul", "shl"))
+    and_, or_, xor = map(_binary, ("and_", "or_", "xor"))
 
     def ashr(self, a: Any, b: Any) -> Any:
         """Shift right, filling with the sign."""
@@ -321,11 +297,6 @@ class Vec:
     def group(self) -> int:
         """Values of k in a 32-bit lane of `dot`: 4 bytes, or 2 x 16 bits where the CPU has no dot product."""
         return 4 if self.cpu.dot else 2
-
-    @property
-    def flips(self) -> bool:
-        """Whether the activations of `dot` are unsigned: int8 ones then come as x ^ 0x80."""
-        return self.cpu.dot in ("vnni", "avxvnni")
 
     def dot(self, acc: Any, a: Any, w: Any) -> Any:
         """acc[lane] += sum of a * w over the lane's group; a, w: i32 vectors of `group` activations and weights."""
