@@ -1,0 +1,85 @@
+"""Micro-kernels on rows (row_codes, accumulators) against their plain twins, on every level this machine can execute."""
+import ctypes
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from litejit.compiler import kernel
+from litejit.compiler.cpu import executable
+from litejit.ops.simd.accumulators import add_accumulators, code_accumulators, scale_accumulators
+from litejit.ops.simd.row_codes import row_codes, row_range
+
+F32 = np.float32
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+CALL = np.dtype([("acc", "i8"), ("other", "i8"), ("scales", "i8"), ("bias", "i8"), ("x", "i8"), ("codes", "i8"), ("q", "i8"),
+                 ("wide", "i8"), ("floats", "i8"), ("range", "i8"), ("n", "i8"), ("low", "f4"), ("high", "f4"),
+                 ("scale", "f4")], align=True)
+
+
+@kernel(CALL, name="test_row_vectors")
+def call_all(p, begin, end):
+    add_accumulators(p.acc, p.other, p.n)
+    code_accumulators(p.acc, p.scales, p.codes, p.n, p.low, p.high, 3)
+    scale_accumulators(p.acc, p.scales, p.bias, p.floats, p.n, p.scale, p.low, p.high)
+    row_range(p.x, p.n, p.range)
+    row_codes(p.x, p.q, p.n, p.scale, -5, 128, 0)
+    row_codes(p.x, p.wide, p.n, p.scale, -5, 0, 1)
+    return 0
+
+
+def buffers(n):
+    """Inputs, and outputs with a guard behind them."""
+    r = np.random.default_rng(n)
+    made = {"acc": r.integers(-99999, 99999, n + 16, np.int32), "other": r.integers(-9999, 9999, n + 16, np.int32),
+            "scales": r.uniform(0.0005, 0.002, n + 16).astype(F32), "bias": r.standard_normal(n + 16).astype(F32),
+            "x": (r.standard_normal(n + 16) * 5).astype(F32), "codes": np.full(n + 16, 99, np.int8),
+            "q": np.full(n + 16, 99, np.uint8), "wide": np.full(n + 16, 99, np.int16), "floats": np.full(n + 16, 99, F32),
+            "range": np.zeros(2, F32)}
+    p = np.zeros(1, CALL)
+    for name, array in made.items():
+        p[name] = array.ctypes.data
+    p["n"], p["low"], p["high"], p["scale"] = n, -100.0, 90.0, 7.5
+    return made, p
+
+
+def compare():
+    """Compiled against interpreted; runs in a process of its own for each level."""
+    from litejit.compiler.codegen import kernel_object
+    from litejit.compiler.load import load_image, make_image
+
+    library = load_image(make_image([kernel_object(call_all)], [call_all.symbol]))
+    run = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_int64)(
+        library.address(call_all.symbol))
+    result = ctypes.c_int64()
+    for n in (1, 7, 16, 33, 64, 100, 131):
+        (got, p), (want, q) = buffers(n), buffers(n)
+        assert run(ctypes.addressof(result), None, p.ctypes.data, 0, 1) == 0
+        call_all(q.view(np.recarray)[0], 0, 1)
+        for name in want:
+            near = 1e-6 if name == "floats" else 0
+            np.testing.assert_allclose(got[name], want[name], rtol=near, atol=near, err_msg=f"{name} of {n}")
+
+
+@pytest.mark.parametrize("level", [cpu.name for cpu in executable()])
+def test_level(level):
+    done = subprocess.run([sys.executable, __file__], env={**os.environ, "LITEJIT_TARGET": level, "PYTHONPATH": ROOT},
+                          capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", [cpu.name for cpu in executable()][1:])
+def test_operators(level):
+    """The tests of the operators that are built on these kernels, compiled for another level."""
+    files = [os.path.join(os.path.dirname(__file__), f"test_{name}.py")
+             for name in ("fully_connected", "batch_matmul", "transpose_conv", "recurrent")]
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files], cwd=ROOT, text=True,
+                          env={**os.environ, "LITEJIT_TARGET": level}, capture_output=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stdout[-4000:]
+
+
+if __name__ == "__main__":
+    compare()
