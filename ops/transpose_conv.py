@@ -41,6 +41,8 @@ class TransposeConv(Operator):
         w, bias = node[1], node.optional(3)
         if node[0].data is None or w.data is None or (bias is not None and bias.data is None):
             return False
+        if node.options.stride_h > w.dims[1] or node.options.stride_w > w.dims[2]:
+            return False                                  # gaps between the patches
         return node[2].type in ("f32", "i8", "u8") and plain_activation(node)
 
     def prepare(self, node: Node) -> list[tuple[int, ...]]:
