@@ -20,7 +20,7 @@ CODES = np.dtype([("low", "i8"), ("high", "i8"), ("zero_point", "i8"), *ROWS], a
 FIXED = np.dtype([("low", "i8"), ("high", "i8"), ("zero_point", "i8"), ("acc", "i8"), ("multipliers", "i8"),
                   *ROWS], align=True)
 HYBRID = np.dtype([("factors", "i8"), ("pad_size", "i8"), ("acc", "i8"), ("scales", "i8"), ("bias", "i8"),
-                   ("sums", "i8"), ("lo", "f4"), ("hi", "f4"), *ROWS], align=True)
+                   ("sums", "i8"), ("in_turn", "i8"), ("lo", "f4"), ("hi", "f4"), *ROWS], align=True)
 
 
 class Weights:
@@ -101,7 +101,7 @@ def hybrid_steps(node: Node, target: Target, w: Value, bias: Value | None, windo
     params, chunks = weights.params(target, windows, source, 0, None, node.out, None)
     params.update(pad=Scratch(chunks * pad_size), pad_size=pad_size, factors=made.terms, lo=bounds[0], hi=bounds[1],
                   acc=Scratch(chunks * (windows.out_width * channels * 4 + 64)),
-                  scales=constant(scale), bias=constant(offsets), sums=constant(sums))
+                  scales=constant(scale), bias=constant(offsets), sums=constant(sums), in_turn=int(target.mode != "ref"))
     return [*steps, Step(node, depthwise_hybrid, params, chunks, macs=windows.m * channels * windows.kh * windows.kw)]
 
 
@@ -147,10 +147,16 @@ _raw_i8 = _RAW["i8"]
 
 @device
 def scaled_pixel(p, acc, zero, scale, y):
-    """f32(acc - zero * sum of the taps) * (scale of the channel * scale of the image) + bias."""
+    """f32(acc - zero * sum of the taps), times the scale of the channel and that of the image, + bias.
+
+    The reference kernel multiplies the scales with each other first, the optimised one each with the sum in turn.
+    """
     for c in range(p.channels):
         total = load_i32(acc, c) - zero * load_i32(p.sums, c)
-        value = np.float32(total) * (load_f32(p.scales, c) * scale) + load_f32(p.bias, c)
+        if p.in_turn != 0:
+            value = np.float32(total) * load_f32(p.scales, c) * scale + load_f32(p.bias, c)
+        else:
+            value = np.float32(total) * (load_f32(p.scales, c) * scale) + load_f32(p.bias, c)
         store_f32(y, c, min(max(value, p.lo), p.hi))
 
 
