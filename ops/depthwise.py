@@ -27,7 +27,7 @@ from litejit.planner.graph import Node, Value
 
 WEIGHTS = {"f32": ("f32", "i8"), "f16": ("f16",), "i8": ("i8", "i4"), "u8": ("u8",), "i16": ("i8", "i4", "i16")}
 F32_0 = np.float32(0)
-PACK = np.dtype([("w", "i8"), ("bias", "i8"), ("packed", "i8"), ("taps", "i8"), ("channels", "i8"), ("lanes", "i8")],
+PACK = np.dtype([("w", "i8"), ("bias", "i8"), ("packed", "i8"), ("kh", "i8"), ("kw", "i8"), ("channels", "i8"), ("lanes", "i8")],
                 align=True)
 FLOATS = np.dtype([("lo", "f4"), ("hi", "f4"), *ROWS], align=True)
 
@@ -113,15 +113,16 @@ def _float(node: Node, target: Target, x: Any, y: Any, w: Value, bias: Value | N
     packed: Packed | Scratch
     if w.data is None or (bias is not None and bias.data is None):
         packed = Scratch(-(-channels // cpu.lanes) * cpu.lanes * (taps + 1) * 4)
-        steps.append(Step(node, pack_depthwise, {"w": w, "bias": bias, "packed": packed, "taps": taps, "channels": channels,
-                                                 "lanes": cpu.lanes}))
+        steps.append(Step(node, pack_depthwise, {"w": w, "bias": bias, "packed": packed, "kh": made.kh, "kw": made.kw,
+                                                 "channels": channels, "lanes": cpu.lanes}))
     else:
         data, b = w.data, None if bias is None else bias.data
         packed = Packed((w.key, None if bias is None else bias.key, "depthwise f32", cpu.lanes),
-                        lambda: pack_depthwise_f32(cpu, np.asarray(data, np.float32).reshape(taps, channels), b))
+                        lambda: pack_depthwise_f32(cpu, np.asarray(data, np.float32).reshape(
+                            made.kh, made.kw, channels).transpose(1, 0, 2).reshape(taps, channels), b))
     params, chunks = row_params(cpu, made, source, packed, y, zeros(made.width * channels * 4), 4,
-                                (cpu.lanes, (taps + 1) * cpu.vbytes))
-    made_for = (made.kw, made.sw) if made.dw == 1 else (0, 1)
+                                (cpu.lanes, (taps + 1) * cpu.vbytes), by_columns=True)
+    made_for = (made.kw, made.sw) if made.dw == 1 and made.kh == made.kw else (0, 1)
     return [*steps, Step(node, SHARED.get(made_for, depthwise_f32), {**params, "lo": bounds[0], "hi": bounds[1]}, chunks,
                          macs=made.m * channels * taps)]
 
@@ -149,12 +150,13 @@ SHARED = {(width, stride): _make_f32(width, stride) for width in (3, 5) for stri
 @kernel(PACK)
 def pack_depthwise(p, begin, end):
     """Weights and bias that are not constant, packed while running."""
-    lanes = p.lanes
+    lanes, taps = p.lanes, p.kh * p.kw
     for _ in prange(begin, end):
         for c in range((p.channels + lanes - 1) // lanes * lanes):
-            to = c // lanes * (p.taps + 1) * lanes + c % lanes
+            to = c // lanes * (taps + 1) * lanes + c % lanes
             inside = c < p.channels
             store_f32(p.packed, to, load_f32(p.bias, c) if inside and p.bias != 0 else F32_0)
-            for tap in range(p.taps):
-                store_f32(p.packed, to + (tap + 1) * lanes, load_f32(p.w, tap * p.channels + c) if inside else F32_0)
+            for tap in range(taps):
+                at = tap % p.kh * p.kw + tap // p.kh
+                store_f32(p.packed, to + (tap + 1) * lanes, load_f32(p.w, at * p.channels + c) if inside else F32_0)
     return 0

@@ -15,9 +15,10 @@ from litejit.ops.simd.tiles import tiles
 from litejit.planner.graph import Node
 
 ROWS = [*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("pad", "i8"), ("table", "i8"), ("table_size", "i8"), ("rows", "i8"),
-        ("strip", "i8"), ("channel_block", "i8"), ("block_bytes", "i8")]
+        ("strip", "i8"), ("channel_block", "i8"), ("block_bytes", "i8"), ("tap_row", "i8"), ("tap_column", "i8")]
 """Fields of every depthwise kernel; pad: a row of padding of width * channels elements; rows: output rows of a chunk, made
-in strips of `strip` columns and `channel_block` channels, whose weights are `block_bytes`."""
+in strips of `strip` columns and `channel_block` channels, whose weights are `block_bytes`. Tap (ky, kx) is number
+ky * tap_row + kx * tap_column of the table."""
 EXPAND = np.dtype([("x", "i8"), ("y", "i8"), ("total", "i8"), ("times", "i8"), ("block", "i8")], align=True)
 GRAIN = 1 << 18                       # outputs times taps worth a chunk
 STRIP_BYTES = 36 << 10                # of input rows that should stay in L1
@@ -31,10 +32,10 @@ def ceil(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def row_params(cpu: Cpu, windows: Windows, x: Any, w: Any, y: Any, pad: Any, size: int, vectors: tuple[int, int]
-               ) -> tuple[dict[str, Any], int]:
+def row_params(cpu: Cpu, windows: Windows, x: Any, w: Any, y: Any, pad: Any, size: int, vectors: tuple[int, int],
+               by_columns: bool = False) -> tuple[dict[str, Any], int]:
     """(values of the fields ROWS, chunks). size: bytes of an input element; vectors: channels of a block of packed weights,
-    and its bytes."""
+    and its bytes; by_columns: the taps of a column follow each other, not those of a row."""
     taps, (lanes, nbytes) = windows.kh * windows.kw, vectors
     wide, column, count = tiles(cpu).depthwise, windows.kh * size, ceil(windows.channels, lanes)
     most = max(1, STRIP_BYTES // (column * ((wide - 1) * windows.sw + windows.kw) * lanes))     # blocks that a strip may have
@@ -44,6 +45,7 @@ def row_params(cpu: Cpu, windows: Windows, x: Any, w: Any, y: Any, pad: Any, siz
     chunks, rows = chunked(windows.images * windows.out_height, max(1, GRAIN // max(work, 1)))
     size = -(-(taps + 1) * 8 // 64) * 128
     return {**windows.params(), "x": x, "w": w, "y": y, "pad": pad, "table": Scratch(chunks * size), "table_size": size,
+            "tap_row": 1 if by_columns else windows.kw, "tap_column": windows.kh if by_columns else 1,
             "rows": rows, "strip": strip, "channel_block": block, "block_bytes": block // lanes * nbytes}, chunks
 
 
@@ -77,22 +79,21 @@ def row_taps(p, table, row, size, pad):
 
     Rows outside of the image are the padding. Columns outside are not looked at: `column_taps` does the borders.
     """
-    at, pixel = 0, p.channels * size
+    pixel = p.channels * size
     image, iy = row // p.out_height, row % p.out_height * p.sh - p.top
     for ky in range(p.kh):
         y = iy + ky * p.dh
         inside = y >= 0 and y < p.height
         start = p.x + (image * p.height + y) * p.width * pixel if inside else pad
         for kx in range(p.kw):
-            store_i64(table, at, start + (kx * p.dw - p.left) * pixel)
-            at += 1
-    store_i64(table, at, pad)
+            store_i64(table, ky * p.tap_row + kx * p.tap_column, start + (kx * p.dw - p.left) * pixel)
+    store_i64(table, p.kh * p.kw, pad)
 
 
 @device
 def column_taps(p, table, row, ox, size, pad):
     """The addresses of the taps of one output pixel, with those outside of the image at the padding."""
-    at, pixel = 0, p.channels * size
+    pixel = p.channels * size
     image, iy, ix = row // p.out_height, row % p.out_height * p.sh - p.top, ox * p.sw - p.left
     for ky in range(p.kh):
         y = iy + ky * p.dh
@@ -100,9 +101,8 @@ def column_taps(p, table, row, ox, size, pad):
         for kx in range(p.kw):
             x = ix + kx * p.dw
             inside = y >= 0 and y < p.height and x >= 0 and x < p.width
-            store_i64(table, at, start + x * pixel if inside else pad)
-            at += 1
-    store_i64(table, at, pad)
+            store_i64(table, ky * p.tap_row + kx * p.tap_column, start + x * pixel if inside else pad)
+    store_i64(table, p.kh * p.kw, pad)
 
 
 @device

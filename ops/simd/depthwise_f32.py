@@ -30,7 +30,7 @@ def pack_depthwise_f32(cpu: Cpu, weights: np.ndarray, bias: np.ndarray | None) -
 def emit_columns(single: bool, width: int = 0, stride: int = 1) -> Callable[..., None]:
     """Generator: `tiles` tiles of `depthwise` columns of the tile table, or of one column.
 
-    width, stride: made for kernels of that width without dilation, whose neighbouring columns share inputs; 0: for any.
+    width, stride: made for square kernels of that width without dilation, whose neighbouring columns share inputs; 0: for any.
     Arguments: table of tap addresses, taps, tiles, offset and step of the columns in the input, weights, y, step of the
     columns in the output, channels, lo, hi, and a number that means nothing here; offsets and steps in bytes.
     """
@@ -39,7 +39,7 @@ def emit_columns(single: bool, width: int = 0, stride: int = 1) -> Callable[...,
         count, size = 1 if single else tiles(v.cpu).depthwise, v.cpu.vbytes
         low, high = v.splat(lo), v.splat(hi)
         y_at = [v.mul(out_step, t) for t in range(count)]
-        multiply = _shared(v, table, taps, step, count, width, stride) if width else _any(v, table, taps, step, count)
+        multiply = _shared(v, table, step, count, width, stride) if width else _any(v, table, taps, step, count)
         block = v.mul(v.add(taps, 1), size)
 
         def tile(k: Any, moved: list[Any]) -> list[Any]:
@@ -81,24 +81,23 @@ def _any(v: Any, table: Any, taps: Any, step: Any, count: int) -> Callable[..., 
     return multiply
 
 
-def _shared(v: Any, table: Any, taps: Any, step: Any, count: int, width: int, stride: int) -> Callable[..., list[Any]]:
-    """Products by kernel rows: an input column is loaded once for all outputs that see it."""
+def _shared(v: Any, table: Any, step: Any, count: int, width: int, stride: int) -> Callable[..., list[Any]]:
+    """Products by input columns: what a column holds is loaded once for all outputs that see it."""
     pixel = v.ashr(step, stride.bit_length() - 1)
+    rows = [v.load(v.type("ptr"), table, 8 * ky, 8) for ky in range(width)]
     x_at = [v.mul(pixel, k) for k in range((count - 1) * stride + width)]
 
     def multiply(offset: Any, weights: Any, acc: list[Any]) -> list[Any]:
-        def row(i: Any, acc: list[Any]) -> list[Any]:
-            x = v.at(v.load(v.type("ptr"), table, v.shl(i, 3), 8), offset)
-            here = v.at(weights, v.mul(v.add(i, 1), v.cpu.vbytes))
-            w = [v.load(v.f32, here, kx * v.cpu.vbytes) for kx in range(width)]
-            acc = list(acc)
-            for k, at in enumerate(x_at):
-                value = v.load(v.f32, x, at)
+        base = [v.at(row, offset) for row in rows]
+        w = [v.load(v.f32, weights, (1 + tap) * v.cpu.vbytes) for tap in range(width * width)]
+        acc = list(acc)
+        for k, at in enumerate(x_at):
+            for ky in range(width):
+                value = v.load(v.f32, base[ky], at)
                 for t in range(count):
                     if 0 <= k - t * stride < width:
-                        acc[t] = v.fma(value, w[k - t * stride], acc[t])
-            return acc
-        return v.loop(taps, acc, row, step=width)
+                        acc[t] = v.fma(value, w[(k - t * stride) * width + ky], acc[t])
+        return acc
     return multiply
 
 
