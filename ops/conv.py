@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from litejit.ops import reference_float
 from litejit.ops.arithmetic import act_range, activation, float_range, xnn_act_range
 from litejit.ops.base import Operator, Scratch, Step, Target
 from litejit.ops.conv_16x8 import conv_16_steps
@@ -77,6 +78,8 @@ def _windows(node: Node) -> Windows:
 def _float(node: Node, target: Target, x: Value | Scratch, y: Value | Scratch, w: Value, bias: Value | None,
            made: Windows) -> list[Step]:
     bounds = float_range(activation(node), node.xnn)
+    if target.mode == "ref" and reference_float.fits(w, bias):
+        return reference_float.product_steps(node, x, y, w, bias, made, bounds)
     if made.pointwise:
         matrix = Matrix(w, columns=w.dims[0], depth=w.dims[3], transposed=True)
         return float_steps(node, target, x, y, matrix, bias, bounds=bounds, m=made.m)

@@ -13,6 +13,7 @@ import numpy as np
 from litejit.compiler import kernel, prange
 from litejit.compiler.lazy import Kernel
 from litejit.compiler.primitives import load_f32, store_f32
+from litejit.ops import reference_float
 from litejit.ops.arithmetic import activation, float_range
 from litejit.ops.base import Operator, Packed, Scratch, Step, Target
 from litejit.ops.conv import BIASES, PLAIN, check_scales, code_range, real_scales, weight_scales, widened, xnn_scales
@@ -27,8 +28,8 @@ from litejit.planner.graph import Node, Value
 
 WEIGHTS = {"f32": ("f32", "i8"), "f16": ("f16",), "i8": ("i8", "i4"), "u8": ("u8",), "i16": ("i8", "i4", "i16")}
 F32_0 = np.float32(0)
-PACK = np.dtype([("w", "i8"), ("bias", "i8"), ("packed", "i8"), ("kh", "i8"), ("kw", "i8"), ("channels", "i8"), ("lanes", "i8")],
-                align=True)
+PACK = np.dtype([("w", "i8"), ("bias", "i8"), ("packed", "i8"), ("kh", "i8"), ("kw", "i8"), ("channels", "i8"),
+                 ("lanes", "i8")], align=True)
 FLOATS = np.dtype([("lo", "f4"), ("hi", "f4"), *ROWS], align=True)
 
 
@@ -108,6 +109,9 @@ def repeated(node: Node, x: Any, itemsize: int) -> tuple[Any, Windows, list[Step
 
 def _float(node: Node, target: Target, x: Any, y: Any, w: Value, bias: Value | None) -> list[Step]:
     cpu, bounds = target.cpu, float_range(activation(node), node.xnn)
+    if target.mode == "ref" and reference_float.fits(w, bias):
+        made = windows(node, (w.dims[1], w.dims[2]), 1)
+        return reference_float.depthwise_steps(node, x, y, w, bias, made, w.dims[3] // node[0].dims[3], bounds)
     source, made, steps = repeated(node, x, 4)
     taps, channels = made.kh * made.kw, made.channels
     packed: Packed | Scratch

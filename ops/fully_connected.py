@@ -12,7 +12,7 @@ import numpy as np
 
 from litejit.compiler import kernel, prange
 from litejit.compiler.primitives import bits_f32, load_f32, store_f32
-from litejit.ops import block_weights, shuffled_weights
+from litejit.ops import block_weights, reference_float, shuffled_weights
 from litejit.ops.arithmetic import act_range, activation, float_range, xnn_act_range
 from litejit.ops.base import Operator, Step, Target, chunked
 from litejit.ops.float_product import Matrix, float_steps, half_steps
@@ -79,7 +79,11 @@ class FullyConnected(Operator):
             return half_steps(node, target, x, y, _matrix(w), bias, float_range(activation(node), node.xnn))
         if x.type == "f32":
             if w.type == "f32":
-                return float_steps(node, target, x, y, _matrix(w), bias, bounds=float_range(activation(node), node.xnn))
+                bounds = float_range(activation(node), node.xnn)
+                if target.mode == "ref" and reference_float.fits(w, bias):
+                    rows = reference_float.matrix_windows(x.size // w.dims[1], w.dims[1])
+                    return reference_float.product_steps(node, x, y, w, bias, rows, bounds)
+                return float_steps(node, target, x, y, _matrix(w), bias, bounds=bounds)
             if block_weights.of(w) is not None and target.mode != "ref":
                 return block_weights.steps(node, target)
             return _hybrid(node, target)

@@ -1,0 +1,123 @@
+"""float32 convolutions and matrix products in the order of LiteRT's reference kernels, for OpResolverType.BUILTIN_REF.
+
+Sums begin at 0, take the taps in row-major order and their channels in turn, multiply and add separately, and add the
+bias last: the results are the reference's to the last bit, which models that quantise them again depend on.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from litejit.compiler import kernel, prange
+from litejit.compiler.primitives import load_f32, store_f32
+from litejit.ops.base import Packed, Step, chunked
+from litejit.ops.conv_geometry import FIELDS, Windows
+from litejit.planner.graph import Node, Value
+
+PRODUCT = np.dtype([*FIELDS, ("x", "i8"), ("w", "i8"), ("bias", "i8"), ("y", "i8"), ("outputs", "i8"), ("group", "i8"),
+                    ("block", "i8"), ("lo", "f4"), ("hi", "f4")], align=True)
+DEPTHWISE = np.dtype([("times", "i8"), ("x", "i8"), ("w", "i8"), ("bias", "i8"), ("y", "i8"),
+                      ("outputs", "i8"), ("block", "i8"), ("lo", "f4"), ("hi", "f4"), *FIELDS], align=True)
+GRAIN = 1 << 18                       # multiply-accumulates worth a chunk
+
+
+def fits(w: Value, bias: Value | None) -> bool:
+    """Weights and bias are constant, so that they can be packed while planning."""
+    return w.data is not None and (bias is None or bias.data is not None)
+
+
+def _offsets(bias: Value | None, outputs: int) -> Packed:
+    return Packed((None if bias is None else bias.key, "offsets", outputs),
+                  lambda: np.zeros(outputs, np.float32) if bias is None else np.asarray(bias.data, np.float32).ravel())
+
+
+def product_steps(node: Node, x: Any, y: Any, w: Value, bias: Value | None, windows: Windows,
+                  bounds: tuple[float, float]) -> list[Step]:
+    """CONV_2D with weights [outputs, kh, kw, depth], or FULLY_CONNECTED as 1x1 windows with weights [outputs, depth]."""
+    outputs = w.dims[0]
+    packed = Packed((w.key, "[depth, outputs]"), lambda: np.asarray(w.data, np.float32).reshape(outputs, -1).T)
+    chunks, block = chunked(windows.m, max(1, GRAIN // max(1, outputs * windows.k)))
+    return [Step(node, product_f32_reference, {
+        **windows.params(), "x": x, "w": packed, "bias": _offsets(bias, outputs), "y": y, "outputs": outputs,
+        "group": outputs // windows.groups, "block": block, "lo": bounds[0], "hi": bounds[1]}, chunks,
+        macs=windows.m * outputs * windows.k)]
+
+
+def matrix_windows(rows: int, depth: int) -> Windows:
+    """A matrix of `rows` rows as windows."""
+    return Windows((1, rows, 1, depth), (1, 1), depth)
+
+
+def depthwise_steps(node: Node, x: Any, y: Any, w: Value, bias: Value | None, windows: Windows, times: int,
+                    bounds: tuple[float, float]) -> list[Step]:
+    """DEPTHWISE_CONV_2D with weights [1, kh, kw, outputs]; output c * times + k comes from channel c."""
+    outputs = w.dims[3]
+    packed = Packed((w.key, "as it is"), lambda: np.asarray(w.data, np.float32))
+    chunks, block = chunked(windows.m, max(1, GRAIN // max(1, outputs * windows.kh * windows.kw)))
+    return [Step(node, depthwise_f32_reference, {
+        **windows.params(), "x": x, "w": packed, "bias": _offsets(bias, outputs), "y": y, "outputs": outputs,
+        "times": times, "block": block, "lo": bounds[0], "hi": bounds[1]}, chunks,
+        macs=windows.m * outputs * windows.kh * windows.kw)]
+
+
+# ---- kernels ---------------------------------------------------------------------------------------
+
+F32_0 = np.float32(0)
+
+
+@kernel(PRODUCT)
+def product_f32_reference(p, begin, end):
+    outputs, depth, group = p.outputs, p.depth, p.group
+    for c in prange(begin, end):
+        for m in range(c * p.block, min(p.m, (c + 1) * p.block)):
+            y, ox, rest = p.y + m * outputs * 4, m % p.out_width, m // p.out_width
+            oy, image = rest % p.out_height, rest // p.out_height
+            for n in range(outputs):
+                store_f32(y, n, F32_0)
+            for ky in range(p.kh):
+                iy = oy * p.sh - p.top + ky * p.dh
+                for kx in range(p.kw):
+                    ix = ox * p.sw - p.left + kx * p.dw
+                    if iy < 0 or iy >= p.height or ix < 0 or ix >= p.width:
+                        continue
+                    pixel = p.x + ((image * p.height + iy) * p.width + ix) * p.channels * 4
+                    tap = p.w + (ky * p.kw + kx) * depth * outputs * 4
+                    for first in range(0, outputs, group):
+                        channel = first // group * depth
+                        for k in range(depth):
+                            value = load_f32(pixel, channel + k)
+                            row, to = tap + (k * outputs + first) * 4, y + first * 4
+                            for n in range(group):
+                                store_f32(to, n, load_f32(to, n) + value * load_f32(row, n))
+            for n in range(outputs):
+                store_f32(y, n, min(max(load_f32(y, n) + load_f32(p.bias, n), p.lo), p.hi))
+    return 0
+
+
+@kernel(DEPTHWISE)
+def depthwise_f32_reference(p, begin, end):
+    outputs, times = p.outputs, p.times
+    for c in prange(begin, end):
+        for m in range(c * p.block, min(p.m, (c + 1) * p.block)):
+            y, ox, rest = p.y + m * outputs * 4, m % p.out_width, m // p.out_width
+            oy, image = rest % p.out_height, rest // p.out_height
+            for n in range(outputs):
+                store_f32(y, n, F32_0)
+            for ky in range(p.kh):
+                iy = oy * p.sh - p.top + ky * p.dh
+                for kx in range(p.kw):
+                    ix = ox * p.sw - p.left + kx * p.dw
+                    if iy < 0 or iy >= p.height or ix < 0 or ix >= p.width:
+                        continue
+                    pixel = p.x + ((image * p.height + iy) * p.width + ix) * p.channels * 4
+                    tap = p.w + (ky * p.kw + kx) * outputs * 4
+                    if times == 1:
+                        for n in range(outputs):
+                            store_f32(y, n, load_f32(y, n) + load_f32(pixel, n) * load_f32(tap, n))
+                    else:
+                        for n in range(outputs):
+                            store_f32(y, n, load_f32(y, n) + load_f32(pixel, n // times) * load_f32(tap, n))
+            for n in range(outputs):
+                store_f32(y, n, min(max(load_f32(y, n) + load_f32(p.bias, n), p.lo), p.hi))
+    return 0
