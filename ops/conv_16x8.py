@@ -1,92 +1,186 @@
 """CONV_2D of int16 activations with int8, int4 or int16 weights, bit exact with LiteRT's kernels.
 
-8-bit weights: int16 tiles in blocks of k whose sums fit 32 bits, added up in 64 bits. 16-bit weights: plain loops. The bias
-decides the rounding: int64 (or none) the 64-bit accumulator and a 16-bit multiplier, int32 a wrapping 32-bit accumulator.
+The bias decides the rounding: int64 (or none) a 64-bit accumulator and a 16-bit multiplier ("once"), int32 a wrapping 32-bit
+accumulator and a 31-bit multiplier ("twice"). 8-bit weights: int16 tiles. Where the weights' magnitude shows that no sum can
+leave 32 bits, the tiles end in codes; else k is cut into blocks whose sums fit, which are added up in 64 bits. 16-bit weights:
+plain loops.
 """
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
 from litejit.compiler import device, kernel, prange
 from litejit.compiler.primitives import copy_bytes, fill_bytes, load_i16, load_i32, load_i64, store_i16, store_i64
-from litejit.ops.arithmetic import mbqm, mbqm64, saturate, wrap32
+from litejit.ops.arithmetic import mbqm, mbqm64, quantize_multipliers, saturate, wrap32
 from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import FIELDS, Windows, grid
 from litejit.ops.conv_int8 import multipliers
-from litejit.ops.simd.gemm_int8 import make_gemm, pack_int8, panel_bytes
+from litejit.ops.simd.gemm_int8 import make_gemm, pack_int8, panel_bytes, stage_block, stage_int16
 from litejit.ops.simd.tiles import tile_shape, tiles
 from litejit.planner.graph import Node, Value
 
-K_BLOCK = 512                         # |int16 * int8| < 2**22: this many products fit 32 bits
-CONV16 = np.dtype([*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("bias", "i8"), ("multipliers", "i8"), ("scratch", "i8"),
-                   ("scratch_size", "i8"), ("pitch", "i8"), ("n", "i8"), ("groups", "i8"), ("block_bytes", "i8"),
-                   ("group_bytes", "i8"), ("rows", "i8"), ("block", "i8"), ("low", "i8"), ("high", "i8"), ("narrow", "i8")],
+SUM_LIMIT = 1 << 16                   # of absolute weights: below, sums with int16 activations fit 32 bits
+COMMON = [*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("scratch", "i8"), ("scratch_size", "i8"), ("pitch", "i8"),
+          ("n", "i8"), ("groups", "i8"), ("group_bytes", "i8"), ("rows", "i8"), ("block", "i8"), ("low", "i8"), ("high", "i8")]
+FUSED = np.dtype([*COMMON, ("panel_bytes", "i8"), ("columns", "i8"), ("row_chunks", "i8"), ("column_chunks", "i8")], align=True)
+CONV16 = np.dtype([*COMMON, ("bias", "i8"), ("multipliers", "i8"), ("k_block", "i8"), ("block_bytes", "i8"), ("narrow", "i8")],
                   align=True)
-GRAIN = 1 << 18                       # multiply-accumulates worth a chunk
+GRAIN = 1 << 19                       # multiply-accumulates worth a chunk
+
+
+class Rounding16:
+    """What the accumulators of `count` int16 channels become codes with.
+
+    bias: int64 [count]; narrow: the bias is int32; multipliers: int32 ones with shifts, as the "once" or "twice" end of the
+    tiles wants them, or None where the shifts are beyond their range.
+    """
+
+    __slots__ = ("bias", "end", "multipliers", "narrow")
+
+    def __init__(self, bias: Value | None, reals: np.ndarray, count: int) -> None:
+        self.bias = np.zeros(count, np.int64) if bias is None else np.asarray(bias.data).astype(np.int64).reshape(count)
+        self.narrow = bias is not None and bias.type == "i32"
+        self.end = "twice" if self.narrow else "once"
+        whole, shift = quantize_multipliers(np.broadcast_to(np.asarray(reals, np.float64), (count,)))
+        if not self.narrow:
+            whole = np.where(whole < 0x7FFF0000, whole.astype(np.int64) + (1 << 15) >> 16, 0x7FFF).astype(np.int32)
+            shift = 15 - shift
+        good = (abs(shift) <= 31).all() if self.narrow else (shift >= 1).all()
+        self.multipliers = (whole, shift.astype(np.int32)) if good else None
+
+    def fits(self, sums: np.ndarray) -> bool:
+        """Whether 32-bit lanes do; sums [count] of absolute weights. The int32 bias wraps anyway."""
+        most = 32768 * sums.astype(np.float64) + np.abs(self.bias.astype(np.float64))
+        return self.multipliers is not None and (self.narrow or bool((most < 2.0**31).all()))
+
+    def key(self) -> tuple[Any, ...]:
+        """What tells packed weights with these numbers from others."""
+        assert self.multipliers is not None
+        return self.end, self.bias.tobytes(), *(x.tobytes() for x in self.multipliers)
+
+    def packed_bias(self) -> Packed:
+        """The bias as int64."""
+        return Packed(("bias64", self.bias.tobytes()), lambda: self.bias)
 
 
 def conv_16_steps(node: Node, target: Target, w: Value, bias: Value | None, windows: Windows, reals: np.ndarray,
                   bounds: tuple[int, int]) -> list[Step]:
     """Steps of an int16 convolution; reals: real scales, one or one per channel."""
-    x, y, cpu, groups, k, m = node[0], node.out, target.cpu, windows.groups, windows.k, windows.m
-    o = w.dims[0]
-    n = o // groups
-    mr = tiles(cpu).int8[0]
-    rows, _ = grid(m, n * groups, k, mr, o, grain=GRAIN, most=MAX_CHUNKS, by_columns=False)
-    chunks = -(-m // rows)
-    block = min(rows, 8 * mr)
+    o, groups, k = w.dims[0], windows.groups, windows.k
+    rounding = Rounding16(bias, reals, o)
+    common = {**windows.params(), "x": node[0], "y": node.out, "n": o // groups, "groups": groups, "low": bounds[0],
+              "high": bounds[1]}
+    if w.type == "i16":
+        common.update(w=w, block_bytes=0, k_block=k, group_bytes=o // groups * k * 2)
+        return [_exact_step(node, target, conv_16x16, windows, rounding, reals, common)]
+    data = np.asarray(w.data).view(np.int8).reshape(groups, o // groups, k)
+    sums = np.abs(data.astype(np.int16)).sum(axis=2, dtype=np.int64)
+    if rounding.fits(sums.reshape(o)):
+        return [_fused_step(node, target, w, data, windows, rounding, common)]
+    block = fitting_block(data)
+    common.update(k_block=block)
+    common["w"], common["block_bytes"], common["group_bytes"] = _panels(target, w, data, block)
+    return [_exact_step(node, target, conv_16x8_blocks, windows, rounding, reals, common)]
+
+
+def fitting_block(data: np.ndarray) -> int:
+    """The largest even part of k whose sums fit 32 bits wherever it begins at a multiple of it; weights [groups, n, k]."""
+    size, k = np.abs(data.astype(np.int16)), data.shape[-1]
+    count = 1
+    while True:
+        block = -(-k // (2 * count)) * 2
+        if np.add.reduceat(size, range(0, k, block), axis=2, dtype=np.int64).max() < SUM_LIMIT:
+            return block
+        count += 1
+
+
+def _fused_step(node: Node, target: Target, w: Value, data: np.ndarray, windows: Windows, rounding: Rounding16,
+                common: dict[str, Any]) -> Step:
+    """All of k in one tile, which ends in codes."""
+    (groups, n, k), cpu, m = data.shape, target.cpu, windows.m
+    mr, nr = tile_shape(cpu, "int8")
+    rows, columns = grid(m, n, k, mr, 2 * nr, grain=GRAIN, most=MAX_CHUNKS, by_columns=False)
+    row_chunks, column_chunks = -(-m // rows), -(-n // columns)
+    direct = windows.kh * windows.kw * windows.sh * windows.sw == 1
+    pitch = windows.channels * 2 if direct else -(-2 * k // 64) * 64 | 64
+    block, chunks = min(rows, stage_block(cpu, 2 * k)), groups * row_chunks * column_chunks
+    size = 0 if direct else block * pitch + 64
+
+    def build() -> np.ndarray:
+        bias, multiplier, shift = (x.reshape(groups, n) for x in (rounding.bias, *rounding.multipliers))
+        return np.stack([pack_int8(cpu, data[g], bias[g], multiplier[g], shift[g], wide=True) for g in range(groups)])
+    each = panel_bytes(cpu, k, wide=True)
+    common.update(
+        w=Packed((w.key, "conv 16x8 codes", cpu.name, groups, *rounding.key()), build), panel_bytes=each // nr,
+        group_bytes=-(-n // nr) * each, rows=rows, columns=columns, row_chunks=row_chunks, column_chunks=column_chunks,
+        block=block, pitch=pitch, scratch=Scratch(chunks * size), scratch_size=size)
+    return Step(node, FUSED_KERNELS[rounding.end, direct], common, chunks, macs=m * k * n * groups)
+
+
+def _exact_step(node: Node, target: Target, made: Any, windows: Windows, rounding: Rounding16, reals: np.ndarray,
+                common: dict[str, Any]) -> Step:
+    """Accumulators of 64 bits in memory."""
+    k, m, n, groups, mr = windows.k, windows.m, common["n"], windows.groups, tiles(target.cpu).int8[0]
+    rows, _ = grid(m, n * groups, k, mr, n * groups, grain=GRAIN, most=MAX_CHUNKS, by_columns=False)
+    chunks, block = -(-m // rows), min(rows, 8 * mr)
     pitch = -(-2 * k // 64) * 64 | 64
     size = block * pitch + 64 + -(-(block * n * 12 + 64) // 64) * 64
-    zeros = np.zeros(o, np.int64) if bias is None else np.asarray(bias.data).astype(np.int64).reshape(o)
-    params = {
-        **windows.params(), "x": x, "y": y, "bias": Packed(("bias64", zeros.tobytes()), lambda: zeros),
-        "multipliers": multipliers(reals, o), "scratch": Scratch(chunks * size), "scratch_size": size, "pitch": pitch, "n": n,
-        "groups": groups, "rows": rows, "block": block, "low": bounds[0], "high": bounds[1],
-        "narrow": int(bias is not None and bias.type == "i32")}
-    if w.type == "i16":
-        params.update(w=w, block_bytes=0, group_bytes=n * k * 2)
-        return [Step(node, conv_16x16, params, chunks, macs=m * k * o)]
-    panels, params["block_bytes"], params["group_bytes"] = _panels(target, w, groups, n, k)
-    params["w"] = panels
-    return [Step(node, conv_16x8, params, chunks, macs=m * k * o)]
+    common.update(bias=rounding.packed_bias(), multipliers=multipliers(reals, n * groups), narrow=int(rounding.narrow),
+                  scratch=Scratch(chunks * size), scratch_size=size, pitch=pitch, rows=rows, block=block)
+    return Step(node, made, common, chunks, macs=m * k * n * groups)
 
 
-def _panels(target: Target, w: Value, groups: int, n: int, k: int) -> tuple[Packed, int, int]:
+def _panels(target: Target, w: Value, data: np.ndarray, block: int) -> tuple[Packed, int, int]:
     """(panels [group][block of k], bytes of a whole block of k, bytes of a group)."""
-    cpu = target.cpu
+    (groups, n, k), cpu = data.shape, target.cpu
     count = -(-n // tile_shape(cpu, "int8")[1])
-    cuts = [(at, min(k, at + K_BLOCK)) for at in range(0, k, K_BLOCK)]
-    data, nothing = np.asarray(w.data).view(np.int8).reshape(groups, n, k), np.zeros(n, np.int64)
+    cuts, nothing = [(at, min(k, at + block)) for at in range(0, k, block)], np.zeros(n, np.int64)
 
     def build() -> np.ndarray:
         parts = [pack_int8(cpu, one[:, a:b], nothing, wide=True).ravel() for one in data for a, b in cuts]
         return np.concatenate(parts)
     sizes = [count * panel_bytes(cpu, b - a, wide=True) for a, b in cuts]
-    return Packed((w.key, "conv 16x8", cpu.name, groups), build), sizes[0], sum(sizes)
+    return Packed((w.key, "conv 16x8", cpu.name, groups, block), build), sizes[0], sum(sizes)
 
 
-_gemm_wide = make_gemm("i32", wide=True)
-
+# ---- device functions --------------------------------------------------------------------------
 
 @device
 def gather16(p, group, rows, first, count):
     """Copy the taps of the pixels first .. first + count next to each other, zeros outside of the image."""
-    piece = p.depth * 2
+    piece, x_row = p.depth * 2, p.width * p.channels * 2
+    whole, run, tap_row = p.dw == 1 and p.depth == p.channels, p.kw * piece, p.dh * x_row
+    ox, r = first % p.out_width, first // p.out_width
+    oy, image = r % p.out_height, r // p.out_height
     for i in range(count):
-        r = first + i
-        ox, r = r % p.out_width, r // p.out_width
-        iy, ix = r % p.out_height * p.sh - p.top, ox * p.sw - p.left
-        to = rows + i * p.pitch
-        for ky in range(p.kh):
-            y = iy + ky * p.dh
-            for kx in range(p.kw):
-                x = ix + kx * p.dw
-                if y >= 0 and y < p.height and x >= 0 and x < p.width:
-                    at = ((r // p.out_height * p.height + y) * p.width + x) * p.channels + group * p.depth
-                    copy_bytes(to, p.x + at * 2, piece)
-                else:
-                    fill_bytes(to, 0, piece)
-                to += piece
+        iy, ix, to = oy * p.sh - p.top, ox * p.sw - p.left, rows + i * p.pitch
+        source = p.x + (image * p.height + iy) * x_row + (ix * p.channels + group * p.depth) * 2
+        if whole and ix >= 0 and ix + p.kw <= p.width and iy >= 0 and iy + (p.kh - 1) * p.dh < p.height:
+            stage_int16(source, to, p.kh, tap_row, run, run)
+        else:
+            gather16_border(p, source, to, iy, ix)
+        ox += 1
+        if ox == p.out_width:
+            ox, oy = 0, oy + 1
+        if oy == p.out_height:
+            oy, image = 0, image + 1
+
+
+@device
+def gather16_border(p, source, to, iy, ix):
+    """One pixel, some taps of which may lie outside of the image."""
+    piece, pixel = p.depth * 2, p.channels * 2
+    for ky in range(p.kh):
+        y = iy + ky * p.dh
+        for kx in range(p.kw):
+            x = ix + kx * p.dw
+            if y >= 0 and y < p.height and x >= 0 and x < p.width:
+                copy_bytes(to, source + (ky * p.dh * p.width + kx * p.dw) * pixel, piece)
+            else:
+                fill_bytes(to, 0, piece)
+            to += piece
 
 
 @device
@@ -102,8 +196,41 @@ def round_row(p, sums, channel, y):
         store_i16(y, j, np.int16(saturate(value, p.low, p.high)))
 
 
+# ---- kernels -------------------------------------------------------------------------------------
+
+def _make_fused(rounding: str, direct: bool) -> Any:
+    gemm = make_gemm(rounding, wide=True)
+
+    @kernel(FUSED, name=f"conv_16x8_{rounding}{'_direct' if direct else ''}")
+    def conv(p, begin, end):
+        """A chunk is a block of pixels and some columns of one group. Direct: pixels are rows of the matrix as they are."""
+        k, scratch = p.kh * p.kw * p.depth, p.scratch + begin * p.scratch_size
+        for c in prange(begin, end):
+            column = c % p.column_chunks * p.columns
+            row = c // p.column_chunks % p.row_chunks * p.rows
+            group = c // (p.column_chunks * p.row_chunks)
+            last, ldc = min(p.m, row + p.rows), p.groups * p.n * 2
+            panels = p.w + group * p.group_bytes + column * p.panel_bytes
+            for first in range(row, last, p.block):
+                count = min(p.block, last - first)
+                if direct:
+                    rows = p.x + (first * p.channels + group * p.depth) * 2
+                else:
+                    rows = scratch
+                    gather16(p, group, rows, first, count)
+                gemm(rows, p.pitch, panels, p.y + first * ldc + (group * p.n + column) * 2, ldc, count, k,
+                     min(p.columns, p.n - column), 0, p.low, p.high, 0, 0)
+        return 0
+    return conv
+
+
+FUSED_KERNELS = {(rounding, direct): _make_fused(rounding, direct)
+                 for rounding in ("once", "twice") for direct in (False, True)}
+_gemm_wide = make_gemm("i32", wide=True)
+
+
 @kernel(CONV16)
-def conv_16x8(p, begin, end):
+def conv_16x8_blocks(p, begin, end):
     """A chunk is a block of pixels."""
     k, n = p.kh * p.kw * p.depth, p.n
     rows = p.scratch + begin * p.scratch_size
@@ -115,11 +242,15 @@ def conv_16x8(p, begin, end):
             count = min(p.block, last - first)
             for group in range(p.groups):
                 gather16(p, group, rows, first, count)
-                for at in range(0, k, K_BLOCK):
-                    panels = p.w + group * p.group_bytes + at // K_BLOCK * p.block_bytes
-                    _gemm_wide(rows + at * 2, p.pitch, panels, acc, n * 4, count, min(K_BLOCK, k - at), n, 0, 0, 0, 0, 0)
-                    for i in range(count * n):
-                        store_i64(sums, i, np.int64(load_i32(acc, i)) + (load_i64(sums, i) if at > 0 else 0))
+                for at in range(0, k, p.k_block):
+                    panels = p.w + group * p.group_bytes + at // p.k_block * p.block_bytes
+                    _gemm_wide(rows + at * 2, p.pitch, panels, acc, n * 4, count, min(p.k_block, k - at), n, 0, 0, 0, 0, 0)
+                    if at == 0:
+                        for i in range(count * n):
+                            store_i64(sums, i, np.int64(load_i32(acc, i)))
+                    else:
+                        for i in range(count * n):
+                            store_i64(sums, i, np.int64(load_i32(acc, i)) + load_i64(sums, i))
                 for i in range(count):
                     channel = group * n
                     round_row(p, sums + i * n * 8, channel, p.y + ((first + i) * p.groups * n + channel) * 2)

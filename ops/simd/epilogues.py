@@ -1,7 +1,8 @@
 """Ends of integer tiles: accumulators of a tile become codes or floats, in vectors.
 
 XNNPACK's requantisation is a float32 product rounded to nearest even; saturating packs make float clamps unnecessary, as
-long as |accumulator * scale| < 2**31, which the packing functions check (`fits_requant`).
+long as |accumulator * scale| < 2**31, which the packing functions check (`fits_requant`). LiteRT's int16 codes are products of
+integers with 64 bits: exact everywhere.
 """
 from __future__ import annotations
 
@@ -56,3 +57,47 @@ class Codes:
             x = v.shuffle(v.bitcast(x, v.i32), None, [4 * part + r for r in range(4) for part in range(lanes // 4)])
         x = v.bitcast(x, v.type("i8", 4 * lanes))
         return [v.shuffle(x, None, range(r * lanes, (r + 1) * lanes)) for r in range(len(accs))]
+
+
+class Fixed:
+    """LiteRT's fixed point on registers of i32 lanes: accumulators to i32 codes that are not clamped.
+
+    once: a 16-bit multiplier and a right shift >= 1, rounded once (`mbqm64`); the accumulator must fit 32 bits.
+    twice: a 31-bit multiplier and a signed shift, rounded twice (`mbqm`); the accumulator wraps.
+    """
+
+    def __init__(self, v: Any, twice: bool, multiplier: Any, shift: Any) -> None:
+        self.v, self.twice = v, twice
+        self.wide = v.type("i64", v.lanes // 2)
+        self.multiplier = self._split(multiplier)
+        if twice:
+            self.left, self.right = v.max(shift, 0), v.max(v.sub(v.zero(v.i32), shift), 0)
+            self.mask = v.sub(v.shl(v.const(v.i32, 1), self.right), 1)
+            self.half = v.lshr(self.mask, 1)
+        else:
+            self.shift = [v.and_(v.bitcast(shift, self.wide), 0xFFFFFFFF), v.lshr(v.bitcast(shift, self.wide), 32)]
+            self.nudge = [v.shl(v.const(self.wide, 1), v.sub(x, 1)) for x in self.shift]
+
+    def _split(self, x: Any) -> list[Any]:
+        """The even and the odd lanes of an i32 register as i64."""
+        v = self.v
+        x = v.bitcast(x, self.wide)
+        return [v.ashr(v.shl(x, 32), 32), v.ashr(x, 32)]
+
+    def __call__(self, acc: Any) -> Any:
+        v = self.v
+        if not self.twice:
+            made = [v.ashr(v.add(v.mul(x, m), nudge), shift) for x, m, nudge, shift in
+                    zip(self._split(acc), self.multiplier, self.nudge, self.shift)]
+            return self._join(made[0], v.shl(made[1], 32))
+        made = [v.add(v.mul(x, m), 1 << 30) for x, m in zip(self._split(v.shl(acc, self.left)), self.multiplier)]
+        high = self._join(v.lshr(made[0], 31), v.shl(made[1], 1))
+        least = v.sub(self.half, v.ashr(high, 31))               # of the remainder that is rounded away from zero
+        up = v.icmp(">", v.and_(high, self.mask), least)
+        return v.add(v.ashr(high, self.right), v.zext(up, "i32"))
+
+    def _join(self, even: Any, odd: Any) -> Any:
+        """Low halves of the i64 lanes of `even`, high halves of `odd`, in turns."""
+        v = self.v
+        even, odd = v.bitcast(even, v.i32), v.bitcast(odd, v.i32)
+        return v.shuffle(even, odd, [k + (v.lanes if k % 2 else 0) for k in range(v.lanes)])

@@ -13,6 +13,7 @@ A panel is [first nr x i32][second nr x f32][third nr x f32][k groups][nr][group
     "code"   clamp(nearest((first + row + sum) * second) + zero_point) ^ out_flip     XNNPACK's requantisation
     "f32"    clamp(fma(f32(sum + row * first) * factor, second, third))               XNNPACK's hybrid products
     "i32"    first + row + sum, or sum + row * first (hybrid)                          for exact ends outside
+    "once", "twice"   clamp(fixed point of (first + sum) by second, third) as int16   LiteRT's 16x8 (`epilogues.Fixed`)
 
 Codes are made as int8; uint8 ones with out_flip 0x80, and zero_point and bounds 128 less.
 
@@ -29,7 +30,7 @@ from litejit.compiler import device, micro_kernel
 from litejit.compiler.cpu import Cpu, target
 from litejit.compiler.lazy import MicroKernel
 from litejit.compiler.primitives import Primitive
-from litejit.ops.simd.epilogues import Codes
+from litejit.ops.simd.epilogues import Codes, Fixed
 from litejit.ops.simd.gemm_f32 import store_tile
 from litejit.ops.simd.tiles import int8_columns, int8_rows, tile_shape, tiles
 
@@ -71,7 +72,7 @@ def pack_int8(cpu: Cpu, weights: np.ndarray, first: np.ndarray, second: np.ndarr
               third: np.ndarray | None = None, wide: bool = False) -> np.ndarray:
     """weights [n, k] in int8's range and the numbers of the columns -> panels, uint8 [panels, panel_bytes].
 
-    first: int32 (wraps), second and third: float32, all [n]; see the ends above.
+    first: int32 (wraps), second and third: float32, or int32 for "once" and "twice", all [n]; see the ends above.
     """
     (n, k), nr, group = weights.shape, tile_shape(cpu, "int8")[1], k_group(cpu, wide)
     count, groups = -(-n // nr), -(-k // group)
@@ -79,13 +80,13 @@ def pack_int8(cpu: Cpu, weights: np.ndarray, first: np.ndarray, second: np.ndarr
 
     def header(at: int, values: np.ndarray, dtype: Any) -> None:
         whole = np.zeros(count * nr, dtype)
-        whole[:n] = values.astype(np.int64).astype(np.int32) if dtype is np.int32 else values
+        whole[:n] = values.astype(np.int64).astype(np.int32) if dtype == np.int32 else values
         out[:, at] = whole.view(np.uint8).reshape(count, nr, 4)
     header(0, first, np.int32)
     if second is not None:
-        header(1, second, np.float32)
+        header(1, second, np.int32 if second.dtype == np.int32 else np.float32)
     if third is not None:
-        header(2, third, np.float32)
+        header(2, third, np.int32 if third.dtype == np.int32 else np.float32)
     whole = np.zeros((count * nr, groups * group), np.int8 if group == 4 else np.int16)
     whole[:n, :k] = weights
     cut = np.ascontiguousarray(whole.reshape(count, nr, groups, group).transpose(0, 2, 1, 3))
@@ -129,6 +130,12 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
             codes = Codes(v, lo, hi, zero_point, out_flip)
             made = [codes([acc[r * nv + j] for r in range(mr)], second[j]) for j in range(nv)]
             store_tile(v, [made[j][r] for r in range(mr) for j in range(nv)], c_rows, columns, nv, v.lanes)
+            return
+        if end in ("once", "twice"):
+            low, high = (v.splat(v.trunc(x, "i32")) for x in (lo, hi))
+            fixed = [Fixed(v, end == "twice", v.bitcast(second[j], v.i32), v.bitcast(third[j], v.i32)) for j in range(nv)]
+            made16 = [v.trunc(v.min(v.max(fixed[i % nv](x), low), high), "i16") for i, x in enumerate(acc)]
+            store_tile(v, made16, c_rows, columns, nv, size // 2)
             return
         if end == "f32":
             low, high = (v.splat(v.bitcast(v.trunc(x, "i32"), v.type("f32"))) for x in (lo, hi))
@@ -191,7 +198,18 @@ def emit_fill(v: Any, dest: Any, count: Any, code: Any, flip: Any) -> None:
     v.loop(count, [], lambda i, _: v.store(x, dest, v.shl(i, 1) if wide else i), step=lanes)
 
 
+def emit_stage_int16(v: Any, source: Any, dest: Any, runs: Any, step: Any, to_step: Any, count: Any) -> None:
+    """Copy `runs` pieces of `count` bytes of int16; whole vectors are written: up to 64 bytes after the end."""
+    ty = v.type("i8", v.cpu.vbytes)
+
+    def piece(s: Any, _: Any) -> None:
+        here, there = v.at(source, v.mul(s, step)), v.at(dest, v.mul(s, to_step))
+        v.loop(count, [], lambda i, _: v.store(v.load(ty, here, i), there, i), step=v.cpu.vbytes)
+    v.loop(runs, [], piece)
+
+
 stage = micro_kernel("stage_int8", "ppiiiii", emit_stage)
+stage_int16 = micro_kernel("stage_int16", "ppiiii", emit_stage_int16)
 fill_staged = micro_kernel("fill_int8", "piii", emit_fill)
 _ARGS = "pippiiiipiiii"
 
@@ -226,7 +244,7 @@ def make_gemm(end: str, rows: bool = False, wide: bool = False, hybrid: bool = F
     hybrid = hybrid or end == "f32"
     whole, half = (tile(end, narrow, rows, wide, hybrid) for narrow in (False, True))
     group_of = _GROUPS[wide]
-    size_of = {"code": 1, "i32": 4, "f32": 4}[end]
+    size_of = {"code": 1, "i32": 4, "f32": 4, "once": 2, "twice": 2}[end]
     term = 8 if rows or hybrid else 0
 
     @device
