@@ -109,6 +109,7 @@ def _fused_step(node: Node, target: Target, w: Value, data: np.ndarray, windows:
     size = 0 if direct else block * pitch + 64
 
     def build() -> np.ndarray:
+        assert rounding.multipliers is not None
         bias, multiplier, shift = (x.reshape(groups, n) for x in (rounding.bias, *rounding.multipliers))
         return np.stack([pack_int8(cpu, data[g], bias[g], multiplier[g], shift[g], wide=True) for g in range(groups)])
     each = panel_bytes(cpu, k, wide=True)

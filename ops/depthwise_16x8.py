@@ -1,4 +1,7 @@
-"""DEPTHWISE_CONV_2D of int16 activations, bit exact with LiteRT's kernels: 64-bit accumulators, a 16-bit multiplier."""
+"""DEPTHWISE_CONV_2D of int16 activations, bit exact with LiteRT's kernels.
+
+The bias decides the rounding, as in ops/conv_16x8.py. Where no sum can leave 32 bits, the tiles end in codes.
+"""
 from __future__ import annotations
 
 from typing import Any
@@ -6,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from litejit.compiler import device, kernel, prange
+from litejit.compiler.cpu import Cpu
 from litejit.compiler.primitives import load_i16, load_i32, load_i64, store_i16, store_i64
 from litejit.ops.arithmetic import mbqm, mbqm64, saturate, wrap32
 from litejit.ops.base import Packed, Scratch, Step, Target
+from litejit.ops.conv_16x8 import SUM_LIMIT, Rounding16
 from litejit.ops.conv_f32 import zeros
 from litejit.ops.conv_geometry import Windows
 from litejit.ops.conv_int8 import multipliers
@@ -18,7 +23,7 @@ from litejit.planner.graph import Node, Value
 
 WIDE = np.dtype([("low", "i8"), ("high", "i8"), ("acc", "i8"), ("multipliers", "i8"), ("bias", "i8"), ("narrow", "i8"),
                  *ROWS], align=True)
-MOST_TAPS = 512                       # |int16 * int8| < 2**22: this many products fit 32 bits
+CODES = np.dtype([("low", "i8"), ("high", "i8"), *ROWS], align=True)
 
 
 def depthwise_16_steps(node: Node, target: Target, x: Any, w: Value, bias: Value | None, windows: Windows, reals: np.ndarray,
@@ -26,20 +31,47 @@ def depthwise_16_steps(node: Node, target: Target, x: Any, w: Value, bias: Value
     """Steps of an int16 depthwise convolution; reals: real scales, one or one per channel."""
     cpu, channels, taps = target.cpu, windows.channels, windows.kh * windows.kw
     data = np.asarray(w.data).reshape(taps, channels)
-    fast = w.type != "i16" and taps <= MOST_TAPS
-    offsets = np.zeros(channels, np.int64) if bias is None else np.asarray(bias.data).ravel().astype(np.int64)
-    packed: Any = Packed((w.key, "depthwise 16x8", cpu.lanes),
-                         lambda: pack_depthwise_int8(cpu, data.view(np.int8), np.zeros(channels, np.int64)))
-    if not fast:
-        packed = Packed((w.key, "depthwise 16x16"), lambda: np.ascontiguousarray(data.astype(np.int16)))
+    data = data if w.type == "i16" else data.view(np.int8)
+    rounding, sums = Rounding16(bias, reals, channels), np.abs(data.astype(np.int32)).sum(axis=0, dtype=np.int64)
+    fused = w.type != "i16" and rounding.fits(sums)
+    made, packed = _packed(cpu, w, data, rounding, fused, bool((sums < SUM_LIMIT).all()))
     params, chunks = row_params(cpu, windows, x, packed, node.out, zeros((windows.width * channels + 64) * 2), 2,
-                                block_shape(cpu, taps))
-    params.update(low=bounds[0], high=bounds[1], multipliers=multipliers(reals, channels),
-                  bias=Packed(("bias64", offsets.tobytes()), lambda: offsets),
-                  acc=Scratch(chunks * (windows.out_width * channels * 8 + 64)),
-                  narrow=int(bias is not None and bias.type == "i32"))
-    made = depthwise_16x8 if fast else depthwise_16x16
+                                block_shape(cpu, taps, fused))
+    params.update(low=bounds[0], high=bounds[1])
+    if not fused:
+        params.update(multipliers=multipliers(reals, channels), bias=rounding.packed_bias(), narrow=int(rounding.narrow),
+                      acc=Scratch(chunks * (windows.out_width * channels * 8 + 64)))
     return [Step(node, made, params, chunks, macs=windows.m * channels * taps)]
+
+
+def _packed(cpu: Cpu, w: Value, data: np.ndarray, rounding: Rounding16, fused: bool, fits: bool) -> tuple[Any, Packed]:
+    """(kernel, weights as it reads them); fits: sums without bias do."""
+    if fused:
+        return CODE_KERNELS[rounding.end], Packed(
+            (w.key, "depthwise 16x8 codes", cpu.lanes, *rounding.key()),
+            lambda: pack_depthwise_int8(cpu, data, rounding.bias, *(rounding.multipliers or ())))
+    if w.type != "i16" and fits:
+        return depthwise_16x8, Packed(
+            (w.key, "depthwise 16x8", cpu.lanes),
+            lambda: pack_depthwise_int8(cpu, data, np.zeros(data.shape[1], np.int64)))
+    return depthwise_16x16, Packed((w.key, "depthwise 16x16"), lambda: np.ascontiguousarray(data.astype(np.int16)))
+
+
+def _make_codes(rounding: str) -> Any:
+    rows = make_rows(columns_int8("i16", rounding, False), columns_int8("i16", rounding, True), 2, 2)
+
+    @kernel(CODES, name=f"depthwise_16x8_{rounding}")
+    def depthwise(p, begin, end):
+        """A chunk is some output rows."""
+        table, row_bytes, pairs = p.table + begin * p.table_size, p.out_width * p.channels * 2, (p.kh * p.kw + 1) // 2
+        for c in prange(begin, end):
+            top, bottom = c * p.rows, min(p.m // p.out_width, (c + 1) * p.rows)
+            rows(p, table, top, bottom, p.y + top * row_bytes, p.pad, pairs, p.low, p.high, 0)
+        return 0
+    return depthwise
+
+
+CODE_KERNELS = {rounding: _make_codes(rounding) for rounding in ("once", "twice")}
 
 
 @device
