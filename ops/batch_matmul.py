@@ -17,7 +17,7 @@ from litejit.ops.integer_product import FIXED, FIXED64, HYBRID, HYBRID_XNN, RAW,
 from litejit.ops.packed_product import hybrid_steps, quantised_steps
 from litejit.planner.graph import Q_RANGE, Node
 
-TYPES = {"f32": ("f32", "i8"), "f16": ("f16",), "i8": ("i8",), "i16": ("i16",)}
+TYPES = {"f32": ("f32", "i8"), "f16": ("f16",), "i8": ("i8",), "i16": ("i16", "i8")}
 OUTPUTS = {"f32": ("f32",), "f16": ("f16",), "i8": ("i8", "i32"), "i16": ("i16", "i32")}
 
 
@@ -53,6 +53,10 @@ class Product:
         return layout
 
 
+def _adj_y(node: Node) -> bool:
+    return bool(node.options and node.options.adj_y)
+
+
 class BatchMatMul(Operator):
     """Options: adj_x, adj_y, asymmetric_quantize_inputs (hybrid)."""
 
@@ -71,6 +75,10 @@ class BatchMatMul(Operator):
         node.types(w, *TYPES[x.type])
         node.types(node.out, *OUTPUTS[x.type])
         node.check(x.rank >= 2 and w.rank >= 2, lambda: f"lhs_rank >= 2 and rhs_rank >= 2 ({x.dims}, {w.dims})")
+        if x.type == "i16" and w.type == "i8":
+            count, columns = 0 if w.scales is None else len(w.scales), w.dims[-2 if _adj_y(node) else -1]
+            node.check(count == 1 or (w.rank == 2 and count == columns),
+                       lambda: f"{w!r} needs one scale, or one per column ({count} scales, {columns} columns)")
         product = Product(node)
         return [(*product.shape, product.m, product.n)]
 
@@ -86,7 +94,10 @@ class BatchMatMul(Operator):
         if node.xnn:
             rounding = Rounding(XNN, x.scale * w.scale / y.scale, y.zero_point, Q_RANGE[y.type])
             return quantised_steps(node, target, x, y, w, None, rounding, 0, product.layout())
-        if y.type == "i32":
+        if x.type == "i16" and w.type == "i8":      # LiteRT answers zeros; these are the numbers that the scales say
+            reals = np.float64(x.scale) * np.asarray(w.scales, np.float64) / np.float64(y.scale)
+            rounding = Rounding(FIXED64, reals, y.zero_point, Q_RANGE[y.type])
+        elif y.type == "i32":
             rounding = Rounding(RAW, 1.0, 0, Q_RANGE["i32"])
         else:
             real = np.float64(np.float32(x.scale * w.scale)) / np.float64(y.scale)
@@ -116,7 +127,9 @@ def _hybrid(node: Node, target: Target, product: Product) -> list[Step]:
     layout, rows = product.rows(), product.x_count * product.m
     scales = np.asarray(w.scales, np.float32) if w.quantised else np.ones(1, np.float32)
     rounding = Rounding(HYBRID_XNN if node.xnn else HYBRID, scales, 0, float_range("NONE", node.xnn))
-    lie = {"inner": product.m, "x_outer": product.m * product.k, "x_row": 1, "x_step": product.m} if product.adj_x else {}
+    lie: dict[str, Any] = {}
+    if product.adj_x:
+        lie = {"inner": product.m, "x_outer": product.m * product.k, "x_row": 1, "x_step": product.m}
     if node.xnn:
         return hybrid_steps(node, target, x, y, w, None, rounding, layout, rows, lie)
     asymmetric = bool(node.options and node.options.asymmetric_quantize_inputs)

@@ -41,7 +41,7 @@ class Binary(Operator):
     refuses: what the second operand must not be (see division.py): "zero", "negative".
     """
 
-    errors = {  # noqa: RUF012
+    errors = {
         1: "Division by 0", 2: "POW does not support negative value for int32.",
         3: "data[i] != zero_point was not true."}
 

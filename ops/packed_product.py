@@ -87,7 +87,7 @@ def _pairs(firsts: Any, seconds: Any) -> Packed:
 def quantised_steps(node: Node, target: Target, x: Value, y: Value, w: Value, bias: Value | None, rounding: Rounding,
                     w_zero: int = 0, layout: Layout | None = None) -> list[Step]:
     """Steps of a product of int8, or of uint8, matrices with constant bias; w is [n, k], or lies as `layout` says."""
-    layout = layout or Layout(x.size // w.dims[1], *w.dims)
+    layout = layout or Layout(x.size // w.dims[1], w.dims[0], w.dims[1])
     cpu, m, n, k = target.cpu, layout.m, layout.n, layout.k
     right, offset = RightSide(w, w_zero, bias, layout, cpu), x.zero_point + staged_offset(cpu, x.type)
     xnn = rounding.kind == XNN
@@ -126,7 +126,7 @@ def hybrid_steps(node: Node, target: Target, x: Value, y: Value, w: Value, bias:
 
     rows, lie: how many rows x has and where they begin (`quantise_rows`); layout.x_at counts them in elements.
     """
-    layout = layout or Layout(x.size // w.dims[1], *w.dims)
+    layout = layout or Layout(x.size // w.dims[1], w.dims[0], w.dims[1])
     cpu, m, n, k = target.cpu, layout.m, layout.n, layout.k
     made = quantise_rows(node, x, rows or m, k, "xnn", staged=cpu, **(lie or {}))
     scales = np.ascontiguousarray(np.broadcast_to(rounding.scales, (n,)), np.float32)

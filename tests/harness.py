@@ -33,6 +33,7 @@ class Out:
         self.type, self.quant, self.shape = type, quant, tuple(shape)
 
 
+FLOAT_OUT = Out()
 _TYPE_NAMES = {
     "float32": "FLOAT32",
     "float16": "FLOAT16",
@@ -51,7 +52,7 @@ def type_of(array: np.ndarray) -> str:
 def op_model(
     op: str,
     inputs: Sequence[In | np.ndarray | None],
-    outputs: Out | Sequence[Out] = Out(),
+    outputs: Out | Sequence[Out] = FLOAT_OUT,
     *,
     version: int = 1,
     **options: Any,
@@ -93,7 +94,7 @@ def run_model(
 def run_op(
     op: str,
     inputs: Sequence[In | np.ndarray | None],
-    outputs: Out | Sequence[Out] = Out(),
+    outputs: Out | Sequence[Out] = FLOAT_OUT,
     *,
     mode: str = "auto",
     version: int = 1,

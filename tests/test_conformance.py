@@ -11,10 +11,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from conftest import load_module
 
 from litejit.interpreter import Interpreter, OpResolverType
 from litejit.ops.table import TABLE
+from tests.conftest import load_module
 
 SAMPLE = 5  # cases per operator and mode
 MODES = {
@@ -23,6 +23,24 @@ MODES = {
     "nodelegate": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
 }
 GOOD = ("pass", "off1", "skip")
+I64_BIAS = "LiteRT reads the int32 bias as int64, past its end"
+ROW_START = "LiteRT rounds the start of a packed row down to a whole byte, and reads the row before"
+EXPLAINED = {                             # LiteRT is wrong here; docs/differences.md
+    ("CONV_2D", "hybrid_i2_channel_plain"): "LiteRT's expected values are up to 1e35",
+    ("CONV_2D", "hybrid_i2_channel_pointwise"): "LiteRT's expected values are up to 1e28",
+    ("CONV_2D", "i16_b32_plain"): I64_BIAS,
+    ("TRANSPOSE_CONV", "i16_b32_1x2x2x4_17x3x3x4_s_2_2_same_none"): I64_BIAS,
+    ("TRANSPOSE_CONV", "i16_b32_1x3x3x17_9x4x4x17_s_2_2_same_none"): I64_BIAS,
+    ("TRANSPOSE_CONV", "i16_b32_1x3x4x3_5x3x3x3_s_1_1_same_none"): I64_BIAS,
+    ("TRANSPOSE_CONV", "i16_b32_1x3x4x3_5x3x3x3_s_2_2_same_none_2"): I64_BIAS,
+    ("EMBEDDING_LOOKUP", "hybrid_i2_channel_5x3_4"): ROW_START,
+    ("EMBEDDING_LOOKUP", "hybrid_i2_channel_7x2x3_4"): ROW_START,
+    ("EMBEDDING_LOOKUP", "hybrid_i4_channel_5x3_4"): ROW_START,
+    ("PRELU", "i16"): "LiteRT reads the int16 slopes as bytes",
+    ("BATCH_MATMUL", "hybrid_2x1x2x3x4_1x2x2x3x4_adjy"): "LiteRT's reference kernel scales with another row's scale",
+    ("BATCH_MATMUL", "hybrid_2x1x2x3x4_1x2x2x4x3"): "LiteRT's reference kernel scales with another row's scale",
+    ("BATCH_MATMUL", "hybrid_2x1x2x4x3_1x2x2x4x3_adjx_asymmetric"): "LiteRT's reference kernel scales with another row's scale",
+}
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +72,9 @@ def check(conformance: ModuleType, folder: str, op: str, cases: list[dict[str, A
         if later(case):
             if reply[0] == "error" and not reply[2].strip():
                 failed.append(f"{case['name']}: an error without a text")
-        elif status not in GOOD:
+        elif status not in GOOD and (op, case["name"]) not in EXPLAINED:
             failed.append(f"{case['name']}: {status} {text}")
-    assert len(failed) <= len(cases) // 100, "\n".join(failed)
+    assert not failed, "\n".join(failed)
 
 
 @pytest.mark.parametrize("op", sorted(TABLE))

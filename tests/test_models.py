@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SHARED, load_module
-from planner.test_arena import greedy_by_size
 
 from litejit.interpreter import Interpreter, OpResolverType
 from litejit.planner.arena import aligned
+from tests.conftest import SHARED, load_module
+from tests.planner.test_arena import greedy_by_size
 
 ARCHITECTURES = sorted(p.stem for p in (SHARED / "models" / "architectures").glob("*.skel"))
 QUICK = {

@@ -66,3 +66,15 @@ def test_refusals():
     for x, w in (((3, 5), (4, 4)), ((2, 3, 5), (3, 5, 4))):
         with pytest.raises(LiteJitError):
             run_op("BATCH_MATMUL", [np.zeros(x, F32), np.zeros(w, F32)])
+
+
+def test_int16_times_int8_has_the_scales_of_columns() -> None:
+    """LiteRT answers zeros here; litejit what the scales say."""
+    rng = np.random.default_rng(3)
+    x, w = rng.integers(-3000, 3000, (5, 32)).astype(np.int16), rng.integers(-127, 128, (32, 8)).astype(np.int8)
+    scales = np.linspace(0.001, 0.002, 8).astype(np.float32)
+    got = run_op("BATCH_MATMUL", [In(x, Quant(0.01)), In(w, Quant(scales, np.zeros(8), 1), constant=True)],
+                 Out("INT16", Quant(0.02)), version=4)
+    want = (x.astype(np.int64) @ w.astype(np.int64)) * (np.float64(np.float32(0.01)) * scales / np.float64(np.float32(0.02)))
+    assert np.abs(got - np.clip(np.rint(want), -32768, 32767)).max() <= 1
+    assert np.abs(got).max() > 50
