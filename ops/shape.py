@@ -50,6 +50,23 @@ class Shape(Operator):
         return copy_steps(node, packed, node.out, Move(node.out.dims, (1,), (1,)), dtype.itemsize)
 
 
+class Rank(Shape):
+    """Input x (any type): the number of its dimensions, an int32 scalar."""
+
+    def prepare(self, node: Node) -> list[Dims]:
+        node.arity(1)
+        node.types(node.out, "i32")
+        return [()]
+
+    def fold(self, node: Node) -> list[np.ndarray] | None:
+        return [np.array(node[0].rank, np.int32)]
+
+    def steps(self, node: Node, target: Target) -> list[Step]:
+        rank = node[0].rank
+        packed = Packed(("rank", rank), lambda: np.array([rank], np.int32))
+        return copy_steps(node, packed, node.out, Move((1,), (1,), (1,)), 4)
+
+
 class Fill(Movement):
     """Inputs dims (int32 or int64 vector), value (scalar of any type)."""
 
@@ -113,7 +130,7 @@ class OneHot(Operator):
             "outer": outer, "depth": dims[axis], "inner": inner, "block": block}, chunks)]
 
 
-OPERATORS = {"SHAPE": Shape(), "FILL": Fill(), "ONE_HOT": OneHot()}
+OPERATORS = {"SHAPE": Shape(), "RANK": Rank(), "FILL": Fill(), "ONE_HOT": OneHot()}
 
 
 # ---- kernels -------------------------------------------------------------------------------------

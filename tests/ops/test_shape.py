@@ -1,0 +1,21 @@
+"""RANK and ZEROS_LIKE against NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from litejit.errors import LiteJitError
+from tests.harness import In, Out, run_op
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 0, 4), (1, 2, 3, 4, 5)])
+@pytest.mark.parametrize("constant", [False, True])
+def test_rank(shape: tuple[int, ...], constant: bool) -> None:
+    got = run_op("RANK", [In(np.zeros(shape, np.float32), constant=constant)], Out("INT32"))
+    assert got == len(shape) and got.shape == ()
+
+
+def test_rank_is_an_int32() -> None:
+    with pytest.raises(LiteJitError, match=r"INT64.*Node number 0 \(RANK\) failed to prepare"):
+        run_op("RANK", [np.zeros(3, np.float32)], Out("INT64"))
