@@ -67,6 +67,26 @@ class Rank(Shape):
         return copy_steps(node, packed, node.out, Move((1,), (1,), (1,)), 4)
 
 
+class ZerosLike(Movement):
+    """Input x (float32, int32, int64): zeros of its shape, whatever it holds."""
+
+    folds_shape = True
+
+    def prepare(self, node: Node) -> list[Dims]:
+        node.arity(1)
+        node.types(node[0], "f32", "i32", "i64")
+        node.same_type(node[0], node.out)
+        return [node[0].dims]
+
+    def fold(self, node: Node) -> list[np.ndarray] | None:
+        return [np.zeros(node[0].dims, node.out.dtype)]
+
+    def steps(self, node: Node, target: Target) -> list[Step]:
+        dims, size = node.out.dims, node.out.itemsize
+        zero = Packed(("zero", size), lambda: np.zeros(size, np.uint8))
+        return copy_steps(node, zero, node.out, Move(dims, (0,) * len(dims), strides(dims)), size)
+
+
 class Fill(Movement):
     """Inputs dims (int32 or int64 vector), value (scalar of any type)."""
 
@@ -130,7 +150,7 @@ class OneHot(Operator):
             "outer": outer, "depth": dims[axis], "inner": inner, "block": block}, chunks)]
 
 
-OPERATORS = {"SHAPE": Shape(), "RANK": Rank(), "FILL": Fill(), "ONE_HOT": OneHot()}
+OPERATORS = {"SHAPE": Shape(), "RANK": Rank(), "ZEROS_LIKE": ZerosLike(), "FILL": Fill(), "ONE_HOT": OneHot()}
 
 
 # ---- kernels -------------------------------------------------------------------------------------

@@ -96,6 +96,7 @@ TABLE: dict[str, Row] = {
     "EXPAND_DIMS": Row(70, (1, 1), "reshape"),
     "SHAPE": Row(77, (1, 1), "shape"),
     "RANK": Row(110, (1, 1), "shape"),
+    "ZEROS_LIKE": Row(93, (1, 1), "shape"),
     "FILL": Row(94, (1, 5), "shape"),
     "TRANSPOSE": Row(39, (1, 9), "transpose"),
     "CONCATENATION": Row(2, (1, 7), "concat_split"),
