@@ -20,6 +20,12 @@ from litejit.ops.conv_f32 import conv_f32
 from litejit.ops.conv_int8 import conv_codes
 print(kernel_assembly(conv_codes), "=" * 40, kernel_assembly(conv_f32))
 """
+SCRIPT_16X8 = """
+from litejit.compiler.codegen import kernel_assembly
+from litejit.ops.conv_16x8 import FUSED_KERNELS
+from litejit.ops.depthwise_16x8 import CODE_KERNELS
+print(kernel_assembly(FUSED_KERNELS["once", True]), "=" * 40, kernel_assembly(CODE_KERNELS["once"]))
+"""
 
 
 def run(level, *arguments):
@@ -38,8 +44,19 @@ def test_instructions(level):
         assert "zmm" not in codes + floats
 
 
+@pytest.mark.parametrize("level", [name for name in NAMES if name in INSTRUCTIONS])
+def test_instructions_of_16x8(level):
+    """Pairs of int16 are multiplied and added in one instruction; the end multiplies without gathering lanes."""
+    done = run(level, "-c", SCRIPT_16X8)
+    assert done.returncode == 0, done.stderr
+    dot = "vpdpwssd" if INSTRUCTIONS[level][0] == "vpdpbusd" else "pmaddwd"
+    for code in done.stdout.split("=" * 40):
+        assert dot in code and "pmuldq" in code and INSTRUCTIONS[level][2] in code
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("file", ["test_conv.py", "test_conv_16x8.py"])
 @pytest.mark.parametrize("level", NAMES[1:])
-def test_results(level):
-    done = run(level, "-m", "pytest", "-q", "-p", "no:cacheprovider", os.path.join(HERE, "test_conv.py"))
+def test_results(level, file):
+    done = run(level, "-m", "pytest", "-q", "-p", "no:cacheprovider", os.path.join(HERE, file))
     assert done.returncode == 0, done.stdout[-4000:]
