@@ -77,6 +77,11 @@ class Fixed:
         else:
             self.shift = [v.and_(v.bitcast(shift, self.wide), 0xFFFFFFFF), v.lshr(v.bitcast(shift, self.wide), 32)]
             self.nudge = [v.shl(v.const(self.wide, 1), v.sub(x, 1)) for x in self.shift]
+            self.offset = None
+            if v.cpu.vbytes < 64:          # no shift that keeps the sign: made positive by 2**62, which is taken off after
+                high = v.const(self.wide, 1 << 62)
+                self.offset = self._join(v.lshr(high, self.shift[0]), v.shl(v.lshr(high, self.shift[1]), 32))
+                self.nudge = [v.add(x, high) for x in self.nudge]
 
     def _split(self, x: Any) -> list[Any]:
         """The even and the odd lanes of an i32 register as i64."""
@@ -87,9 +92,11 @@ class Fixed:
     def __call__(self, acc: Any) -> Any:
         v = self.v
         if not self.twice:
-            made = [v.ashr(v.add(v.mul(x, m), nudge), shift) for x, m, nudge, shift in
+            right = v.ashr if self.offset is None else v.lshr
+            made = [right(v.add(v.mul(x, m), nudge), shift) for x, m, nudge, shift in
                     zip(self._split(acc), self.multiplier, self.nudge, self.shift)]
-            return self._join(made[0], v.shl(made[1], 32))
+            codes = self._join(made[0], v.shl(made[1], 32))
+            return codes if self.offset is None else v.sub(codes, self.offset)
         made = [v.add(v.mul(x, m), 1 << 30) for x, m in zip(self._split(v.shl(acc, self.left)), self.multiplier)]
         high = self._join(v.lshr(made[0], 31), v.shl(made[1], 1))
         least = v.sub(self.half, v.ashr(high, 31))               # of the remainder that is rounded away from zero
