@@ -12,7 +12,7 @@ from litejit.planner.graph import Graph, Value
 from litejit.planner.infer import infer
 from litejit.planner.lifetimes import lifetimes
 from litejit.planner.lower import Program, lower
-from litejit.planner.plan import ImageMaker, Place, Plan
+from litejit.planner.plan import Image, ImageMaker, Place, Plan
 
 
 def make_plan(model: Any, subgraph: int, shapes: tuple[tuple[int, ...], ...], target: Target) -> Plan:
@@ -36,8 +36,11 @@ def _make(model: Any, subgraph: int, shapes: tuple[tuple[int, ...], ...], target
     placed, arena_size = assign(list(buffers.values()))
     offsets = dict(zip(buffers, placed))
     places, state_size = _places(program, offsets)
-    image = ImageMaker(program.records, places, offsets, program.root, model.packed).image()
-    return Plan(graph, target, program.records, buffers, offsets, arena_size, places, state_size, image, notes)
+
+    def make_image() -> Image:
+        return ImageMaker(program.records, places, offsets, program.root, model.packed).image()
+
+    return Plan(graph, target, program.records, buffers, offsets, arena_size, places, state_size, make_image, notes)
 
 
 def _places(program: Program, offsets: dict[Any, int]) -> tuple[dict[Value, Place], int]:

@@ -6,14 +6,16 @@ it and adds the addresses of its own arena and state.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from litejit.compiler.lazy import Kernel
+from litejit.errors import LiteJitError
 from litejit.ops.base import Packed, Scratch, Step
 from litejit.planner.arena import Buffer
-from litejit.planner.graph import TYPES, Node, Value
+from litejit.planner.graph import TYPES, Node, Value, refuse
 from litejit.planner.lower import Jump
 
 KERNEL, JUMP_IF_ZERO, JUMP, END = range(4)
@@ -43,12 +45,21 @@ class Plan:
         arena_size: int,
         places: dict[Value, Place],
         state_size: int,
-        image: Image,
+        make_image: Callable[[], Image],
         fused: list[str],
     ) -> None:
         self.graph, self.target, self.records = graph, target, tuple(records)
         self.buffers, self.offsets, self.arena_size = buffers, offsets, arena_size
-        self.places, self.state_size, self.image, self.fused = places, state_size, image, tuple(fused)
+        self.places, self.state_size, self.fused = places, state_size, tuple(fused)
+        self._make_image = make_image
+        self._image: Image | None = None
+
+    @property
+    def image(self) -> Image:
+        """Table and parameters; made when first asked for, which packs the weights."""
+        if self._image is None:
+            self._image = self._make_image()
+        return self._image
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -189,7 +200,12 @@ class ImageMaker:
         self.bytes = np.zeros(at, np.uint8)
         self.words = self.bytes.view(np.int64)
         for i, (record, block) in enumerate(zip(records, blocks)):
-            self._record(i, record, block)
+            try:
+                self._record(i, record, block)
+            except (LiteJitError, MemoryError):
+                raise
+            except Exception as error:  # weights of a kind that the operator did not expect
+                refuse(record.node, f"{type(error).__name__}: {error}", error)
         self.words[RECORD * len(records)] = END
 
     def image(self) -> Image:

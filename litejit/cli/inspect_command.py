@@ -90,7 +90,7 @@ def _plan(model: Model, mode: str) -> dict[str, Any]:
         return {"error": str(error)}
     return {"summary": plan.summary(), "steps": [list(row) for row in plan.rows()], "fused": list(plan.fused),
             "kernels": [k.name for k in plan.kernels], "arena_bytes": plan.arena_size, "state_bytes": plan.state_size,
-            "macs": plan.macs, "packed_bytes": sum({a.ctypes.data: a.nbytes for a in plan.image.keep}.values())}
+            "macs": plan.macs}
 
 
 def _print(facts: dict[str, Any], with_plan: bool) -> None:
@@ -115,8 +115,7 @@ def _print(facts: dict[str, Any], with_plan: bool) -> None:
         echo(f"\nno plan: {plan['error']}")
         return
     echo(f"\nplan: {plan['summary']}")
-    echo(f"memory: arena {size(plan['arena_bytes'])}, state {size(plan['state_bytes'])}, "
-         f"packed constants {size(plan['packed_bytes'])}")
+    echo(f"memory: arena {size(plan['arena_bytes'])}, state {size(plan['state_bytes'])}")
     if with_plan:
         from litejit.planner.plan import Plan
 
