@@ -31,7 +31,7 @@ QUICK = {
     "bert_int8",
 }
 REAL = sorted(p.stem for p in (SHARED / "models" / "real").glob("*.tflite"))
-LIMITS = {"float": 1e-4, "integer": 0.02, "dynamic": 0.05}
+WRONG_IN_LITERT = {"k_einsum_w8a16"}      # LiteRT answers zeros: tests/ops/test_batch_matmul.py has the numbers
 
 
 def chosen(names: list[str], quick: set[str]) -> list[Any]:
@@ -118,6 +118,7 @@ def test_real_model_runs_or_says_why(name: str, shared: Path, real_index: dict[s
     except LiteJitError as error:
         assert "not supported yet" in str(error), error
     else:
+        assert results or entry["kind"] != "real"
         for result in results:
             assert not isinstance(result, str), result
-            assert result[2] <= limit, result
+            assert result[2] <= limit or name in WRONG_IN_LITERT, result
