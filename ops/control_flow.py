@@ -7,15 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from litejit.compiler import kernel, prange
-from litejit.compiler.primitives import copy_bytes
-from litejit.ops.base import Operator, Scratch, Step, Target, chunked
+from litejit.ops.base import Operator, Scratch, Step, Target
+from litejit.ops.copy import Move, copy_steps
 from litejit.planner.graph import DynamicShape, Graph, Node, Value
-
-CopyParams = np.dtype([("source", "i8"), ("to", "i8"), ("nbytes", "i8"), ("block", "i8")], align=True)
-GRAIN = 1 << 16  # bytes worth a chunk
 
 
 class _Bodies(Operator):
@@ -141,24 +135,15 @@ def _moves(node: Node, program: Any, sources: Any, targets: Any) -> list[Step]:
     for source, to in pairs:
         if source in written:
             scratch = Scratch(source.nbytes)
-            first.append(_copy(node, source, scratch, source.nbytes))
-            last.append(_copy(node, scratch, to, source.nbytes))
+            first += _copy(node, source, scratch, source.nbytes)
+            last += _copy(node, scratch, to, source.nbytes)
         else:
-            last.append(_copy(node, source, to, source.nbytes))
+            last += _copy(node, source, to, source.nbytes)
     return first + last
 
 
-def _copy(node: Node, source: Value | Scratch, to: Value | Scratch, nbytes: int) -> Step:
-    chunks, block = chunked(nbytes, GRAIN)
-    return Step(node, copy_block, {"source": source, "to": to, "nbytes": nbytes, "block": block}, chunks, note="copy")
+def _copy(node: Node, source: Value | Scratch, to: Value | Scratch, nbytes: int) -> list[Step]:
+    return copy_steps(node, source, to, Move((nbytes,), (1,), (1,)), 1)
 
 
 OPERATORS = {"IF": If(), "WHILE": While()}
-
-
-@kernel(CopyParams)
-def copy_block(p, begin, end):
-    for c in prange(begin, end):
-        start = c * p.block
-        copy_bytes(p.to + start, p.source + start, min(p.block, p.nbytes - start))
-    return 0
