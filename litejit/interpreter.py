@@ -248,12 +248,16 @@ class Interpreter(Inspection):
                     session.runner.reset_state()
 
     def profile(self, repeat: int = 20) -> Any:
-        """Times of the steps of subgraph 0 on its current inputs: a `Profile`, which prints as a table."""
+        """Times of the steps of subgraph 0 on its current inputs: a `Profile`, which prints as a table.
+
+        repeat: runs of which medians are taken. Variables are left as they were. Raises LiteJitError naming the operator
+        that failed, ValueError for a `repeat` below 1.
+        """
         from litejit.executor.profile import profile
 
         with self._exclusive():
             self._check_ready(self._main, "a profile")
-            return profile(self._main.runner, repeat)  # type: ignore[arg-type]
+            return profile(self._main.runner, repeat, self._store)  # type: ignore[arg-type]
 
     # ---- tensors ---------------------------------------------------------------------------------
 

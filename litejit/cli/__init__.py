@@ -11,6 +11,7 @@ from litejit import __version__
 
 COMMANDS = {"run": "Run a model on files, images or random numbers.",
             "inspect": "Show what a model is made of, its plan and its memory.",
+            "profile": "Time the steps of a model.",
             "warmup": "Compile models ahead of time.",
             "demo": "Classify handwritten digits in the terminal.",
             "cache": "The store of compiled code: path, ls, verify, rm."}

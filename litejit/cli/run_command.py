@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -19,6 +19,9 @@ from litejit.cli.common import (
     seconds,
     shapes_of,
 )
+
+if TYPE_CHECKING:
+    from litejit.interpreter import Interpreter
 
 RANGES = {"INT4": (-8, 7), "UINT4": (0, 15), "INT2": (-2, 1)}       # of types that NumPy sees as bytes
 
@@ -52,8 +55,8 @@ def command(model: str, inputs: tuple[str, ...], input_shape: tuple[str, ...], o
     rng = np.random.default_rng(seed)
     values = {}
     for position, detail in enumerate(interpreter.get_input_details()):
-        kind = interpreter.model.subgraphs[0].tensors[detail["index"]].type.name
-        values[position] = make_input(sources.get(position, "random"), detail, rng, mean, std, RANGES.get(kind))
+        values[position] = make_input(sources.get(position, "random"), detail, rng, mean, std,
+                                      limits(interpreter, detail["index"]))
         if values[position].shape != tuple(detail["shape"]):
             interpreter.resize_tensor_input(detail["index"], values[position].shape)
     interpreter.allocate_tensors()
@@ -68,6 +71,17 @@ def command(model: str, inputs: tuple[str, ...], input_shape: tuple[str, ...], o
     click.echo(f"load and plan {seconds(loaded - start)}, run {seconds(done - loaded)}")
     if output:
         _write(output, dict(zip(names, results)))
+
+
+def limits(interpreter: Interpreter, tensor: int) -> tuple[int, int] | None:
+    """The range of random integers for a tensor, where its type has one that NumPy does not know."""
+    return RANGES.get(interpreter.model.subgraphs[0].tensors[tensor].type.name)
+
+
+def random_inputs(interpreter: Interpreter, rng: np.random.Generator) -> list[np.ndarray]:
+    """Random arrays for the inputs, in their order and their current shapes."""
+    return [make_input("random", detail, rng, 0.0, 1.0, limits(interpreter, detail["index"]))
+            for detail in interpreter.get_input_details()]
 
 
 def make_input(source: str, detail: dict[str, Any], rng: np.random.Generator, mean: float, std: float,

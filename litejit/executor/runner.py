@@ -60,11 +60,25 @@ class Runner:
             raise failure(self.plan, result)
 
     def step_call(self, at: int) -> Callable[[], int]:
-        """A callable that runs record `at`, a step, alone on this thread, and returns the driver's result."""
+        """A callable that runs record `at`, a step, on this runner's threads, and returns the driver's result.
+
+        Where a step of one chunk, or a plan with jumps, would run on one thread in a run, it does here.
+        """
+        return self._table_call(self.words[RECORD * at : RECORD * (at + 1)])
+
+    def empty_call(self) -> Callable[[], int]:
+        """A callable that runs nothing the way in which `step_call` runs a step."""
+        return self._table_call(self.words[:0])
+
+    def _table_call(self, records: np.ndarray) -> Callable[[], int]:
         from litejit.compiler.runtime import runtime_library
 
-        table = padded(np.concatenate([self.words[RECORD * at : RECORD * (at + 1)], [END, 0, 0, 0]]))
-        call = make_call(runtime_library().address("lj_loop"), int(table.ctypes.data))
+        table = padded(np.concatenate([records, [END, 0, 0, 0]])).view(np.int64)
+        loop, address = runtime_library().address("lj_loop"), int(table.ctypes.data)
+        if self.threads > 1 and self.plan.straight and records.size and records[3] > 1:
+            call = team().make_call(loop, address, 1, self.threads)
+        else:
+            call = make_call(loop, address)
 
         def run(keep: np.ndarray = table) -> int:
             return call()
