@@ -11,6 +11,7 @@ from litejit import __version__
 
 COMMANDS = {"run": "Run a model on files, images or random numbers.",
             "inspect": "Show what a model is made of, its plan and its memory.",
+            "bench": "Time models against other runtimes.",
             "profile": "Time the steps of a model.",
             "warmup": "Compile models ahead of time.",
             "demo": "Classify handwritten digits in the terminal.",

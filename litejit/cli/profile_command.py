@@ -26,7 +26,7 @@ def command(model: str, threads: int, repeat: int, trace: str | None, as_json: b
 
     interpreter = Interpreter(model, num_threads=threads, experimental_op_resolver_type=resolver(mode), cache_dir=cache_dir)
     interpreter.allocate_tensors()
-    for detail, value in zip(interpreter.get_input_details(), random_inputs(interpreter, np.random.default_rng(0))):
+    for detail, value in zip(interpreter.get_input_details(), random_inputs(interpreter.model, np.random.default_rng(0))):
         interpreter.set_tensor(detail["index"], value)
     profile = interpreter.profile(repeat)
     if trace:

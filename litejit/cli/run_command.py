@@ -21,7 +21,7 @@ from litejit.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from litejit.interpreter import Interpreter
+    from litejit.model import Model
 
 RANGES = {"INT4": (-8, 7), "UINT4": (0, 15), "INT2": (-2, 1)}       # of types that NumPy sees as bytes
 
@@ -55,8 +55,8 @@ def command(model: str, inputs: tuple[str, ...], input_shape: tuple[str, ...], o
     rng = np.random.default_rng(seed)
     values = {}
     for position, detail in enumerate(interpreter.get_input_details()):
-        values[position] = make_input(sources.get(position, "random"), detail, rng, mean, std,
-                                      limits(interpreter, detail["index"]))
+        kind = interpreter.model.subgraphs[0].tensors[detail["index"]].type.name
+        values[position] = make_input(sources.get(position, "random"), detail, rng, mean, std, RANGES.get(kind))
         if values[position].shape != tuple(detail["shape"]):
             interpreter.resize_tensor_input(detail["index"], values[position].shape)
     interpreter.allocate_tensors()
@@ -73,15 +73,12 @@ def command(model: str, inputs: tuple[str, ...], input_shape: tuple[str, ...], o
         _write(output, dict(zip(names, results)))
 
 
-def limits(interpreter: Interpreter, tensor: int) -> tuple[int, int] | None:
-    """The range of random integers for a tensor, where its type has one that NumPy does not know."""
-    return RANGES.get(interpreter.model.subgraphs[0].tensors[tensor].type.name)
+def random_inputs(model: Model, rng: np.random.Generator) -> list[np.ndarray]:
+    """Random arrays for the inputs of subgraph 0, in their order and in the shapes of the file."""
+    from litejit.details import tensor_details
 
-
-def random_inputs(interpreter: Interpreter, rng: np.random.Generator) -> list[np.ndarray]:
-    """Random arrays for the inputs, in their order and their current shapes."""
-    return [make_input("random", detail, rng, 0.0, 1.0, limits(interpreter, detail["index"]))
-            for detail in interpreter.get_input_details()]
+    tensors = [model.subgraphs[0].tensors[i] for i in model.subgraphs[0].inputs]
+    return [make_input("random", tensor_details(t, t.shape), rng, 0.0, 1.0, RANGES.get(t.type.name)) for t in tensors]
 
 
 def make_input(source: str, detail: dict[str, Any], rng: np.random.Generator, mean: float, std: float,
