@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from litejit.compiler import device, kernel, prange
-from litejit.compiler.lazy import Kernel, Lazy
+from litejit.compiler.lazy import Kernel, Lazy, MicroKernel
 from litejit.ops.base import Operator, Step, Target, chunked
+from litejit.ops.simd.functions import FORMULAS, stream
 from litejit.ops.streams import LOAD, STORE
 from litejit.ops.tables import Fill, check_codes, fold_table, lookup_steps
 from litejit.planner.graph import QUANTISED, Node, Value
@@ -93,6 +94,8 @@ def map_step(node: Node, run: Kernel, x: Value, y: Value, grain: int = GRAIN, **
 def float_map(name: str, formula: Any, type: str, parameters: bool = False) -> Kernel:
     """The kernel y = formula(x), or formula(x, a, b), of float32 arithmetic on elements of a type."""
     load, store = LOAD[type], STORE[type]
+    if type == "f32" and name in FORMULAS:
+        return _vector_map(name, stream(name, formula))
 
     @kernel(MAP, name=f"map_{name}_{type}")
     def plain(p, begin, end):
@@ -113,6 +116,17 @@ def float_map(name: str, formula: Any, type: str, parameters: bool = False) -> K
                 store(y, i, formula(load(x, i), a, b))
         return 0
     return with_parameters
+
+
+def _vector_map(name: str, run_stream: MicroKernel) -> Kernel:
+    """The kernel of a micro-kernel (x, y, n) on float32."""
+    @kernel(MAP, name=f"map_{name}_f32")
+    def vectors(p, begin, end):
+        x, y, n, block = p.x, p.y, p.n, p.block
+        first = begin * block
+        run_stream(x + 4 * first, y + 4 * first, min(n, end * block) - first)
+        return 0
+    return vectors
 
 
 @functools.cache

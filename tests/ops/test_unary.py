@@ -3,9 +3,12 @@ import numpy as np
 import pytest
 
 from litejit.errors import LiteJitError
+from litejit.ops import activation, unary
+from litejit.ops.simd.functions import FORMULAS, stream
 from tests.harness import In, Out, run_op, type_of
 from tests.twins import unary as twin
 
+OPERATORS = {**unary.OPERATORS, **activation.OPERATORS}
 HALVES = {"float16": ("ABS", "NEG", "EXP", "SIN", "FLOOR", "ROUND", "RELU6", "LOGISTIC", "TANH", "GELU", "ELU"),
           "bfloat16": ("NEG", "FLOOR", "ROUND", "LOGISTIC", "TANH")}
 SPECIAL = [0, -0.0, np.inf, -np.inf, np.nan, 3.4e38, -3.4e38, 1e-30, -1e-30, 0.5, -0.5, 1.5, 2.5, -2.5]
@@ -111,3 +114,25 @@ def test_other_types_are_refused(op):
 def test_empty_and_scalar():
     assert run("EXP", np.zeros((0, 3), np.float32)).shape == (0, 3)
     np.testing.assert_allclose(run("EXP", np.float32(1).reshape(())), np.e, rtol=1e-6)
+
+
+@pytest.mark.parametrize("op", ["SQRT", "RSQRT", "LOG", "EXP", "GELU"])
+def test_special_numbers_among_others(op, rng):
+    """Groups of vectors that hold one number out of the range of the fast formula, and rows of every length."""
+    x = np.abs(rng.normal(0, 3, 1024)).astype(np.float32)
+    x[5::97] = np.resize(np.array([*SPECIAL, 1e-40, 1e-35], np.float32), len(x[5::97]))
+    with np.errstate(all="ignore"):
+        want = twin.FLOAT[op](x.astype(np.float64)).astype(np.float32)
+    got = run(op, x)
+    if op == "SQRT":
+        np.testing.assert_array_equal(got, want)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1.7e-38, equal_nan=True)
+    for n in (*range(1, 40), 63, 64, 65, 129):
+        np.testing.assert_array_equal(run(op, x[:n]), got[:n])
+
+
+@pytest.mark.parametrize("op", sorted({name.upper() for name in FORMULAS} - {"GELU_TANH"}))
+def test_vectors_agree_with_their_twin(op, rng):
+    x, y = np.abs(rng.normal(0, 3, 33)).astype(np.float32), np.zeros(33, np.float32)
+    stream(op.lower(), OPERATORS[op].formula)(x.ctypes.data, y.ctypes.data, 33)
+    np.testing.assert_allclose(run(op, x), y, rtol=2e-6, atol=1e-7)
