@@ -15,6 +15,7 @@ from litejit.ops.conv_f32 import conv_f32_steps
 from litejit.ops.conv_geometry import Windows, windows
 from litejit.ops.conv_hybrid import hybrid_steps
 from litejit.ops.conv_int8 import Weights, codes_steps, fixed_steps
+from litejit.ops.conv_winograd import tile_size, winograd_steps
 from litejit.ops.float_product import Matrix, convert, float_steps, narrow_f16, widen_f16
 from litejit.planner.graph import Node, Value
 
@@ -83,6 +84,10 @@ def _float(node: Node, target: Target, x: Value | Scratch, y: Value | Scratch, w
     if made.pointwise:
         matrix = Matrix(w, columns=w.dims[0], depth=w.dims[3], transposed=True)
         return float_steps(node, target, x, y, matrix, bias, bounds=bounds, m=made.m)
+    if target.mode != "ref" and w.data is not None and (bias is None or bias.data is not None):
+        size = tile_size(target.cpu, made, w.dims[0])
+        if size:
+            return winograd_steps(node, target, x, y, w, bias, made, bounds, size)
     return conv_f32_steps(node, target, x, y, w, bias, made, bounds)
 
 

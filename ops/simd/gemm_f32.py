@@ -5,6 +5,7 @@ multiply-add per k in order: XNNPACK's numbers where the CPU has it.
 
     gemm_f32(a, lda, panels, c, ldc, m, k, n, block, lo, hi)           any number of rows, `lda` bytes apart
     gemv_f32(a, panels, c, k, n, lo, hi)                               one row
+    panel_gemm_f32(a, lda, panel, c, ldc, m, k, columns, tall, lo, hi) few rows, one panel; tall from `tall_rows`
     table_gemm_f32(table, segments, panels, c, ldc, m, k, n, lo, hi)   rows in pieces found through a table
 
 are device functions on the same panels; strides in bytes, block from `row_block`. A part of the columns is computed by
@@ -50,7 +51,12 @@ def row_block(cpu: Cpu, k: int) -> int:
 
 # ---- generators --------------------------------------------------------------------------------
 
-def emit_tile(table: bool, narrow: bool) -> Callable[..., None]:
+def tall_rows(cpu: Cpu) -> int:
+    """The most rows of a tile that the registers hold."""
+    return 8 if cpu.nregs == 32 else 6
+
+
+def emit_tile(table: bool, narrow: bool, rows_of: Callable[[Cpu], int] = lambda cpu: tiles(cpu).f32[0]) -> Callable[..., None]:
     """Generator of a tile of m rows (those past the last repeat it) and up to nr columns; narrow: up to nr/2.
 
     Rows in place: (a, lda, panel, c, ldc, m, k, columns, lo, hi). Through a table: (table, segments, ...) with the
@@ -58,7 +64,7 @@ def emit_tile(table: bool, narrow: bool) -> Callable[..., None]:
     """
     def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, k: Any, columns: Any, lo: Any,
              hi: Any) -> None:
-        mr, width = tiles(v.cpu).f32
+        mr, width = rows_of(v.cpu), tiles(v.cpu).f32[1]
         nv, size = width // 2 if narrow else width, v.cpu.vbytes
         row = [v.min(v.i(r), v.sub(m, 1)) if r else v.i(0) for r in range(mr)]
         acc = [v.load(v.f32, panel, j * size) for j in range(nv)] * mr
@@ -132,6 +138,8 @@ def emit_vector(v: Any, a: Any, first: Any, second: Any, c: Any, k: Any, columns
 
 _tile = micro_kernel("gemm_f32", "pippiiiiff", emit_tile(False, False))
 _tile_narrow = micro_kernel("gemm_f32_narrow", "pippiiiiff", emit_tile(False, True))
+_tall = micro_kernel("gemm_f32_tall", "pippiiiiff", emit_tile(False, False, tall_rows))
+_short = micro_kernel("gemm_f32_short", "pippiiiiff", emit_tile(False, False, lambda cpu: tall_rows(cpu) - 1))
 _table = micro_kernel("gemm_f32_table", "pippiiiiff", emit_tile(True, False))
 _table_narrow = micro_kernel("gemm_f32_table_narrow", "pippiiiiff", emit_tile(True, True))
 _vector = micro_kernel("gemv_f32", "ppppiiff", emit_vector)
@@ -155,6 +163,25 @@ def gemm_f32(a, lda, panels, c, ldc, m, k, n, block, lo, hi):
             for r in range(top, end, mr):
                 _tile_narrow(a + r * lda, lda, panels + wide * size, c + r * ldc + wide * nr * 4, ldc,
                              min(mr, end - r), k, n - wide * nr, lo, hi)
+
+
+@device
+def panel_gemm_f32(a, lda, panel, c, ldc, m, k, columns, tall, lo, hi):
+    """C = clamp(A @ B + bias) for one panel and few rows: tiles of `tall_rows` rows and of one less, so that they fit."""
+    if 2 * columns <= f32_columns():
+        mr = f32_rows()
+        for r in range(0, m, mr):
+            _tile_narrow(a + r * lda, lda, panel, c + r * ldc, ldc, min(mr, m - r), k, columns, lo, hi)
+        return
+    count, r = (m + tall - 1) // tall, 0
+    more = m - count * (tall - 1)
+    for i in range(count):
+        if i < more:
+            _tall(a + r * lda, lda, panel, c + r * ldc, ldc, tall, k, columns, lo, hi)
+            r += tall
+        else:
+            _short(a + r * lda, lda, panel, c + r * ldc, ldc, min(tall - 1, m - r), k, columns, lo, hi)
+            r += tall - 1
 
 
 @device
