@@ -139,11 +139,10 @@ def _model(path: str, threads: Sequence[int], runtimes: Sequence[str], rounds: i
         named: dict[str, Any] = {str(k): array for k, array in enumerate(arrays)}
         np.savez(inputs, names=np.array([graph.tensors[i].name for i in graph.inputs], np.str_), **named)
         environment = {} if cache_dir is None else {"LITEJIT_CACHE_DIR": cache_dir}
-        compiled = None
         if cold:
             environment = {"LITEJIT_CACHE_DIR": os.path.join(folder, "store"), "LITEJIT_CACHE": "use"}
-            with Worker(OURS, path, 1, inputs, environment) as first:
-                compiled = first.start.get("compile")
+        with Worker(OURS, path, 1, inputs, environment) as first:      # also fills a store that is not empty
+            compiled = first.start.get("compile") if cold else None
         rows = []
         for count in threads:
             row = _row(path, count, runtimes, rounds, length, inputs, environment)

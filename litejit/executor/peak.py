@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 Loop = np.dtype([("data", "i8"), ("bytes", "i8"), ("rounds", "i8"), ("out", "i8")], align=True)
 OUT = 4096                                          # bytes of a thread's accumulators
-SIZES = (1 << 14, 1 << 18, 1 << 21, 1 << 25)        # bytes per thread: first level of cache, second, beyond, memory
-TURN = 4e-3                                         # seconds of a measurement
+SIZES = (1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 25)      # bytes per thread: from the first cache to memory
+TURN = 3e-3                                         # seconds of a measurement
 TURNS = 3                                           # the best of so many counts
 
 
@@ -31,7 +31,7 @@ class Peak(NamedTuple):
     """The most that `threads` threads of this machine were seen to do.
 
     macs: multiply-accumulates a second by type: "f32", "i8" (the level's int8 instructions), "i16".
-    bandwidth: bytes read a second, by how many bytes were read again and again.
+    bandwidth: bytes read a second, by how many bytes each thread read again and again.
     """
 
     cpu: str
@@ -40,9 +40,9 @@ class Peak(NamedTuple):
     bandwidth: dict[int, float]
 
     def read(self, nbytes: int) -> float:
-        """Bytes a second for reading `nbytes`: of the smallest measured memory that holds them."""
-        sizes = sorted(self.bandwidth)
-        return self.bandwidth[next((s for s in sizes if s >= nbytes), sizes[-1])]
+        """Bytes a second for reading `nbytes`, at most: those of the largest measured size that they fill."""
+        sizes = sorted(self.bandwidth, reverse=True)
+        return self.bandwidth[next((s for s in sizes if s * self.threads <= nbytes), sizes[-1])]
 
     def __str__(self) -> str:
         kinds = {"f32": "GFLOP/s float32", "i8": "GOP/s int8", "i16": "GOP/s int16"}

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 WIDE, NARROW = {"i16"}, {"i8", "u8", "i4", "u4", "i2"}  # types of inputs that make products of integers
 
+PICKS = {"GATHER", "GATHER_ND", "EMBEDDING_LOOKUP", "SLICE", "STRIDED_SLICE"}  # read a part
+
 
 class StepTime(NamedTuple):
     """A step's time in seconds (of all its calls in one run; the median of the runs), and what it did in them."""
@@ -279,8 +281,12 @@ def _steps(runner: Runner, runs: list[list[Call]], peak: Peak | None) -> list[St
 
 def _touched(step: Step) -> int:
     """Bytes read and written. Of steps with MACs, whose weights are packed, those of the node's tensors."""
+    if step.touched:
+        return step.touched
+    if step.node.op in PICKS:
+        return 2 * sum(v.nbytes for v in step.node.outputs)
     values = (*step.node.inputs, *step.node.outputs) if step.macs else step.params.values()
-    return step.touched or sum(v.nbytes for v in {v for v in values if isinstance(v, Value)})
+    return sum(v.nbytes for v in {v for v in values if isinstance(v, Value)})
 
 
 def _multiplied(step: Step) -> str:

@@ -141,7 +141,8 @@ def test_peak_is_measured_once() -> None:
 
 def test_peak_of_a_size_is_that_of_the_memory_that_holds_it() -> None:
     known = Peak("some", 1, {"f32": 1e9, "i8": 2e9, "i16": 1e9}, {100: 9.0, 1000: 5.0})
-    assert [known.read(n) for n in (0, 100, 101, 1000, 5000)] == [9.0, 9.0, 5.0, 5.0, 5.0]
+    assert [known.read(n) for n in (0, 100, 101, 1000, 5000)] == [9.0, 9.0, 9.0, 5.0, 5.0]
+    assert known._replace(threads=2).read(1000) == 9.0 and known._replace(threads=2).read(2000) == 5.0
     assert str(known) == "2 GFLOP/s float32, 4 GOP/s int8, 2 GOP/s int16; reads of 0 KiB / 0 KiB at 0 / 0 GB/s"
 
 
