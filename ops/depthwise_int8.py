@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from litejit.compiler import device, kernel, prange
-from litejit.compiler.primitives import fill_bytes, load_f32, load_i32, store_f32
+from litejit.compiler.primitives import fill_bytes, load_f32, load_i32
+from litejit.ops import streams
 from litejit.ops.base import Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import Windows
 from litejit.ops.conv_int8 import fixed_row, multipliers
@@ -145,19 +146,26 @@ FIXED_KERNELS = {type: _make_fixed(type) for type in ("i8", "u8")}
 _raw_i8 = _RAW["i8"]
 
 
+_stream_i32, _stream_f32, _store_f32 = streams.LOAD["i32"], streams.LOAD["f32"], streams.STORE["f32"]
+
+
 @device
 def scaled_pixel(p, acc, zero, scale, y):
     """f32(acc - zero * sum of the taps), times the scale of the channel and that of the image, + bias.
 
     The reference kernel multiplies the scales with each other first, the optimised one each with the sum in turn.
     """
-    for c in range(p.channels):
-        total = load_i32(acc, c) - zero * load_i32(p.sums, c)
-        if p.in_turn != 0:
-            value = np.float32(total) * load_f32(p.scales, c) * scale + load_f32(p.bias, c)
-        else:
-            value = np.float32(total) * (load_f32(p.scales, c) * scale) + load_f32(p.bias, c)
-        store_f32(y, c, min(max(value, p.lo), p.hi))
+    sums, scales, bias, lo, hi = p.sums, p.scales, p.bias, p.lo, p.hi
+    if p.in_turn != 0:
+        for c in range(p.channels):
+            total = np.float32(np.int32(_stream_i32(acc, c) - zero * _stream_i32(sums, c)))
+            value = total * _stream_f32(scales, c) * scale + _stream_f32(bias, c)
+            _store_f32(y, c, min(max(value, lo), hi))
+    else:
+        for c in range(p.channels):
+            total = np.float32(np.int32(_stream_i32(acc, c) - zero * _stream_i32(sums, c)))
+            value = total * (_stream_f32(scales, c) * scale) + _stream_f32(bias, c)
+            _store_f32(y, c, min(max(value, lo), hi))
 
 
 @kernel(HYBRID)
