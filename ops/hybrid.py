@@ -23,6 +23,7 @@ from litejit.compiler.primitives import (
     store_u8,
     trunc_f32,
 )
+from litejit.ops import streams
 from litejit.ops.base import Scratch, Step, chunked
 from litejit.ops.simd.gemm_int8 import staged_offset, staged_pitch
 from litejit.ops.simd.row_codes import row_codes
@@ -147,6 +148,9 @@ def quantise_rows_symmetric(p, begin, end):
     return 0
 
 
+_stream_f32, _store_i8 = streams.LOAD["f32"], streams.STORE["i8"]
+
+
 @kernel(ROWS)
 def quantise_rows_asymmetric(p, begin, end):
     """LiteRT's asymmetric quantisation: the zero point comes from the end of the range with the smaller error."""
@@ -155,7 +159,11 @@ def quantise_rows_asymmetric(p, begin, end):
     for c in prange(begin, end):
         for r in range(c * p.block, min(p.rows, (c + 1) * p.block)):
             x, q = p.x + 4 * (r // p.inner * p.x_outer + r % p.inner * p.x_row), p.q + r * p.pitch
-            low, high = row_range(x, step, depth)
+            if step == 1:
+                vector_range(x, depth, p.terms + 8 * r)
+                low, high = load_f32(p.terms, 2 * r), load_f32(p.terms, 2 * r + 1)
+            else:
+                low, high = row_range(x, step, depth)
             scale, zero = np.float64(1.0), 0.0
             if low != high:
                 scale = np.float64(high - low) / 255.0
@@ -166,8 +174,14 @@ def quantise_rows_asymmetric(p, begin, end):
             inverse = F32_0 if short == F32_0 else np.float32(1.0 / np.float64(short))
             store_i32(p.terms, 2 * r, np.int32(zero))
             store_f32(p.terms, 2 * r + 1, short)
-            offset = np.float32(zero)
-            for i in range(depth):
+            offset, done = np.float32(zero), 0
+            if step == 1:
+                done = body
+                for i in range(body):
+                    v = _stream_f32(x, i) * inverse
+                    v = trunc_f32(v + (F32_HALF if v >= F32_0 else -F32_HALF)) + offset
+                    _store_i8(q, i, np.int8(min(max(v, -F32_128), F32_127)))
+            for i in range(done, depth):
                 v = nearest(load_f32(x, i * step) * inverse, i, body) + offset
                 store_i8(q, i, np.int8(min(max(v, -F32_128), F32_127)))
     return 0
