@@ -112,7 +112,8 @@ def test_num_threads(threads: Any) -> None:
 
 
 def test_trailing_bytes_are_fine() -> None:
-    Interpreter(model_content=CONTENT + b"associated").allocate_tensors()
+    interpreter = Interpreter(model_content=CONTENT + b"associated")
+    assert interpreter.run(np.ones((1, 4), np.float32))["y"].tolist() == [[-1] * 4]
 
 
 def test_file_may_change_afterwards(path: Path) -> None:
