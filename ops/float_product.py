@@ -79,6 +79,20 @@ def split(m: int, n: int, k: int, batches: int, tile: int, nr: int, grain: int =
     return m, -(-panels // wanted) * nr
 
 
+def partition(m: int, n: int, k: int, batches: int, tile: int, nr: int) -> tuple[int, int]:
+    """(rows, columns) of a chunk: whole tiles, cut so that the chunks together read the least.
+
+    A chunk reads its rows of the left side and its panels of the right side; every further cut across reads one of them again.
+    """
+    grain = GRAIN if m > 1 else GRAIN // 4              # one row is bound by memory
+    wanted = min(max(1, MAX_CHUNKS // batches), max(1, m * n * k // grain))
+    tiles_down, tiles_across = -(-m // tile), -(-n // nr)
+    cuts = [(min(down, tiles_down), min(-(-wanted // down), tiles_across)) for down in range(1, wanted + 1)]
+    most = max(down * across for down, across in cuts)
+    down, across = min((c for c in cuts if c[0] * c[1] >= min(wanted, most)), key=lambda c: n * c[0] + m * c[1])
+    return -(-tiles_down // down) * tile, -(-tiles_across // across) * nr
+
+
 def float_steps(node: Node, target: Target, x: Any, y: Any, matrix: Matrix, bias: Value | None, *,
                 bounds: tuple[float, float], m: int = 0, x_at: Sequence[int] = (0,), w_at: Sequence[int] = (0,)) -> list[Step]:
     """Steps of y[b] = x[b] @ matrices[w_at[b]] + bias, x[b] beginning at element x_at[b]; m rows in each."""
@@ -89,11 +103,11 @@ def float_steps(node: Node, target: Target, x: Any, y: Any, matrix: Matrix, bias
     mr, nr = tile_shape(cpu, "f32")
     panels, steps = matrix.pack(node, bias, cpu)
     size = matrix.panel_bytes(cpu)
-    rows, columns = split(m, n, k, len(x_at), mr, nr)
+    rows, columns = partition(m, n, k, len(x_at), mr, nr)
     row_chunks, column_chunks = -(-m // rows), -(-n // columns)
     pairs = tuple((4 * a, size * b) for a, b in zip(x_at, w_at))
     params = {"x": x, "panels": panels, "y": y, "m": m, "n": n, "k": k, "lda": 4 * k, "ldc": 4 * n, "rows": rows,
-              "columns": columns, "row_chunks": row_chunks, "column_chunks": column_chunks, "block": row_block(cpu, k),
+              "columns": columns, "row_chunks": row_chunks, "column_chunks": column_chunks, "block": row_block(cpu, k, rows),
               "lo": bounds[0], "hi": bounds[1],
               "offsets": Packed(("offsets", pairs), lambda: np.array(pairs, np.int64))}
     made = product_f32_row if m == 1 else product_f32
