@@ -49,7 +49,7 @@ def _fits(node: Node) -> bool:
 def _pointwise(node: Node | None) -> bool:
     from litejit.ops.conv import windows_of
 
-    return node is not None and _fits(node) and node[1].nbytes <= WEIGHTS and windows_of(node).pointwise
+    return node is not None and _fits(node) and node.scale is None and node[1].nbytes <= WEIGHTS and windows_of(node).pointwise
 
 
 def _expansion(uses: Uses, depthwise: Node) -> Node | None:
