@@ -158,9 +158,8 @@ def inverted_residual(size: int, stride: int, dilation: int = 1, padding: int = 
     net.conv(72, act="NONE" if swish else "RELU6")
     if swish:
         net.swish()
-    net.depthwise(size, stride, "NONE" if swish else "RELU6", dilation, padding)
-    if swish:
-        net.swish()
+    net.depthwise(size, stride, "NONE", dilation, padding)
+    FUNCTIONS["swish" if swish else "hard_swish"](net)
     net.conv(10)
     if residual:
         net.plus(start)
@@ -183,15 +182,23 @@ def test_half_of_separable(parts: str, monkeypatch: pytest.MonkeyPatch) -> None:
     net = Net(30, 41, 24)
     if parts == "expand":
         net.conv(50, act="RELU")
-    net.depthwise(3, 1, "RELU")
+    net.depthwise(3, 1)
+    net.unary("TANH")
     if parts == "project":
         net.conv(33, act="RELU6")
     fused, _ = changes_nothing(net.build(), "separable", monkeypatch)
     assert len(fused.plan.steps) == 1
 
 
-def test_small_tensors_stay_apart() -> None:
+def test_what_stays_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small tensors, and products without functions between them."""
     assert not any(k.startswith("separable") for k in kernels(outputs(inverted_residual(3, 1, height=20).build())[1]))
+    monkeypatch.setattr("litejit.planner.fuse_separable.BETWEEN", 1000)
+    net = Net(30, 41, 24)
+    net.conv(50, act="RELU")
+    net.depthwise(3, 1, "RELU")
+    net.conv(33, act="RELU6")
+    assert not any(k.startswith("separable") for k in kernels(outputs(net.build())[1]))
 
 
 def test_switches(monkeypatch: pytest.MonkeyPatch) -> None:
