@@ -90,7 +90,8 @@ def test_the_scripts_run() -> None:
 
 
 def test_the_other_scripts_are_known() -> None:
-    assert set(OWN) == {*SCRIPTS, "common", "layers", "shapes", "models", "store", "threads"}
+    assert set(OWN) == {*SCRIPTS, "common", "contention", "layers", "memory", "models", "serving", "shapes", "store",
+                        "threads"}
 
 
 def test_models_are_written(tmp_path: Path) -> None:
@@ -105,3 +106,16 @@ def test_an_unknown_model_is_refused(architectures: ModuleType, tmp_path: Path, 
     with pytest.raises(SystemExit):
         architectures.main(["resnet", "--out", str(tmp_path)])
     assert "no such model: resnet; there are mobilenet_v1_f32" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_and_contention_run(tmp_path: Path, architectures: ModuleType) -> None:
+    path = tmp_path / "small.tflite"
+    path.write_bytes(architectures.MODELS["ds_cnn_int8"].build(20))
+    row = run("import sys, memory\nmemory.main(sys.argv[1:])", str(path)).splitlines()[1].split()
+    assert row[0] == "small"
+    assert 10 < float(row[2]) < 1000                           # megabytes of a process with NumPy
+    if len(os.sched_getaffinity(0)) > 1:
+        lines = run("import sys, contention\ncontention.main(sys.argv[1:])", str(path), "--seconds", "0.05").splitlines()
+        assert lines[1].split()[:2] == ["small", "litejit"]
+        assert all(float(cell) > 0 for cell in lines[1].split()[2:])
