@@ -157,12 +157,7 @@ def test_a_tile_multiplies_once_for_every_accumulator(name: str, level: str) -> 
 SPILLS = (
     (r"depthwise_f32_5s2", r"avx512.*", 4, "25 weights, 4 sums and a load: all 32 registers"),
     (r"depthwise_f32_5s2", r"neon.*", 16, "the same, and LLVM orders the loads badly"),
-    (r"depthwise_f32_5s2", r"sse4", 4, "products need a register of their own without fused multiply-adds"),
-    (r"gemm_f32_table", r"neon.*", 40, "29 registers and LLVM's early loads: sums of two loops change places"),
-    (r"gemm_f32_table", "sse4", 4, "no fused multiply-add"),
-    (r"gemm_int8_.*", "sse4", 8, "no fused multiply-add"),
-    (r"gem[mv]_int8_.*", "neon", 80, "two registers of 16-bit products are taken apart for every 8-bit one"),
-    (r"gemm_int8_\w+_wide", "neondot", 80, "the same for 16-bit products"),
+    (r"depthwise_f32_5s2|gemm_.*", "sse4", 8, "products need a register of their own without fused multiply-adds"),
 )
 TILES = [name for name in NAMES if re.match(r"gem[mv]_|depthwise_", name)]
 REFERENCE_ONLY = "generic"                                     # its code has to be right, not fast
