@@ -6,22 +6,25 @@ Constant right sides are packed once per model, others by a step in front of the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from litejit.compiler import kernel, prange
 from litejit.compiler.cpu import Cpu
+from litejit.compiler.lazy import Kernel
 from litejit.compiler.primitives import copy_bytes, load_f16, load_f32, load_i64, store_f16, store_f32
 from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target, chunked
 from litejit.ops.simd.gemm_f32 import gemm_f32, gemv_f32, pack_f32, panel_columns, row_block
 from litejit.ops.simd.moves import TRANSPOSE
 from litejit.ops.simd.tiles import tile_shape
+from litejit.ops.tails import finish, function, residual
 from litejit.planner.graph import Node, Value
 
 PRODUCT = np.dtype([("x", "i8"), ("panels", "i8"), ("y", "i8"), ("offsets", "i8"), ("m", "i8"), ("n", "i8"), ("k", "i8"),
                     ("lda", "i8"), ("ldc", "i8"), ("rows", "i8"), ("columns", "i8"), ("row_chunks", "i8"),
-                    ("column_chunks", "i8"), ("block", "i8"), ("lo", "f4"), ("hi", "f4")], align=True)
+                    ("column_chunks", "i8"), ("block", "i8"), ("other", "i8"), ("lo", "f4"), ("hi", "f4")], align=True)
 PACK = np.dtype([("w", "i8"), ("bias", "i8"), ("panels", "i8"), ("n", "i8"), ("k", "i8"), ("nr", "i8"), ("batch", "i8"),
                  ("w_step", "i8"), ("w_column", "i8"), ("per_matrix", "i8")], align=True)
 TURN = np.dtype([("x", "i8"), ("y", "i8"), ("rows", "i8"), ("columns", "i8")], align=True)
@@ -79,6 +82,20 @@ def split(m: int, n: int, k: int, batches: int, tile: int, nr: int, grain: int =
     return m, -(-panels // wanted) * nr
 
 
+def partition(m: int, n: int, k: int, batches: int, tile: int, nr: int) -> tuple[int, int]:
+    """(rows, columns) of a chunk: whole tiles, cut so that the chunks together read the least.
+
+    A chunk reads its rows of the left side and its panels of the right side; every further cut across reads one of them again.
+    """
+    grain = GRAIN if m > 1 else GRAIN // 4              # one row is bound by memory
+    wanted = min(max(1, MAX_CHUNKS // batches), max(1, m * n * k // grain))
+    tiles_down, tiles_across = -(-m // tile), -(-n // nr)
+    cuts = [(min(down, tiles_down), min(-(-wanted // down), tiles_across)) for down in range(1, wanted + 1)]
+    most = max(down * across for down, across in cuts)
+    down, across = min((c for c in cuts if c[0] * c[1] >= min(wanted, most)), key=lambda c: n * c[0] + m * c[1])
+    return -(-tiles_down // down) * tile, -(-tiles_across // across) * nr
+
+
 def float_steps(node: Node, target: Target, x: Any, y: Any, matrix: Matrix, bias: Value | None, *,
                 bounds: tuple[float, float], m: int = 0, x_at: Sequence[int] = (0,), w_at: Sequence[int] = (0,)) -> list[Step]:
     """Steps of y[b] = x[b] @ matrices[w_at[b]] + bias, x[b] beginning at element x_at[b]; m rows in each."""
@@ -89,14 +106,14 @@ def float_steps(node: Node, target: Target, x: Any, y: Any, matrix: Matrix, bias
     mr, nr = tile_shape(cpu, "f32")
     panels, steps = matrix.pack(node, bias, cpu)
     size = matrix.panel_bytes(cpu)
-    rows, columns = split(m, n, k, len(x_at), mr, nr)
+    rows, columns = partition(m, n, k, len(x_at), mr, nr)
     row_chunks, column_chunks = -(-m // rows), -(-n // columns)
     pairs = tuple((4 * a, size * b) for a, b in zip(x_at, w_at))
     params = {"x": x, "panels": panels, "y": y, "m": m, "n": n, "k": k, "lda": 4 * k, "ldc": 4 * n, "rows": rows,
-              "columns": columns, "row_chunks": row_chunks, "column_chunks": column_chunks, "block": row_block(cpu, k),
-              "lo": bounds[0], "hi": bounds[1],
+              "columns": columns, "row_chunks": row_chunks, "column_chunks": column_chunks, "block": row_block(cpu, k, rows),
+              **residual(node, bounds),
               "offsets": Packed(("offsets", pairs), lambda: np.array(pairs, np.int64))}
-    made = product_f32_row if m == 1 else product_f32
+    made = (product_row if m == 1 else product)(function(node))
     return [*steps, Step(node, made, params, len(x_at) * row_chunks * column_chunks, macs=len(x_at) * m * n * k)]
 
 
@@ -130,29 +147,45 @@ def half_steps(node: Node, target: Target, x: Value, y: Value, matrix: Matrix, b
     return [*steps, convert(node, narrow_f16, wide_y, y, y.size)]
 
 
-@kernel(PRODUCT)
-def product_f32(p, begin, end):
-    for c in prange(begin, end):
-        column = c % p.column_chunks * p.columns
-        row = c // p.column_chunks % p.row_chunks * p.rows
-        batch = c // (p.column_chunks * p.row_chunks)
-        x = p.x + load_i64(p.offsets, 2 * batch) + row * p.lda
-        panels = p.panels + load_i64(p.offsets, 2 * batch + 1) + column * (p.k + 1) * 4
-        y = p.y + (batch * p.m + row) * p.ldc + column * 4
-        gemm_f32(x, p.lda, panels, y, p.ldc, min(p.rows, p.m - row), p.k, min(p.columns, p.n - column),
-                 p.block, p.lo, p.hi)
-    return 0
+@cache
+def product(tail: str) -> Kernel:
+    """Products of some rows, with a tail (ops/tails.py)."""
+    after = finish(tail)
+
+    @kernel(PRODUCT, name=f"product_f32_{tail}" if tail else "product_f32")
+    def product_f32(p, begin, end):
+        other = p.other - p.y if p.other != 0 else 0
+        for c in prange(begin, end):
+            column = c % p.column_chunks * p.columns
+            row = c // p.column_chunks % p.row_chunks * p.rows
+            batch = c // (p.column_chunks * p.row_chunks)
+            x = p.x + load_i64(p.offsets, 2 * batch)
+            panels = p.panels + load_i64(p.offsets, 2 * batch + 1) + column * (p.k + 1) * 4
+            last, columns = min(p.m, row + p.rows), min(p.columns, p.n - column)
+            for first in range(row, last, p.block):
+                count = min(p.block, last - first)
+                y = p.y + (batch * p.m + first) * p.ldc + column * 4
+                gemm_f32(x + first * p.lda, p.lda, panels, y, p.ldc, count, p.k, columns, count, p.lo, p.hi, other)
+                after(y, p.ldc, count, columns)
+        return 0
+    return product_f32
 
 
-@kernel(PRODUCT)
-def product_f32_row(p, begin, end):
-    """Products of single rows."""
-    for c in prange(begin, end):
-        column, batch = c % p.column_chunks * p.columns, c // p.column_chunks
-        panels = p.panels + load_i64(p.offsets, 2 * batch + 1) + column * (p.k + 1) * 4
-        gemv_f32(p.x + load_i64(p.offsets, 2 * batch), panels, p.y + batch * p.ldc + column * 4, p.k,
-                 min(p.columns, p.n - column), p.lo, p.hi)
-    return 0
+@cache
+def product_row(tail: str) -> Kernel:
+    """Products of single rows, with a function as a tail."""
+    after = finish(tail)
+
+    @kernel(PRODUCT, name=f"product_f32_row_{tail}" if tail else "product_f32_row")
+    def product_f32_row(p, begin, end):
+        for c in prange(begin, end):
+            column, batch = c % p.column_chunks * p.columns, c // p.column_chunks
+            panels = p.panels + load_i64(p.offsets, 2 * batch + 1) + column * (p.k + 1) * 4
+            y, columns = p.y + batch * p.ldc + column * 4, min(p.columns, p.n - column)
+            gemv_f32(p.x + load_i64(p.offsets, 2 * batch), panels, y, p.k, columns, p.lo, p.hi)
+            after(y, p.ldc, 1, columns)
+        return 0
+    return product_f32_row
 
 
 @kernel(PACK)
