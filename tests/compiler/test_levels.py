@@ -10,15 +10,20 @@ import pkgutil
 import platform
 import re
 
+import numpy as np
 import pytest
 
 import litejit.ops
+from litejit.compiler import kernel, prange
 from litejit.compiler.assembly import assembly
+from litejit.compiler.codegen import kernel_assembly
 from litejit.compiler.cpu import LEVELS, Cpu, compiling_for, target
 from litejit.compiler.lazy import _MICRO
+from litejit.compiler.primitives import store_i64
 from litejit.ops.depthwise_f32 import SHAPES
 from litejit.ops.simd import best, depthwise_f32, functions, reductions, windows
-from litejit.ops.simd.tiles import tiles
+from litejit.ops.simd.lookup import lookup8
+from litejit.ops.simd.tiles import f32_columns, tile_shape, tiles
 from tests.compiler.reading import Code, count, spills
 
 CLASSES = {"avx512bf16": "512", "avx512vnni": "512", "avx512": "512", "avxvnni": "256", "avx2": "256", "sse4": "128",
@@ -177,16 +182,26 @@ def test_the_hot_loop_of_a_tile_keeps_its_registers(name: str, level: str) -> No
 
 # ---- whole kernels -----------------------------------------------------------------------------------
 
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="Numba compiles for its own architecture only")
-@pytest.mark.parametrize("level", ["avx512bf16", "avxvnni", "sse4"])
-def test_a_whole_kernel_for_a_level(level: str) -> None:
-    from litejit.compiler.codegen import kernel_assembly
-    from litejit.ops.float_product import product_f32
+PARAMS = np.dtype([("x", "i8"), ("y", "i8"), ("table", "i8"), ("n", "i8"), ("columns", "i8")], align=True)
 
+
+@kernel(PARAMS, name="test_level_of_a_kernel")
+def level_of_a_kernel(p, begin, end):
+    """A micro-kernel, and a number of the level."""
+    for _ in prange(begin, end):
+        lookup8(p.x, p.y, p.table, p.n)
+        store_i64(p.columns, 0, f32_columns())
+    return 0
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="Numba compiles for its own architecture only")
+@pytest.mark.parametrize("level", ["avx512bf16", "avx512vnni", "avxvnni", "sse4"])
+def test_a_whole_kernel_for_a_level(level: str) -> None:
     before = target()
-    made = Code(kernel_assembly(product_f32, LEVELS[level]))
-    wanted = FMA[CLASSES[level]]
-    assert count(made.hot(wanted), wanted) == 2 * _accumulators(LEVELS[level], "f32", False)
+    made = Code(kernel_assembly(level_of_a_kernel, LEVELS[level]))
+    wanted = expected("lookup8", level)
+    assert count(made.hot(wanted), wanted)
+    assert count(made.lines, rf"^movq \${tile_shape(LEVELS[level], 'f32')[1]}, ")
     assert made.foreign <= KNOWN_FUNCTIONS
     assert target() == before
 
