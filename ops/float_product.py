@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,10 +15,11 @@ from litejit.compiler import kernel, prange
 from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import Kernel
 from litejit.compiler.primitives import copy_bytes, load_f16, load_f32, load_i64, store_f16, store_f32
+from litejit.ops import streams
 from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target, chunked
 from litejit.ops.simd.gemm_f32 import gemm_f32, gemv_f32, pack_f32, panel_columns, row_block
 from litejit.ops.simd.moves import TRANSPOSE
-from litejit.ops.simd.tiles import tile_shape
+from litejit.ops.simd.tiles import f32_columns, tile_shape
 from litejit.ops.tails import finish, function, residual
 from litejit.planner.graph import Node, Value
 
@@ -27,10 +28,20 @@ PRODUCT = np.dtype([("x", "i8"), ("panels", "i8"), ("y", "i8"), ("offsets", "i8"
                     ("column_chunks", "i8"), ("block", "i8"), ("other", "i8"), ("lo", "f4"), ("hi", "f4")], align=True)
 PACK = np.dtype([("w", "i8"), ("bias", "i8"), ("panels", "i8"), ("n", "i8"), ("k", "i8"), ("nr", "i8"), ("batch", "i8"),
                  ("w_step", "i8"), ("w_column", "i8"), ("per_matrix", "i8")], align=True)
+SCALE = np.dtype([*((name, "i8") for name in ("source", "scale", "panels", "k", "count", "block")), ("factor", "f4")],
+                 align=True)
 TURN = np.dtype([("x", "i8"), ("y", "i8"), ("rows", "i8"), ("columns", "i8")], align=True)
 CONVERT = np.dtype([("x", "i8"), ("y", "i8"), ("total", "i8"), ("block", "i8")], align=True)
+_load, _store = streams.LOAD["f32"], streams.STORE["f32"]
 _transpose, _transpose_bytes = TRANSPOSE[4], TRANSPOSE[1]
 GRAIN = 1 << 19                       # multiply-accumulates worth a chunk
+
+
+class Scale(NamedTuple):
+    """What the rows of a right side are multiplied with while running: `by` [depth] times `factor`."""
+
+    by: Value
+    factor: float = 1.0
 
 
 class Matrix:
@@ -58,6 +69,15 @@ class Matrix:
         params = {"w": self.value, "bias": bias, "panels": panels, "n": self.columns, "k": self.depth, "nr": nr,
                   "batch": self.columns * self.depth, "w_step": step, "w_column": column, "per_matrix": per_matrix}
         return panels, [Step(node, pack_panels_f32, params, self.count * per_matrix)]
+
+    def scaled(self, node: Node, bias: Value | None, cpu: Cpu, scale: Scale) -> tuple[Scratch, list[Step]]:
+        """Panels of one constant matrix with its rows scaled, and the step that makes them."""
+        source, panels = self._constant(bias, cpu), Scratch(self.panel_bytes(cpu))
+        count = self.panel_bytes(cpu) // (4 * (self.depth + 1) * panel_columns(cpu))
+        chunks, block = chunked(count, max(1, (1 << 14) // (self.depth * panel_columns(cpu))))
+        params = {"source": source, "scale": scale.by, "panels": panels, "k": self.depth, "count": count, "block": block,
+                  "factor": scale.factor}
+        return panels, [Step(node, scale_panels_f32, params, chunks)]
 
     def _constant(self, bias: Value | None, cpu: Cpu) -> Packed:
         data, shape = self.data, (self.count, self.columns, self.depth)
@@ -104,7 +124,7 @@ def float_steps(node: Node, target: Target, x: Any, y: Any, matrix: Matrix, bias
     if m == 1 and len(x_at) > 1 and len(set(w_at)) == 1 and x_at == tuple(range(0, len(x_at) * k, k)):
         m, x_at, w_at = len(x_at), (0,), w_at[:1]
     mr, nr = tile_shape(cpu, "f32")
-    panels, steps = matrix.pack(node, bias, cpu)
+    panels, steps = matrix.pack(node, bias, cpu) if node.scale is None else matrix.scaled(node, bias, cpu, node.scale)
     size = matrix.panel_bytes(cpu)
     rows, columns = partition(m, n, k, len(x_at), mr, nr)
     row_chunks, column_chunks = -(-m // rows), -(-n // columns)
@@ -207,6 +227,21 @@ def pack_panels_f32(p, begin, end):
                 copy_bytes(panel + 4 * i * nr, w + 4 * i * p.w_step, 4 * width)
         else:
             _transpose(panel, w, 4 * nr, 4 * p.w_column, width, k)
+    return 0
+
+
+@kernel(SCALE)
+def scale_panels_f32(p, begin, end):
+    """A chunk is some panels; the bias in front stays as it is."""
+    nr = f32_columns()
+    for c in prange(begin, end):
+        for q in range(c * p.block, min(p.count, (c + 1) * p.block)):
+            source, to = p.source + q * (p.k + 1) * nr * 4, p.panels + q * (p.k + 1) * nr * 4
+            copy_bytes(to, source, 4 * nr)
+            for i in range(p.k):
+                scale = load_f32(p.scale, i) * p.factor
+                for j in range((i + 1) * nr, (i + 2) * nr):
+                    _store(to, j, _load(source, j) * scale)
     return 0
 
 

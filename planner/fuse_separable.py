@@ -9,8 +9,8 @@ from litejit.ops.base import Target
 from litejit.planner.graph import Node
 from litejit.planner.patterns import Uses, merged
 
-EXPANDED = 1 << 20  # bytes between an expansion and the depthwise convolution from which on they are made together
-PROJECTED = 1 << 19  # the same between the depthwise convolution and a projection
+BETWEEN = 1 << 20  # bytes between two nodes from which on they are made together
+WEIGHTS = 1 << 16  # most bytes of weights of a 1x1 convolution: every group of rows reads them again
 
 
 def fuse_separable(uses: Uses, target: Target) -> list[str]:
@@ -49,16 +49,16 @@ def _fits(node: Node) -> bool:
 def _pointwise(node: Node | None) -> bool:
     from litejit.ops.conv import windows_of
 
-    return node is not None and _fits(node) and windows_of(node).pointwise
+    return node is not None and _fits(node) and node.scale is None and node[1].nbytes <= WEIGHTS and windows_of(node).pointwise
 
 
 def _expansion(uses: Uses, depthwise: Node) -> Node | None:
     x = depthwise[0]
-    node = uses.maker(x, "CONV_2D") if uses.private(x) and x.nbytes >= EXPANDED else None
+    node = uses.maker(x, "CONV_2D") if uses.private(x) and x.nbytes >= BETWEEN else None
     return node if _pointwise(node) and (node.tail is None or node.tail.other is None) else None  # type: ignore[union-attr]
 
 
 def _projection(uses: Uses, depthwise: Node) -> Node | None:
     y = depthwise.out
-    node = uses.user(y, "CONV_2D") if y.nbytes >= PROJECTED else None
+    node = uses.user(y, "CONV_2D") if y.nbytes >= BETWEEN else None
     return node if _pointwise(node) and node[0] is y and (node.tail is None or not node.tail.function) else None  # type: ignore
