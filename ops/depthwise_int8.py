@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from litejit.compiler import device, kernel, prange
-from litejit.compiler.primitives import fill_bytes, load_f32, load_i32
+from litejit.compiler.primitives import fill_bytes, load_f32, load_i32, store_u8
 from litejit.ops import streams
+from litejit.ops.arithmetic import mbqm, saturate
 from litejit.ops.base import Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import Windows
-from litejit.ops.conv_int8 import fixed_row, multipliers
+from litejit.ops.conv_int8 import multipliers
 from litejit.ops.depthwise_rows import ROWS, expanded, make_rows, row_params
 from litejit.ops.hybrid import quantise_rows
 from litejit.ops.simd.depthwise_int8 import block_shape, columns_int8, pack_depthwise_int8
@@ -185,3 +186,11 @@ def depthwise_hybrid(p, begin, end):
             for ox in range(pixels):
                 scaled_pixel(p, acc + ox * p.channels * 4, zero, scale, p.y + (row * pixels + ox) * p.channels * 4)
     return 0
+
+
+@device
+def fixed_row(acc, multipliers, y, n, zero_point, low, high):
+    """Codes of n accumulators, each with the multiplier and the shift of its channel."""
+    for j in range(n):
+        value = mbqm(load_i32(acc, j), load_i32(multipliers, 2 * j), load_i32(multipliers, 2 * j + 1)) + zero_point
+        store_u8(y, j, np.uint8(saturate(value, low, high) & 255))
