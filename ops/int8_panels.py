@@ -76,7 +76,7 @@ class RightSide:
         count, per_matrix, pitch = w.size // (n * k), -(-n // nr), staged_pitch(cpu, k)
         panels = Scratch(count * self.matrix_bytes + 64)
         chunks, size = count * per_matrix, nr * pitch + 64
-        first = [np.broadcast_to(one[:1], (nr,)) for one in numbers] or [None]
+        first: list[Any] = [np.broadcast_to(one[:1], (nr,)) for one in numbers] or [None]
         params = {"w": w, "panels": panels, "n": n, "k": k, "batch": n * k, "w_step": self.layout.w_step,
                   "w_column": self.layout.w_column, "per_matrix": per_matrix, "panel_bytes": panel_bytes(cpu, k),
                   "offset": offset, "numbers": Packed(("numbers", nr, *named), lambda: column_numbers(cpu, nr, *first)),

@@ -36,29 +36,32 @@ class Codes:
             self.low, self.high = (v.splat(v.trunc(v.sub(x, zero_point), "i32")) for x in (low, high))
             self.zero = v.splat(v.trunc(zero_point, "i32"))
 
-    def __call__(self, accs: list[Any], code: Callable[[Any], Any]) -> list[Any]:
-        """Vectors of `lanes` bytes, one for each accumulator."""
-        if not self.v.x86:
-            return [self._plain(code(a)) for a in accs]
+    def __call__(self, accs: list[Any], codes: list[Callable[[Any], Any]]) -> list[Any]:
+        """The rows of a tile as bytes: accs[row * len(codes) + column], a code for each column of registers."""
+        v, nv = self.v, len(codes)
+        q = [codes[i % nv](acc) for i, acc in enumerate(accs)]
+        if not v.x86:
+            q = [self._plain(x) for x in q]
+            return [v.join(*q[r:r + 2]) if nv == 2 else q[r] for r in range(0, len(q), nv)]
         made: list[Any] = []
-        for first in range(0, len(accs), 4):
-            made += self._four([code(a) for a in accs[first:first + 4]])
+        for first in range(0, len(q), 4):
+            made += self._four(q[first:first + 4], nv)
         return made
 
     def _plain(self, code: Any) -> Any:
         v = self.v
         return v.xor(v.trunc(v.add(v.min(v.max(code, self.low), self.high), self.zero), "i8"), self.flip)
 
-    def _four(self, q: list[Any]) -> list[Any]:
-        """Up to four registers narrowed together, saturating."""
-        v, lanes, count = self.v, self.v.lanes, len(q)
-        q = q + [q[-1]] * (4 - count)
+    def _four(self, q: list[Any], nv: int) -> list[Any]:
+        """Up to four registers, nv of a row, narrowed together, saturating."""
+        v, lanes, rows, size = self.v, self.v.lanes, len(q) // nv, nv * self.v.lanes
+        q = q + [q[-1]] * (4 - len(q))
         pairs = [v.sat_add(v.pack16(q[i], q[i + 1]), self.zero) for i in (0, 2)]
         x = v.xor(v.min(v.max(v.pack8(*pairs), self.low), self.high), self.flip)
-        if lanes > 4:                                          # 128-bit part l of accumulator r is at dword 4 l + r
+        if lanes > 4:                                          # 128-bit part l of register r is at dword 4 l + r
             x = v.shuffle(v.bitcast(x, v.i32), None, [4 * part + r for r in range(4) for part in range(lanes // 4)])
         x = v.bitcast(x, v.type("i8", 4 * lanes))
-        return [v.shuffle(x, None, range(r * lanes, (r + 1) * lanes)) for r in range(count)]
+        return [v.shuffle(x, None, range(r * size, (r + 1) * size)) for r in range(rows)]
 
 
 class Nearest:

@@ -36,7 +36,6 @@ from litejit.ops.simd.epilogues import Codes, Double, Fixed, Nearest
 from litejit.ops.simd.gemm_f32 import store_tile
 from litejit.ops.simd.tiles import int8_columns, int8_rows, tile_shape, tiles
 
-UNROLL = 2
 STAGE_BYTES = 1 << 16             # rows that stay in L2 while all panels pass
 HEADER = 3                        # vectors of nr lanes in front of a panel's weights
 CODES = ("code", "fixed", "double")          # the ends that make bytes
@@ -72,7 +71,7 @@ def panel_bytes(cpu: Cpu, k: int, wide: bool = False) -> int:
 
 
 def pack_int8(cpu: Cpu, weights: np.ndarray, first: np.ndarray, second: np.ndarray | None = None,
-              third: np.ndarray | None = None, wide: bool = False) -> np.ndarray:
+              third: np.ndarray | None = None, *, wide: bool = False) -> np.ndarray:
     """weights [n, k] in int8's range and the numbers of the columns -> panels, uint8 [panels, panel_bytes].
 
     first: int32 (wraps); second and third: see `column_numbers`; all [n].
@@ -145,8 +144,8 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
         c_rows = [v.at(c, v.mul(ldc, r)) for r in row]
         if end in CODES:
             codes = Codes(v, lo, hi, zero_point, out_flip)
-            made = [codes([acc[r * nv + j] for r in range(mr)], _code(v, end, panel, width, j)) for j in range(nv)]
-            store_tile(v, [made[j][r] for r in range(mr) for j in range(nv)], c_rows, columns, nv, v.lanes)
+            made = codes(acc, [_code(v, end, panel, width, j) for j in range(nv)])
+            store_tile(v, made, c_rows, columns, 1, nv * v.lanes)
             return
         if end in ("once", "twice"):
             low, high = (v.splat(v.trunc(x, "i32")) for x in (lo, hi))
@@ -177,7 +176,6 @@ def _multiply(v: Any, acc: list[Any], rows: list[Any], weights: Any, groups: Any
               wide: bool) -> list[Any]:
     """Add the products of all groups of k; shape: vectors in use, vectors of a panel."""
     (nv, width), size = shape, v.cpu.vbytes
-    dot = v.dot16 if wide else v.dot
 
     def steps(times: int) -> Callable[..., list[Any]]:
         def body(i: Any, acc: list[Any]) -> list[Any]:
@@ -187,12 +185,14 @@ def _multiply(v: Any, acc: list[Any], rows: list[Any], weights: Any, groups: Any
                 made = []
                 for r, row in enumerate(rows):
                     x = v.isplat(row, v.add(at_a, 4 * t))
-                    made += [dot(acc[r * nv + j], x, w[j]) for j in range(nv)]
+                    made += v.dots(acc[r * nv:(r + 1) * nv], x, w, wide)
                 acc = made
             return acc
         return body
-    whole = v.and_(groups, -UNROLL)
-    acc = v.loop(whole, acc, steps(UNROLL), step=UNROLL)
+    if v.cpu.nregs < 32 and not v.cpu.dot:          # two steps would not fit the registers, whose order is fixed (`dots`)
+        return v.loop(groups, acc, steps(1))
+    whole = v.and_(groups, -2)
+    acc = v.loop(whole, acc, steps(2), step=2)
     return v.loop(groups, acc, steps(1), start=whole)
 
 
