@@ -176,10 +176,13 @@ def _multiply(v: Any, acc: list[Any], rows: list[Any], weights: Any, groups: Any
               wide: bool) -> list[Any]:
     """Add the products of all groups of k; shape: vectors in use, vectors of a panel."""
     (nv, width), size = shape, v.cpu.vbytes
+    ahead = None if v.cpu.dot else v.mul(v.add(groups, HEADER), width * size)        # the next panel
 
     def steps(times: int) -> Callable[..., list[Any]]:
         def body(i: Any, acc: list[Any]) -> list[Any]:
             at_a, at_w = v.shl(i, 2), v.mul(i, width * size)
+            if ahead is not None:
+                v.prefetch(weights, v.add(at_w, ahead))
             for t in range(times):
                 w = [v.load(v.i32, weights, v.add(at_w, (t * width + j) * size)) for j in range(nv)]
                 made = []
