@@ -15,6 +15,7 @@ from litejit.compiler.primitives import bits_f32, rint_f32
 from litejit.ops.arithmetic import (
     act_range,
     activation,
+    fixed_point,
     mbqm,
     one_over_one_plus_x,
     quantize_multiplier,
@@ -25,8 +26,9 @@ from litejit.ops.arithmetic import (
     xnn_act_range,
 )
 from litejit.ops.base import Step
-from litejit.ops.broadcast import GRAIN, Kernels, broadcast_kernels, broadcast_step, layout
+from litejit.ops.broadcast import GRAIN, Kernels, broadcast_kernels, broadcast_runs, broadcast_step, layout
 from litejit.ops.division import checked_step
+from litejit.ops.simd.squared_difference import LEFT, SQUARED_DIFFERENCE
 from litejit.ops.streams import LOAD, STORE, sra_i32
 from litejit.planner.graph import Node, Value
 
@@ -166,24 +168,26 @@ def shifted_sum_kernels() -> Kernels:
 
 def squared_difference_steps(node: Node, name: str) -> list[Step]:
     """SQUARED_DIFFERENCE of int8."""
-    params, twice = _scaled_inputs(node, 7)
-    m, e = quantize_multiplier(twice * twice / float(_f(1 << 14) * node.out.scale))
-    bounds = {**_zero_points(node), "low": -128, "high": 127}
-    return [broadcast_step(node, squared_difference_kernels(), {**bounds, **params, "m": m, "e": e})]
+    params, twice = _scaled_inputs(node, LEFT)
+    m, e = fixed_point(twice * twice / float(_f(1 << 2 * LEFT) * node.out.scale), 1)
+    params.update(_zero_points(node), m=int(m[0]), e=int(e[0]))
+    return [broadcast_step(node, squared_difference_kernels(), params)]
 
 
 @functools.cache
 def squared_difference_kernels() -> Kernels:
-    @device
-    def constants(p):
-        return p.za, p.zb, p.zero, p.low, p.high, p.left, p.ma, p.ea, p.mb, p.eb, p.m, p.e
+    both, one_a, one_b = (SQUARED_DIFFERENCE[fixed] for fixed in ("", "a", "b"))
 
     @device
-    def formula(k, x, y):
-        za, zb, zero, low, high, left, ma, ea, mb, eb, m, e = k
-        d = mbqm((x - za) << left, ma, ea) - mbqm((y - zb) << left, mb, eb)
-        return saturate(mbqm(d * d, m, e) + zero, low, high)
-    return broadcast_kernels("squared_difference_i8_scaled", SUM, LOAD["i8"], STORE["i8"], constants, formula)
+    def run(p, at, ia, ib, n):
+        a, b, y = p.a + ia, p.b + ib, p.y + at
+        if p.a0 == 0:
+            one_a(a, b, y, n, p.za, p.ma, p.ea, p.zb, p.mb, p.eb, p.m, p.e, p.zero)
+        elif p.b0 == 0:
+            one_b(a, b, y, n, p.za, p.ma, p.ea, p.zb, p.mb, p.eb, p.m, p.e, p.zero)
+        else:
+            both(a, b, y, n, p.za, p.ma, p.ea, p.zb, p.mb, p.eb, p.m, p.e, p.zero)
+    return broadcast_runs("squared_difference_i8_scaled", SUM, run)
 
 
 # ---- MUL ---------------------------------------------------------------------------------------------

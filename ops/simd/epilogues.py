@@ -37,12 +37,14 @@ class Codes:
             self.zero = v.splat(v.trunc(zero_point, "i32"))
 
     def __call__(self, accs: list[Any], codes: list[Callable[[Any], Any]]) -> list[Any]:
-        """The rows of a tile as bytes: accs[row * len(codes) + column], a code for each column of registers."""
+        """The rows of a tile as bytes: accs[row * len(codes) + column], a code for each of 1, 2 or 4 columns of registers."""
         v, nv = self.v, len(codes)
         q = [codes[i % nv](acc) for i, acc in enumerate(accs)]
         if not v.x86:
             q = [self._plain(x) for x in q]
-            return [v.join(*q[r:r + 2]) if nv == 2 else q[r] for r in range(0, len(q), nv)]
+            while nv > 1:
+                q, nv = [v.join(a, b) for a, b in zip(q[::2], q[1::2])], nv // 2
+            return q
         made: list[Any] = []
         for first in range(0, len(q), 4):
             made += self._four(q[first:first + 4], nv)
