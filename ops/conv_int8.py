@@ -25,6 +25,7 @@ from litejit.ops.simd.gemm_int8 import (
     stage,
     stage_block,
     stage_bytes,
+    stage_pixels,
     staged_offset,
     staged_pitch,
     sum_terms,
@@ -150,17 +151,23 @@ def gather(p, group, staged, first, count, pad):
     x_row, whole = p.width * p.channels, p.dw == 1 and p.depth == p.channels
     run, tap_row = p.kw * p.depth, p.dh * x_row
     run_bytes = run * stage_bytes()
+    low = (p.left + p.sw - 1) // p.sw                      # columns low <= ox < high see no border on the left and right
+    high = (p.width - p.kw + p.left) // p.sw + 1 if whole and p.width + p.left >= p.kw else 0
     ox, r = first % p.out_width, first // p.out_width
     oy, image = r % p.out_height, r // p.out_height
-    for i in range(count):
+    i = 0
+    while i < count:
         iy, ix, to = oy * p.sh - p.top, ox * p.sw - p.left, staged + i * p.pitch
         source = p.x + (image * p.height + iy) * x_row + ix * p.channels + group * p.depth
-        if whole and ix >= 0 and ix + p.kw <= p.width and iy >= 0 and iy + (p.kh - 1) * p.dh < p.height:
-            stage(source, to, p.kh, tap_row, run_bytes, run, p.flip)
+        pixels = 1
+        if ox >= low and ox < high and iy >= 0 and iy + (p.kh - 1) * p.dh < p.height:
+            pixels = min(count - i, high - ox)
+            stage_pixels(source, to, pixels, p.sw * p.channels, p.pitch, p.kh, tap_row, run_bytes, run, p.flip)
         else:
             gather_border(p, source, to, iy, ix, whole, pad)
-        ox += 1
-        if ox == p.out_width:
+        i += pixels
+        ox += pixels
+        if ox >= p.out_width:
             ox, oy = 0, oy + 1
         if oy == p.out_height:
             oy, image = 0, image + 1

@@ -205,18 +205,41 @@ def emit_stage(v: Any, source: Any, dest: Any, runs: Any, step: Any, to_step: An
     Every byte is xored with `flip`; without a dot product the result is widened to int16. Whole vectors are written:
     up to 64 bytes after the end.
     """
-    wide = not v.cpu.dot
-    lanes = v.cpu.vbytes // 2 if wide else v.cpu.vbytes
-    xor = v.splat(v.trunc(flip, "i8"), lanes)
+    move = _mover(v, flip)
 
     def piece(s: Any, _: Any) -> None:
         here, there = v.at(source, v.mul(s, step)), v.at(dest, v.mul(s, to_step))
-
-        def part(i: Any, _: Any) -> None:
-            x = v.xor(v.load(v.type("i8", lanes), here, i), xor)
-            v.store(v.sext(x, "i16") if wide else x, there, v.shl(i, 1) if wide else i)
-        v.loop(count, [], part, step=lanes)
+        v.loop(count, [], lambda i, _: move(here, there, i), step=_staged_lanes(v))
     v.loop(runs, [], piece)
+
+
+def emit_stage_pixels(v: Any, source: Any, dest: Any, pixels: Any, pixel_step: Any, pitch: Any, runs: Any, step: Any,
+                      to_step: Any, count: Any, flip: Any) -> None:
+    """`emit_stage` for each of some pixels, from `pixel_step` bytes apart to `pitch` bytes apart."""
+    move, lanes = _mover(v, flip), _staged_lanes(v)
+
+    def pieces(one: Callable[[Any, Any], None]) -> None:
+        def pixel(i: Any, _: Any) -> None:
+            here, there = v.at(source, v.mul(i, pixel_step)), v.at(dest, v.mul(i, pitch))
+            v.loop(runs, [], lambda s, _: one(v.at(here, v.mul(s, step)), v.at(there, v.mul(s, to_step))))
+        v.loop(pixels, [], pixel)
+    v.either(v.icmp("<=", count, lanes), lambda: pieces(lambda here, there: move(here, there, v.i(0))),
+             lambda: pieces(lambda here, there: (v.loop(count, [], lambda i, _: move(here, there, i), step=lanes), None)[1]))
+
+
+def _staged_lanes(v: Any) -> int:
+    return int(v.cpu.vbytes if v.cpu.dot else v.cpu.vbytes // 2)
+
+
+def _mover(v: Any, flip: Any) -> Callable[[Any, Any, Any], None]:
+    """move(here, there, i): stage the bytes from i on that fill a vector."""
+    wide, lanes = not v.cpu.dot, _staged_lanes(v)
+    xor = v.splat(v.trunc(flip, "i8"), lanes)
+
+    def move(here: Any, there: Any, i: Any) -> None:
+        x = v.xor(v.load(v.type("i8", lanes), here, i), xor)
+        v.store(v.sext(x, "i16") if wide else x, there, v.shl(i, 1) if wide else i)
+    return move
 
 
 def emit_fill(v: Any, dest: Any, count: Any, code: Any, flip: Any) -> None:
@@ -256,6 +279,7 @@ def emit_sum(v: Any, staged: Any, pitch: Any, rows: Any, count: Any, terms: Any,
 
 
 stage = micro_kernel("stage_int8", "ppiiiii", emit_stage)
+stage_pixels = micro_kernel("stage_pixels_int8", "ppiiiiiiii", emit_stage_pixels)
 stage_int16 = micro_kernel("stage_int16", "ppiiii", emit_stage_int16)
 fill_staged = micro_kernel("fill_int8", "piii", emit_fill)
 sum_staged = micro_kernel("sum_int8", "piiipii", emit_sum)
