@@ -14,6 +14,7 @@ from litejit.ops.conv_geometry import Windows
 from litejit.ops.conv_int8 import multipliers
 from litejit.ops.depthwise_rows import ROWS, expanded, make_rows, row_params
 from litejit.ops.hybrid import quantise_rows
+from litejit.ops.simd.depthwise_bytes import by_bytes, pack_bytes
 from litejit.ops.simd.depthwise_int8 import block_shape, columns_int8, pack_depthwise_int8
 from litejit.ops.simd.epilogues import fits_requant
 from litejit.planner.graph import Node, Value
@@ -49,10 +50,15 @@ class Weights:
     def params(self, target: Target, windows: Windows, x: Any, zero_point: int, scale: np.ndarray | None, y: Any,
                pad: Any) -> tuple[dict[str, Any], int]:
         """`row_params` of a convolution with these weights."""
-        cpu = target.cpu
-        key = (self.key, "depthwise int8", cpu.lanes, zero_point, None if scale is None else scale.tobytes())
-        packed = Packed(key, lambda: pack_depthwise_int8(cpu, self.array, self.first(zero_point), scale))
-        return row_params(cpu, windows, x, packed, y, pad, 1, block_shape(cpu, len(self.array)))
+        cpu, signed = target.cpu, y.type == "i8"
+        key = (self.key, "depthwise int8", cpu.name, zero_point, signed, None if scale is None else scale.tobytes())
+
+        def build() -> np.ndarray:
+            if scale is not None and by_bytes(cpu):
+                return pack_bytes(cpu, self.array, self.first(zero_point), scale, signed)
+            return pack_depthwise_int8(cpu, self.array, self.first(zero_point), scale)
+        shape = block_shape(cpu, len(self.array), codes=scale is not None)
+        return row_params(cpu, windows, x, Packed(key, build), y, pad, 1, shape)
 
 
 def padding(windows: Windows, code: int) -> Packed:
