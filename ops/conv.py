@@ -65,7 +65,7 @@ class Conv2D(Operator):
             return hybrid_steps(node, target, w, bias, made, weight_scales(w), float_range(activation(node), node.xnn))
         if x.type == "i16":
             return conv_16_steps(node, target, w, bias, made, real_scales(node), code_range(node))
-        weights = Weights(w, bias, made.groups)
+        weights = Weights(w, bias, made.groups, target.cpu)
         scales = xnn_scales(node)
         if node.xnn and weights.fits(scales):
             size = tile_size_int8(target.cpu, made, weights)

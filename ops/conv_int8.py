@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from litejit.compiler import device, kernel, prange
+from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import Kernel
 from litejit.ops.arithmetic import fixed_point, quantize_multipliers
 from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target
@@ -19,6 +20,7 @@ from litejit.ops.simd.gemm_int8 import (
     corrected_bias,
     fill_staged,
     flip,
+    k_group,
     make_gemm,
     pack_int8,
     panel_bytes,
@@ -43,19 +45,22 @@ GRAIN = 1 << 20                       # multiply-accumulates worth a chunk
 
 
 class Weights:
-    """Integer weights [groups, n, k] and bias [groups, n] of a convolution, in the range of int8.
+    """Integer weights [groups, n, k] and bias [groups, n] of a convolution, as a CPU multiplies them.
 
-    uint8 weights w become w - 128; what that leaves, (128 - zero point) times the sum of the row's activations, is
-    added by the kernels: `row_factor`.
+    int16: uint8 weights less their zero point. int8: uint8 weights w become w - 128; what that leaves, (128 - zero point)
+    times the sum of the row's activations, is added by the kernels: `row_factor`.
     """
 
     __slots__ = ("array", "bias", "groups", "key", "row_factor")
 
-    def __init__(self, w: Value, bias: Value | None, groups: int) -> None:
-        o = w.dims[0]
+    def __init__(self, w: Value, bias: Value | None, groups: int, cpu: Cpu) -> None:
+        o, wide = w.dims[0], k_group(cpu) == 2
         data = np.asarray(w.data).reshape(groups, o // groups, -1)
-        self.row_factor = 128 - w.zero_point if w.type == "u8" else 0
-        self.array = (data.astype(np.int16) - 128).astype(np.int8) if w.type == "u8" else data
+        self.row_factor, self.array = 0, data
+        if w.type == "u8":
+            self.row_factor = 0 if wide else 128 - w.zero_point
+            data = data.astype(np.int16) - (w.zero_point if wide else 128)
+            self.array = data if wide else data.astype(np.int8)
         self.bias = None if bias is None else np.asarray(bias.data).reshape(groups, -1)
         self.groups = groups
         self.key = (w.key, w.zero_point if w.type == "u8" else 0, None if bias is None else bias.key, groups)

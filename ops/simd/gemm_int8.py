@@ -72,7 +72,7 @@ def panel_bytes(cpu: Cpu, k: int, wide: bool = False) -> int:
 
 def pack_int8(cpu: Cpu, weights: np.ndarray, first: np.ndarray, second: np.ndarray | None = None,
               third: np.ndarray | None = None, *, wide: bool = False) -> np.ndarray:
-    """weights [n, k] in int8's range and the numbers of the columns -> panels, uint8 [panels, panel_bytes].
+    """weights [n, k] in the range of int8 (int16 where a group is two values) and the numbers of the columns -> panels, uint8 [panels, panel_bytes].
 
     first: int32 (wraps); second and third: see `column_numbers`; all [n].
     """

@@ -93,7 +93,7 @@ def test_matrices(m):
 def test_rule(level, size, channels, wanted):
     cpu, w = LEVELS[level], np.full((channels, 3, 3, channels), 60, np.int8)
     value = Value("w", 1, 0, "i8", w.shape, data=w, key=("w",))
-    weights = Weights(value, None, 1)
+    weights = Weights(value, None, 1, cpu)
     assert tile_size_int8(cpu, Windows((1, size, size, channels), (3, 3), channels, padding="SAME"), weights) == wanted
     for steps in (((2, 2), (1, 1)), ((1, 1), (2, 2))):
         assert tile_size_int8(cpu, Windows((1, size, size, channels), (3, 3), channels, *steps, padding="SAME"), weights) == 0
