@@ -1,4 +1,5 @@
-"""SOFTMAX of 8-bit codes as LiteRT's default mode computes it: a float32 table of 256 exponentials made while planning.
+"""SOFTMAX and LOG_SOFTMAX of 8-bit codes as LiteRT's default mode computes them: a float32 table of 256 exponentials made
+while planning.
 
 The sum of a row is taken in order, in float32, so that the codes are LiteRT's.
 """
@@ -9,15 +10,19 @@ import functools
 import numpy as np
 
 from litejit.compiler import device, kernel, prange
-from litejit.compiler.lazy import Kernel
-from litejit.compiler.primitives import load_f32, round_f32, trunc_f32
+from litejit.compiler.lazy import Device, Kernel
+from litejit.compiler.primitives import load_f32, rint_f32, round_f32, trunc_f32
 from litejit.ops.base import Packed, Scratch, Step, chunked
 from litejit.ops.streams import LOAD, STORE
+from litejit.ops.vector_math import log_f32
 from litejit.planner.graph import Node
 
 ROWS = np.dtype([
     ("x", "i8"), ("y", "i8"), ("rows", "i8"), ("depth", "i8"), ("block", "i8"), ("table", "i8"), ("zero", "i8"),
     ("shares", "i8"), ("scale", "f4")], align=True)
+LOG_ROWS = np.dtype([
+    ("x", "i8"), ("y", "i8"), ("rows", "i8"), ("depth", "i8"), ("block", "i8"), ("table", "i8"), ("zero", "i8"),
+    ("scale", "f4"), ("out_scale", "f4"), ("ratio", "f4")], align=True)
 GRAIN = 8192
 LANES = 4                             # rows whose sums run side by side: each is a chain of dependent additions
 
@@ -40,25 +45,47 @@ def softmax_table_steps(node: Node, beta: float) -> list[Step]:
         "table": Packed(("float exponentials", scale, beta), lambda: exponentials(scale, beta))}, chunks)]
 
 
+def log_softmax_table_steps(node: Node) -> list[Step]:
+    """LOG_SOFTMAX of int8 or uint8."""
+    x, y = node[0], node.out
+    scale, depth = float(x.scale), x.dims[-1]
+    rows = x.size // depth
+    chunks, block = chunked(rows, max(1, GRAIN // depth))
+    return [Step(node, log_softmax_table(x.type), {
+        "x": x, "y": y, "rows": rows, "depth": depth, "block": block, "zero": y.zero_point, "scale": x.scale,
+        "out_scale": y.scale, "ratio": x.scale / y.scale,
+        "table": Packed(("float exponentials", scale, 1.0), lambda: exponentials(scale, 1.0))}, chunks)]
+
+
 ONE, HALF = np.float32(1), np.float32(0.5)
 
 
 _load_f32, _store_f32 = LOAD["f32"], STORE["f32"]
 
 
+_BOUNDS = {"i8": (np.int32(-128), np.int32(127)), "u8": (np.int32(0), np.int32(255))}
+
+
+@functools.cache
+def _largest(type: str) -> Device:
+    """Device function: the largest code of n from element `first` on."""
+    load, low = LOAD[type], _BOUNDS[type][0]
+
+    @device
+    def largest(x, first, n):
+        most = low
+        for i in range(first, first + n):
+            most = max(most, np.int32(load(x, i)))
+        return np.int64(most)
+    made: Device = largest
+    return made
+
+
 @functools.cache
 def softmax_table(type: str) -> Kernel:
     """Rows of exp / (sum * scale), exp = table[255 + x - max]."""
-    load, store = LOAD[type], STORE[type]
-    low, high = (np.int32(-128), np.int32(127)) if type == "i8" else (np.int32(0), np.int32(255))
+    load, store, largest, (low, high) = LOAD[type], STORE[type], _largest(type), _BOUNDS[type]
     signed = type == "i8"
-
-    @device
-    def largest(x, first, depth):
-        most = low
-        for i in range(first, first + depth):
-            most = max(most, np.int32(load(x, i)))
-        return np.int64(most)
 
     @kernel(ROWS, name=f"softmax_table_{type}")
     def run(p, begin, end):
@@ -92,5 +119,28 @@ def softmax_table(type: str) -> Kernel:
                         else:
                             code = np.int32(trunc_f32(q + HALF))
                         store(y, row + i, min(max(code, low), high))
+        return 0
+    return run
+
+
+@functools.cache
+def log_softmax_table(type: str) -> Kernel:
+    """Rows of x * ratio - (max * scale + log(sum)) / out_scale."""
+    load, store, largest, (low, high) = LOAD[type], STORE[type], _largest(type), _BOUNDS[type]
+
+    @kernel(LOG_ROWS, name=f"log_softmax_table_{type}")
+    def run(p, begin, end):
+        x, y, depth, ratio, zero = p.x, p.y, p.depth, p.ratio, np.int32(p.zero)
+        for c in prange(begin, end):
+            for r in range(c * p.block, min(p.rows, (c + 1) * p.block)):
+                row = r * depth
+                most = largest(x, row, depth)
+                table, total = p.table + 4 * (255 - most), np.float32(0)
+                for i in range(row, row + depth):
+                    total += load_f32(table, load(x, i))
+                shift = (p.scale * np.float32(most) + log_f32(total)) / p.out_scale
+                for i in range(row, row + depth):
+                    code = np.int32(np.int32(rint_f32(ratio * np.float32(np.int32(load(x, i))) - shift)) + zero)
+                    store(y, i, min(max(code, low), high))
         return 0
     return run

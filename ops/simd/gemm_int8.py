@@ -72,9 +72,10 @@ def panel_bytes(cpu: Cpu, k: int, wide: bool = False) -> int:
 
 def pack_int8(cpu: Cpu, weights: np.ndarray, first: np.ndarray, second: np.ndarray | None = None,
               third: np.ndarray | None = None, *, wide: bool = False) -> np.ndarray:
-    """weights [n, k] in the range of int8 (int16 where a group is two values) and the numbers of the columns -> panels, uint8 [panels, panel_bytes].
+    """weights [n, k] and the numbers of the columns -> panels, uint8 [panels, panel_bytes].
 
-    first: int32 (wraps); second and third: see `column_numbers`; all [n].
+    weights: in the range of int8; of int16 where a group has two values. first: int32 (wraps); second and third: see
+    `column_numbers`; all [n].
     """
     (n, k), nr, group = weights.shape, tile_shape(cpu, "int8")[1], k_group(cpu, wide)
     count, groups = -(-n // nr), -(-k // group)
