@@ -1,7 +1,8 @@
 """CONV_2D of 8-bit codes, 3 x 3 with stride 1, by Winograd's F(4x4, 3x3) or F(2x2, 3x3) in int16: the bits of conv_int8.
 
-For CPUs without a dot product of bytes, which multiply int16 anyway: a quarter, or 4 / 9, of the multiplications. Blocks,
-chunks and panels as in ops/conv_winograd.py; the outputs end as XNNPACK's codes.
+A quarter, or 4 / 9, of the multiplications. Chosen on CPUs without a dot product of bytes, which multiply int16 anyway; with
+one (twice the products an instruction) it has not been measured. Blocks, chunks and panels as in ops/conv_winograd.py; the
+outputs end as XNNPACK's codes.
 """
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from litejit.ops.base import Packed, Step, Target
 from litejit.ops.conv_geometry import FIELDS, Windows
 from litejit.ops.conv_int8 import Weights
 from litejit.ops.conv_winograd import TABLE_BYTES, addresses, divide
-from litejit.ops.simd.gemm_int8 import corrected_bias, flip, make_gemm, panel_bytes, staged_offset
+from litejit.ops.simd.gemm_int8 import corrected_bias, make_gemm, panel_bytes
 from litejit.ops.simd.tiles import int8_columns, tile_shape
 from litejit.ops.simd.winograd_int8 import (
     fits_winograd,
@@ -64,12 +65,13 @@ def winograd_int8_steps(node: Node, target: Target, weights: Weights, windows: W
     x, y, cpu = node[0], node.out, target.cpu
     n, k, (mr, nr) = y.dims[3], windows.depth, tile_shape(cpu, "int8")
     fields, chunks, shared = divide(windows, n, m, nr, -(-2 * k // 64) * 64 | 64, mr, mr)
-    size, offset = -(-n // nr) * nr, x.zero_point + staged_offset(cpu, x.type)
+    size = -(-n // nr) * nr
+    offset, turn = (0, 0) if x.type == "i8" else (-128, 0x80)          # signed on every CPU: they become int16
     shift = 128 if y.type == "u8" else 0                               # u8 codes are made as i8 ones
     wide = np.ascontiguousarray(np.broadcast_to(scales.astype(np.float32), (n,)))
-    source = {"x": x, "flip": flip(cpu, x.type), "outside": Packed(
+    source = {"x": x, "flip": turn, "outside": Packed(
         ("codes outside", x.zero_point, k), lambda: np.full(k + 64, x.zero_point & 255, np.uint8))}
-    params = {**fields, **source, "w": _panels(cpu, weights, windows, m), "y": y, "first": _first(weights, offset, size),
+    params = {**fields, **source, "w": _panels(cpu, weights, windows, m), "y": y, "first": _first(weights, x.zero_point + offset, size),
               "scale": Packed(("winograd scale", size, wide.tobytes()), lambda: _filled(wide, size)),
               "panel_bytes": panel_bytes(cpu, k, wide=True), "low": bounds[0] - shift, "high": bounds[1] - shift,
               "zero_point": y.zero_point - shift, "out_flip": 0x80 if shift else 0}
