@@ -71,7 +71,8 @@ def winograd_int8_steps(node: Node, target: Target, weights: Weights, windows: W
     wide = np.ascontiguousarray(np.broadcast_to(scales.astype(np.float32), (n,)))
     source = {"x": x, "flip": turn, "outside": Packed(
         ("codes outside", x.zero_point, k), lambda: np.full(k + 64, x.zero_point & 255, np.uint8))}
-    params = {**fields, **source, "w": _panels(cpu, weights, windows, m), "y": y, "first": _first(weights, x.zero_point + offset, size),
+    params = {**fields, **source, "w": _panels(cpu, weights, windows, m), "y": y,
+              "first": _first(weights, x.zero_point + offset, size),
               "scale": Packed(("winograd scale", size, wide.tobytes()), lambda: _filled(wide, size)),
               "panel_bytes": panel_bytes(cpu, k, wide=True), "low": bounds[0] - shift, "high": bounds[1] - shift,
               "zero_point": y.zero_point - shift, "out_flip": 0x80 if shift else 0}
