@@ -1,4 +1,4 @@
-"""Vec: vector operations of one CPU level, written into an LLVM function. The only file of ops/ that knows llvmlite.
+"""Vec: vector operations of one CPU level, written into an LLVM function. Only this file and products.py know llvmlite.
 
 A generator gets a `Vec` and the arguments of its function, and calls methods here:
 
@@ -20,17 +20,15 @@ from typing import Any
 from llvmlite import ir
 
 from litejit.compiler.cpu import Cpu
+from litejit.ops.simd.products import I8, I16, I32, Products
 
-I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
+I1, I64 = (ir.IntType(bits) for bits in (1, 64))
 F32, F64, PTR = ir.FloatType(), ir.DoubleType(), ir.PointerType()
 _SCALARS = {"i1": I1, "i8": I8, "i16": I16, "i32": I32, "i64": I64, "f32": F32, "f64": F64, "ptr": PTR}
 _SHORT = {I1: "i1", I8: "i8", I16: "i16", I32: "i32", I64: "i64", F32: "f32", F64: "f64"}
 
 # single instructions of x86 by bits of the register
 _CVTPS2DQ = {128: "llvm.x86.sse2.cvtps2dq", 256: "llvm.x86.avx.cvt.ps2dq.256"}
-_PMADDWD = {128: "llvm.x86.sse2.pmadd.wd", 256: "llvm.x86.avx2.pmadd.wd", 512: "llvm.x86.avx512.pmaddw.d.512"}
-_PACKSSDW = {128: "llvm.x86.sse2.packssdw.128", 256: "llvm.x86.avx2.packssdw", 512: "llvm.x86.avx512.packssdw.512"}
-_PACKSSWB = {128: "llvm.x86.sse2.packsswb.128", 256: "llvm.x86.avx2.packsswb", 512: "llvm.x86.avx512.packsswb.512"}
 
 
 def _binary(name: str) -> Callable[[Vec, Any, Any], Any]:
@@ -40,7 +38,7 @@ def _binary(name: str) -> Callable[[Vec, Any, Any], Any]:
     return method
 
 
-class Vec:
+class Vec(Products):
     """Vector operations on an IRBuilder for a CPU level."""
 
     def __init__(self, builder: Any, cpu: Cpu) -> None:
@@ -103,6 +101,10 @@ class Vec:
     def isplat(self, ptr: Any, off: Any = 0) -> Any:
         """One 32-bit lane of memory in all lanes."""
         return self.splat(self.load(I32, ptr, off))
+
+    def prefetch(self, ptr: Any, off: Any = 0) -> None:
+        """Ask for the cache line of an address, which need not exist, in the second level."""
+        self.call("llvm.prefetch.p0", ir.VoidType(), [self.at(ptr, off), I32(0), I32(2), I32(1)])
 
     def mask(self, count: int, n: Any) -> Any:
         """<count x i1>, true in the first n lanes (n: i64)."""
@@ -290,42 +292,6 @@ class Vec:
         if self.x86 and 32 * n in _CVTPS2DQ:
             return self.call(_CVTPS2DQ[32 * n], ty, [a])
         return self.b.fptosi(self.rint(a), ty)
-
-    # ---- int8 products and packing -----------------------------------------------------------------
-
-    @property
-    def group(self) -> int:
-        """Values of k in a 32-bit lane of `dot`: 4 bytes, or 2 x 16 bits where the CPU has no dot product."""
-        return 4 if self.cpu.dot else 2
-
-    def dot(self, acc: Any, a: Any, w: Any) -> Any:
-        """acc[lane] += sum of a * w over the lane's group; a, w: i32 vectors of `group` activations and weights."""
-        if not self.cpu.dot:
-            return self.dot16(acc, a, w)
-        v8 = ir.VectorType(I8, 4 * self.lanes)
-        a, w = self.b.bitcast(a, v8), self.b.bitcast(w, v8)
-        if self.cpu.dot == "sdot":
-            return self.call("llvm.aarch64.neon.sdot.v4i32.v16i8", self.i32, [acc, a, w])
-        return self.call(f"llvm.x86.avx512.vpdpbusd.{self.bits}", self.i32, [acc, a, w])
-
-    def dot16(self, acc: Any, a: Any, w: Any) -> Any:
-        """acc[lane] += the sum of two int16 products."""
-        v16 = ir.VectorType(I16, 2 * self.lanes)
-        a, w = self.b.bitcast(a, v16), self.b.bitcast(w, v16)
-        if self.x86:
-            return self.b.add(acc, self.call(_PMADDWD[self.bits], self.i32, [a, w]))
-        for odd in (0, 1):
-            x, y = (self.b.sext(self.shuffle(z, None, range(odd, 2 * self.lanes, 2)), self.i32) for z in (a, w))
-            acc = self.b.add(acc, self.b.mul(x, y))
-        return acc
-
-    def pack16(self, a: Any, b: Any) -> Any:
-        """Two i32 registers to i16 with saturation, in the order of the CPU's pack instruction (x86 only)."""
-        return self.call(_PACKSSDW[self.bits], ir.VectorType(I16, 2 * self.lanes), [a, b])
-
-    def pack8(self, a: Any, b: Any) -> Any:
-        """Two i16 registers to i8 with saturation, in the order of the CPU's pack instruction (x86 only)."""
-        return self.call(_PACKSSWB[self.bits], ir.VectorType(I8, 4 * self.lanes), [a, b])
 
     # ---- control ---------------------------------------------------------------------------------
 
