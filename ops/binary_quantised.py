@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from litejit.compiler import device
+from litejit.compiler import device, kernel, prange
+from litejit.compiler.cpu import target
 from litejit.compiler.primitives import bits_f32, rint_f32
 from litejit.ops.arithmetic import (
     act_range,
@@ -29,6 +30,7 @@ from litejit.ops.base import Step
 from litejit.ops.broadcast import GRAIN, Kernels, broadcast_kernels, broadcast_runs, broadcast_step, layout
 from litejit.ops.division import checked_step
 from litejit.ops.simd.scaled_binary import NAMES, left_shift, scaled_binary
+from litejit.ops.simd.xnn_sum import xnn_sum
 from litejit.ops.streams import LOAD, STORE, sra_i32
 from litejit.planner.graph import Node, Value
 
@@ -100,7 +102,9 @@ def sum_steps(node: Node, name: str) -> list[Step]:
     """ADD and SUB."""
     type, sign = node[0].type, -1 if name == "SUB" else 1
     if node.xnn:
-        return [broadcast_step(node, xnn_sum_kernels(type), _xnn_sum(node, sign))]
+        cpu = target()
+        kernels = xnn_pairs_kernels if cpu.arch == "x86_64" and cpu.vbytes < 64 else xnn_sum_kernels
+        return [broadcast_step(node, kernels(type), _xnn_sum(node, sign))]
     if by_shifts(node):
         ea, eb = _exponents(node)
         return [broadcast_step(node, shifted_sum_kernels(), {**_zero_points(node), "ea": -ea, "eb": -eb, "sign": sign})]
@@ -134,6 +138,20 @@ def xnn_sum_kernels(type: str) -> Kernels:
         bias, ma, mb, shift, zero, low, high = k
         return min(max(np.int32(sra_i32(np.int32(bias + x * ma + y * mb), shift) + zero), low), high)
     return broadcast_kernels(f"xnn_add_{type}", XNN_SUM, LOAD[type], STORE[type], constants, formula)
+
+
+@functools.cache
+def xnn_pairs_kernels(type: str) -> Kernels:
+    """The same with a micro-kernel for tensors of one shape."""
+    run = xnn_sum(type)
+
+    @kernel(XNN_SUM, name=f"xnn_add_{type}_pairs")
+    def flat(p, begin, end):
+        for c in prange(begin, end):
+            at = c * p.block
+            run(p.a + at, p.b + at, p.y + at, min(p.block, p.total - at), p.bias, p.ma, p.mb, p.shift, p.zero, p.low, p.high)
+        return 0
+    return Kernels(flat, xnn_sum_kernels(type).nest)
 
 
 @functools.cache

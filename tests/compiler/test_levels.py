@@ -21,7 +21,7 @@ from litejit.compiler.cpu import LEVELS, Cpu, compiling_for, target
 from litejit.compiler.lazy import _MICRO
 from litejit.compiler.primitives import store_i64
 from litejit.ops.depthwise_f32 import SHAPES
-from litejit.ops.simd import best, depthwise_f32, functions, reductions, windows
+from litejit.ops.simd import best, depthwise_f32, functions, reductions, windows, xnn_sum
 from litejit.ops.simd.lookup import lookup8
 from litejit.ops.simd.tiles import f32_columns, tile_shape, tiles
 from tests.compiler.reading import Code, count, spills
@@ -51,6 +51,8 @@ def _every_micro_kernel() -> list[str]:
         depthwise_f32.columns_f32(width, stride, width > 0)
     for name in functions.FORMULAS:
         functions.stream(name, abs)
+    for kind in ("i8", "u8"):
+        xnn_sum.xnn_sum(kind)
     return sorted(name for name in _MICRO if not name.startswith("peak_"))
 
 
@@ -118,6 +120,7 @@ EXPECTED: tuple[tuple[str, dict[str, str]], ...] = (
     (r"add_accumulators", {"512": "^vpaddd .*%zmm", "256": "^vpaddd .*%ymm", "128": "^paddd", "neon": r"^add v\d+\.4s"}),
     (r"stage_int8", {"avx512bf16": "^vpxor.*%zmm", "avx512vnni": "^vpxor.*%zmm", "512": "^vpmovsxbw .*%zmm",
                      "avxvnni": "^vpxor.*%ymm", "256": "^vpmovsxbw .*%ymm", "128": "^pmovsxbw", "neon": "^eor"}),
+    (r"xnn_sum_.*", {"512": "^vpmaddwd .*%zmm", "256": "^vpmaddwd .*%ymm", "128": "^pmaddwd", "neon": r"^m(la|ul) v"}),
     (r"stage_int16|fill|fill_int8|rows", {"512": "^vmov[du].*%zmm", "256": "^vmov[du].*%ymm", "128": "^mov[du].*%xmm",
                                           "neon": r"^st[rp] q"}),
 )
