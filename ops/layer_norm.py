@@ -1,0 +1,58 @@
+"""Layer normalisation along the last axis: what planner/fuse_layer_norm.py makes of the operators that spell it out."""
+from __future__ import annotations
+
+import numpy as np
+
+from litejit.compiler import kernel
+from litejit.ops.base import Operator, Packed, Step, Target, chunked
+from litejit.ops.simd.row_sweeps import layer_norm, residual_layer_norm
+from litejit.planner.graph import Node
+
+NORM = np.dtype([("a", "i8"), ("b", "i8"), ("x", "i8"), ("y", "i8"), ("gamma", "i8"), ("beta", "i8"), ("rows", "i8"),
+                 ("n", "i8"), ("block", "i8"), ("epsilon", "f4"), ("share", "f4")], align=True)
+GRAIN = 8192
+
+
+class LayerNorm(Operator):
+    """y = (x - mean) / sqrt(variance + epsilon) * gamma + beta along the last axis, float32.
+
+    Inputs: x, or two terms whose sum is x. Outputs: y, and x where others need that sum. Options: epsilon (float), gamma
+    and beta (float32 arrays [n]).
+    """
+
+    def in_place(self, node: Node) -> tuple[int, ...]:
+        return tuple(range(len(node.inputs)))
+
+    def steps(self, node: Node, target: Target) -> list[Step]:
+        y, options, residual = node.out, node.options, len(node.inputs) == 2
+        n = y.dims[-1]
+        rows = y.size // n
+        chunks, block = chunked(rows, max(1, GRAIN // n))
+        params = {"a": node[0], "y": y, "rows": rows, "n": n, "block": block, "epsilon": options.epsilon, "share": 1 / n}
+        if residual:
+            params.update(b=node[1], x=node.outputs[-1])
+        for name in ("gamma", "beta"):
+            array = np.ascontiguousarray(getattr(options, name), np.float32)
+            params[name] = Packed(("layer norm", array.tobytes()), lambda array=array: array)
+        return [Step(node, residual_layer_norm_f32 if residual else layer_norm_f32, params, chunks)]
+
+
+LAYER_NORM = LayerNorm()
+
+
+@kernel(NORM)
+def layer_norm_f32(p, begin, end):
+    first = begin * p.block
+    at = 4 * first * p.n
+    layer_norm(p.a + at, p.a + at, p.a + at, p.y + at, p.gamma, p.beta, min(p.rows, end * p.block) - first, p.n, p.epsilon,
+               p.share)
+    return 0
+
+
+@kernel(NORM)
+def residual_layer_norm_f32(p, begin, end):
+    first = begin * p.block
+    at = 4 * first * p.n
+    residual_layer_norm(p.a + at, p.b + at, p.x + at, p.y + at, p.gamma, p.beta, min(p.rows, end * p.block) - first, p.n,
+                        p.epsilon, p.share)
+    return 0
