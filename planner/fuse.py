@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from litejit.ops.base import Target
 from litejit.planner.fuse_activation import fuse_activations
+from litejit.planner.fuse_attention import fuse_attention
 from litejit.planner.fuse_layer_norm import fuse_layer_norm
 from litejit.planner.graph import Graph
 from litejit.planner.patterns import Uses
@@ -19,6 +20,7 @@ Rule = Callable[[Uses, Target], list[str]]
 RULES: dict[str, Rule] = {  # in the order in which they are tried
     "activation": fuse_activations,
     "layer_norm": fuse_layer_norm,
+    "attention": fuse_attention,
 }
 
 
