@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from litejit.compiler import kernel, prange
+from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import Kernel
 from litejit.compiler.primitives import fill_bytes
 from litejit.ops.arithmetic import float_range
@@ -29,10 +30,11 @@ ATTENTION = np.dtype([
     *((f"{who}_{what}", "i8") for who in ("q", "mask", "y") for what in _OPERAND),
     ("scale", "f4"), ("lo", "f4"), ("hi", "f4")], align=True)
 PACK = np.dtype([(name, "i8") for name in (
-    "k", "v", "k_panels", "v_panels", "heads", "n", "depth", "width", "nr", "k_bytes", "v_bytes", "k_column", "k_step",
-    "v_column", "v_step", "k_outer", "k_head", "v_outer", "v_head")], align=True)
+    "w", "panels", "heads", "columns", "depth", "nr", "bytes", "width", "chunks", "outer", "head", "across", "along")],
+    align=True)
 GRAIN = 1 << 19                       # multiply-accumulates worth a chunk
-SCORE_BYTES = 12288 << 15                 # scores that are computed at a time
+SCORE_BYTES = 8192                    # scores that are computed at a time, of two tiles at least
+PACK_PANELS = 4                       # panels that a chunk packs
 _transpose = TRANSPOSE[4]
 
 
@@ -58,31 +60,35 @@ class Attention(Operator):
 
     def steps(self, node: Node, target: Target) -> list[Step]:
         o, cpu = node.options, target.cpu
-        count, nr, mr = o.outer * o.heads, panel_columns(cpu), tile_shape(cpu, "f32")[0]
-        k_bytes, v_bytes = (-(-columns // nr) * (depth + 1) * nr * 4 for columns, depth in ((o.n, o.depth), (o.width, o.n)))
-        k_panels, v_panels = Scratch(count * k_bytes), Scratch(count * v_bytes)
-        shared: dict[str, Any] = {"heads": o.heads, "n": o.n, "depth": o.depth, "width": o.width, "k_bytes": k_bytes,
-                                  "v_bytes": v_bytes}
-        pack = {**shared, "k": node[1], "v": node[2], "k_panels": k_panels, "v_panels": v_panels, "nr": nr}
-        for name, h in (("k", o.k), ("v", o.v)):
-            outer, head, row, column = (4 * stride for stride in h)
-            # the columns of k's panels are its rows
-            across, along = (row, column) if name == "k" else (column, row)
-            pack.update({f"{name}_outer": outer, f"{name}_head": head, f"{name}_column": across, f"{name}_step": along})
+        count, mr = o.outer * o.heads, tile_shape(cpu, "f32")[0]
+        # the columns of k's panels are its rows
+        k, k_bytes, pack_k = _packed(node, 1, cpu, o.k._replace(row=o.k.column, column=o.k.row), o.n, o.depth)
+        v, v_bytes, pack_v = _packed(node, 2, cpu, o.v, o.width, o.n)
         chunk, some = _split(o, count, mr)
-        row_chunks = -(-o.m // chunk)
-        pitch = 4 * (-(-o.n // 16) * 16)
-        how = "masked" if o.mask else "plain" if o.scale is None else "scaled"
-        bounds = float_range("NONE", node.xnn)
-        params = {**shared, **o.q.fields("q"), **o.y.fields("y"), "q": node[0], "k": k_panels, "v": v_panels, "y": node.out,
-                  "m": o.m, "rows": chunk, "some": some, "row_chunks": row_chunks, "pitch": pitch, "scratch": some * pitch,
+        row_chunks, pitch, bounds = -(-o.m // chunk), 4 * (-(-o.n // 16) * 16), float_range("NONE", node.xnn)
+        params = {**o.q.fields("q"), **o.y.fields("y"), "q": node[0], "k": k, "v": v, "y": node.out, "k_bytes": k_bytes,
+                  "v_bytes": v_bytes, "heads": o.heads, "m": o.m, "n": o.n, "depth": o.depth, "width": o.width, "rows": chunk,
+                  "some": some, "row_chunks": row_chunks, "pitch": pitch, "scratch": some * pitch,
                   "scores": Scratch(count * row_chunks * some * pitch), "block": row_block(cpu, o.depth, some),
                   "v_block": row_block(cpu, o.n, some), "scale": 1.0 if o.scale is None else o.scale, "lo": bounds[0],
                   "hi": bounds[1]}
         if o.mask:
             params.update(mask=node[3], **o.mask.fields("mask"))
-        return [Step(node, pack_heads, pack, 2 * count),
-                Step(node, attention(how), params, count * row_chunks, macs=count * o.m * o.n * (o.depth + o.width))]
+        how = "masked" if o.mask else "plain" if o.scale is None else "scaled"
+        return [pack_k, pack_v, Step(node, attention(how), params, count * row_chunks,
+                                     macs=count * o.m * o.n * (o.depth + o.width))]
+
+
+def _packed(node: Node, which: int, cpu: Cpu, heads: Heads, columns: int, depth: int) -> tuple[Scratch, int, Step]:
+    """(panels of every head of an input, bytes of a head, the step that packs them); heads: rows are along the depth."""
+    o, nr = node.options, panel_columns(cpu)
+    total, count = -(-columns // nr), o.outer * o.heads
+    size, chunks = total * (depth + 1) * nr * 4, -(-total // PACK_PANELS)
+    panels = Scratch(count * size)
+    return panels, size, Step(node, pack_heads, {
+        "w": node[which], "panels": panels, "heads": o.heads, "columns": columns, "depth": depth, "nr": nr, "bytes": size,
+        "width": PACK_PANELS * nr, "chunks": chunks, "outer": 4 * heads.outer, "head": 4 * heads.head,
+        "along": 4 * heads.row, "across": 4 * heads.column}, count * chunks, touched=4 * count * columns * depth + count * size)
 
 
 def _split(o: Any, count: int, mr: int) -> tuple[int, int]:
@@ -90,7 +96,7 @@ def _split(o: Any, count: int, mr: int) -> tuple[int, int]:
     wanted = min(max(1, MAX_CHUNKS // count), max(1, count * o.m * o.n * (o.depth + o.width) // GRAIN))
     tiles = -(-o.m // mr)
     chunk = -(-tiles // wanted)
-    parts = -(-chunk // max(1, SCORE_BYTES // (4 * o.n * mr)))
+    parts = -(-chunk // max(2, SCORE_BYTES // (4 * o.n * mr)))
     return chunk * mr, -(-chunk // parts) * mr
 
 
@@ -99,23 +105,19 @@ HEADS = Attention()
 
 @kernel(PACK)
 def pack_heads(p, begin, end):
-    """A chunk is the k or the v of a head."""
-    nr = p.nr
+    """A chunk is some panels of a head."""
+    nr, depth = p.nr, p.depth
     for c in prange(begin, end):
-        batch, which = c // 2, c % 2
-        if which == 0:
-            w = p.k + batch // p.heads * p.k_outer + batch % p.heads * p.k_head
-            panel, columns, depth, across, along = p.k_panels + batch * p.k_bytes, p.n, p.depth, p.k_column, p.k_step
-        else:
-            w = p.v + batch // p.heads * p.v_outer + batch % p.heads * p.v_head
-            panel, columns, depth, across, along = p.v_panels + batch * p.v_bytes, p.width, p.n, p.v_column, p.v_step
-        for column in range(0, columns, nr):
-            width = min(nr, columns - column)
+        batch, first = c // p.chunks, c % p.chunks * p.width
+        w = p.w + batch // p.heads * p.outer + batch % p.heads * p.head
+        panel = p.panels + batch * p.bytes + 4 * first * (depth + 1)
+        for column in range(first, min(p.columns, first + p.width), nr):
+            width = min(nr, p.columns - column)
             fill_bytes(panel, 0, 4 * nr if width == nr else 4 * nr * (depth + 1))
-            if across == 4:
-                rows(panel + 4 * nr, w + 4 * column, 4 * nr, along, depth, 4 * width)
+            if p.across == 4:
+                rows(panel + 4 * nr, w + 4 * column, 4 * nr, p.along, depth, 4 * width)
             else:
-                _transpose(panel + 4 * nr, w + column * across, 4 * nr, across, width, depth)
+                _transpose(panel + 4 * nr, w + column * p.across, 4 * nr, p.across, width, depth)
             panel += 4 * nr * (depth + 1)
     return 0
 

@@ -32,9 +32,12 @@ class LayerNorm(Operator):
         if residual:
             params.update(b=node[1], x=node.outputs[-1])
         for name in ("gamma", "beta"):
-            array = np.ascontiguousarray(getattr(options, name), np.float32)
-            params[name] = Packed(("layer norm", array.tobytes()), lambda array=array: array)
+            params[name] = _packed(np.ascontiguousarray(getattr(options, name), np.float32))
         return [Step(node, residual_layer_norm_f32 if residual else layer_norm_f32, params, chunks)]
+
+
+def _packed(array: np.ndarray) -> Packed:
+    return Packed(("layer norm", array.tobytes()), lambda: array)
 
 
 LAYER_NORM = LayerNorm()

@@ -101,7 +101,7 @@ class _Search:
         if node is not None and node.op == "ADD":
             for scores, mask in (node.inputs, node.inputs[::-1]):
                 made = self._maker(scores, "MUL", "DIV", "BATCH_MATMUL")
-                if made is not None and scores.dims == value.dims and self._masks(mask, value.dims):
+                if made is not None and made.out.dims == value.dims and self._masks(mask, value.dims):
                     self.parts.append(node)
                     node = made
                     break
@@ -109,7 +109,7 @@ class _Search:
             given = (node.inputs, node.inputs[::-1]) if node.op == "MUL" else (node.inputs,)
             for scores, factor in given:
                 number, made = scalar(factor), self._maker(scores, "BATCH_MATMUL")
-                if made is not None and number and scores.dims == node.out.dims:
+                if made is not None and number and made.out.dims == node.out.dims:
                     self.scale = number if node.op == "MUL" else 1 / number
                     self.parts.append(node)
                     node = made
