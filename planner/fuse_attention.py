@@ -135,13 +135,14 @@ class _Search:
         return True
 
     def _view(self, value: Value) -> View:
-        """An operand, seen through the transpose that makes it; that goes if nobody else reads it."""
+        """An operand, seen through the transposes that make it; they go unless somebody else reads them."""
         node = self.uses.maker(value, "TRANSPOSE")
         if node is None or node[1].data is None or node[0].variable:
             return View.plain(value)
-        if self.uses.private(value):
+        private = self.uses.private(value)
+        if private:
             self.parts.append(node)
-        return View.plain(node[0]).turned(_axes(node))
+        return (self._view(node[0]) if private else View.plain(node[0])).turned(_axes(node))
 
     def _result(self, second: Node) -> View:
         """The result, written through the transpose behind it."""
