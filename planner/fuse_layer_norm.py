@@ -1,9 +1,10 @@
 """Rule "layer_norm": the operators that spell out a layer normalisation along the last axis become one step.
 
 Converters write (x - mean) * gamma / sqrt(variance + epsilon) + beta in many orders. So values are followed symbolically,
-as sums of terms c * p * s, where c is a constant (a number, or one per column), p is 1, x or the mean, and s is 1 or
-1 / sqrt(variance + epsilon). A value that is g * x * s - g * mean * s + b is a layer normalisation, however it came about.
-An ADD in front of it (the residual) becomes a part of the step.
+as sums of terms c * p * s: c is a constant (a number, or one per column), p is 1, x or a statistic of its row, and s is 1
+or the scale 1 / sqrt(variance + epsilon). A value that is g * x * s - g * mean * s + b is a layer normalisation, however
+it came about; g * x * s + b, where s is made of the mean of x^2, is the one without a mean (RMS normalisation). An ADD in
+front of it (the residual) becomes a part of the step.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ from litejit.ops.base import Target
 from litejit.planner.graph import Node, Value
 from litejit.planner.patterns import Uses, merged, scalar
 
-Term = tuple[str, int]  # ("", "x" or "mean"; power of s)
+Term = tuple[str, int]  # (p, power of s)
 Form = dict[Term, Any]  # term -> coefficient: float or float64 [n]
-AWAY = ({("x", 0): 1.0, ("mean", 0): -1.0}, {("x", 0): -1.0, ("mean", 0): 1.0})
-SQUARE, VARIANCE, ROOT = "square", "variance", "root"
+X, MEAN, NUMBER, SCALE, ROOT = ("x", 0), ("mean", 0), ("", 0), ("", 1), ("root", 0)
+DEVIATION, POWER = ("(x - mean)^2", 0), ("x^2", 0)
+MEANS = {X: MEAN, DEVIATION: ("variance", 0), POWER: ("mean of x^2", 0)}  # what the mean of a row of it is
+VIEWS = ("RESHAPE", "EXPAND_DIMS", "SQUEEZE")
+CLOSE = 1e-6  # coefficients that differ by roundings
 
 
 def fuse_layer_norm(uses: Uses, target: Target) -> list[str]:
@@ -29,18 +33,33 @@ def fuse_layer_norm(uses: Uses, target: Target) -> list[str]:
         return []
     notes = []
     places = {id(node): i for i, node in enumerate(uses.graph.nodes)}
+    tried = set()
     for node in list(uses.graph.nodes):
-        if node.op == "MEAN" and _along_rows(node) and node[0].dims[-1] > 1:
-            found = _Search(node, uses, places).found()
-            if found is not None:
-                last, made = found
-                places[id(made)] = places[id(last)]
-                notes.append(f"nodes {', '.join(str(part.split()[1]) for part in made.notes)} into {made!r}")
+        x = _normalised(node, uses)
+        if x is None or x in tried:
+            continue
+        tried.add(x)
+        found = _Search(x, uses, places).found()
+        if found is not None:
+            tried.discard(x)  # which may be normalised twice
+            last, made = found
+            places[id(made)] = places[id(last)]
+            notes.append(f"nodes {', '.join(part.split()[1] for part in made.notes)} into {made!r}")
     return notes
 
 
+def _normalised(node: Node, uses: Uses) -> Value | None:
+    """What may be normalised by means of a node that adds up rows: its input, or what that is the square of."""
+    if node.op not in ("MEAN", "SUM") or not _along_rows(node):
+        return None
+    square = uses.maker(node[0], "SQUARE", "MUL")
+    if square is not None and square[0] is square.inputs[-1] and uses.maker(square[0], "SUB") is None:
+        return square[0]
+    return node[0]
+
+
 def _along_rows(node: Node) -> bool:
-    """The mean of float32 over the last axis, which stays as an axis of length 1."""
+    """A sum or mean of float32 over the last axis, of more than one element."""
     x, axes = node[0], node[1].data
     return bool(
         x.type == "f32"
@@ -48,24 +67,25 @@ def _along_rows(node: Node) -> bool:
         and axes.size == 1
         and x.rank >= 1
         and int(axes.reshape(-1)[0]) % x.rank == x.rank - 1
-        and node.out.dims == (*x.dims[:-1], 1)
+        and x.dims[-1] > 1
     )
 
 
 class _Search:
-    """What the values behind a mean are, in terms of x, its mean and the scale."""
+    """What the values behind x are, in terms of x, its mean and the scale."""
 
-    def __init__(self, mean: Node, uses: Uses, places: dict[int, int]) -> None:
-        self.mean, self.uses, self.places = mean, uses, places
-        self.x = mean[0]
-        self.epsilon: float | None = None
-        self.forms: dict[Value, Any] = {self.x: {("x", 0): 1.0}, mean.out: {("mean", 0): 1.0}}
-        self.nodes = [mean]
+    def __init__(self, x: Value, uses: Uses, places: dict[int, int]) -> None:
+        self.x, self.uses, self.places = x, uses, places
+        self.n = x.dims[-1]
+        self.shapes = (x.dims, (*x.dims[:-1], 1), x.dims[:-1])  # of x, and of numbers per row
+        self.scale: tuple[Term, float] | None = None  # what s is made of: variance or mean of x^2; epsilon
+        self.forms: dict[Value, Form] = {x: {X: 1.0}}
+        self.nodes: list[Node] = []
 
     def found(self) -> tuple[Node, Node] | None:
         """Replace the longest chain that makes a layer normalisation: (its last node, the new node)."""
-        seen = {id(self.mean)}
-        waiting = [n for v in (self.x, self.mean.out) for n in self.uses.users.get(v, ())]
+        seen: set[int] = set()
+        waiting = list(self.uses.users.get(self.x, ()))
         ends = []
         while waiting:
             node = min(waiting, key=lambda n: self.places[id(n)])
@@ -77,7 +97,7 @@ class _Search:
             self.forms[node.out] = form
             self.nodes.append(node)
             waiting += self.uses.users.get(node.out, ())
-            if isinstance(form, dict) and _affine(form) is not None and node.out.dims == self.x.dims:
+            if self._affine(form) is not None and node.out.dims == self.x.dims:
                 ends.append(node)
         for end in reversed(ends):
             parts = self._parts(end)
@@ -86,46 +106,51 @@ class _Search:
         return None
 
     # ---- values ----
-    def _form(self, node: Node) -> Any:
-        """The form of a node's output, or SQUARE, VARIANCE, ROOT; None where it is nothing of the kind."""
+    def _form(self, node: Node) -> Form | None:
+        """The form of a node's output; None where it is no such sum."""
         if len(node.outputs) != 1 or node.out.variable or node.out.type != "f32" or activation(node) != "NONE":
             return None
-        if node.out.dims not in (self.x.dims, self.mean.out.dims):
+        dims = node.out.dims
+        if dims not in self.shapes:
             return None
-        if node.op == "MEAN":
-            return VARIANCE if self.forms.get(node[0]) == SQUARE and _along_rows(node) else None
-        given = [self._operand(v) for v in node.inputs]
+        if node.op in VIEWS:
+            return self.forms.get(node[0]) if node[0].dims != self.x.dims != dims else None
+        if node.op in ("MEAN", "SUM"):
+            return self._mean(node)
+        given = [self._operand(v, dims) for v in node.inputs]
         rule = _RULES.get((node.op, len(given)))
         return None if rule is None or any(g is None for g in given) else rule(self, *given)
 
-    def _operand(self, value: Value | None) -> Any:
+    def _operand(self, value: Value | None, dims: tuple[int, ...]) -> Form | None:
+        if value is None:
+            return None
         if value in self.forms:
-            return self.forms[value]
-        if value is None or value.data is None or value.type != "f32":
+            fits = value.dims == dims or (value.dims == self.shapes[1] and dims == self.x.dims)
+            return self.forms[value] if fits else None
+        if value.data is None or value.type != "f32":
             return None
         if scalar(value) is not None:
-            return {("", 0): scalar(value)}
-        n = self.x.dims[-1]
-        return {("", 0): value.data.astype(np.float64).reshape(-1)} if value.dims[-1] == value.size == n else None
+            return {NUMBER: scalar(value)}
+        return {NUMBER: value.data.astype(np.float64).reshape(-1)} if value.dims[-1] == value.size == self.n else None
 
-    def _sum(self, a: Any, b: Any, sign: float = 1.0) -> Any:
-        if isinstance(a, dict) and isinstance(b, dict):
-            return {t: a.get(t, 0.0) + sign * b.get(t, 0.0) for t in (*a, *(t for t in b if t not in a))}
-        form, other = (b, a) if isinstance(a, dict) else (a, b)
-        number = other.get(("", 0)) if isinstance(other, dict) and len(other) == 1 else None
-        if form == VARIANCE and sign > 0 and isinstance(number, float) and self.epsilon is None:
-            self.epsilon = number
-            return VARIANCE
-        return None
+    def _mean(self, node: Node) -> Form | None:
+        form = self.forms.get(node[0])
+        if form is None or not _along_rows(node) or node[0].dims != self.x.dims or len(form) != 1:
+            return None
+        ((term, c),) = form.items()
+        if term not in MEANS or np.ndim(c):
+            return None
+        return {MEANS[term]: c * (self.n if node.op == "SUM" else 1)}
 
-    def _difference(self, a: Any, b: Any) -> Any:
+    def _sum(self, a: Form, b: Form, sign: float = 1.0) -> Form:
+        return {t: a.get(t, 0.0) + sign * b.get(t, 0.0) for t in (*a, *(t for t in b if t not in a))}
+
+    def _difference(self, a: Form, b: Form) -> Form:
         return self._sum(a, b, -1.0)
 
-    def _product(self, a: Any, b: Any) -> Any:
-        if not (isinstance(a, dict) and isinstance(b, dict)):
-            return None
-        if a is b and _is_away(a):
-            return SQUARE
+    def _product(self, a: Form, b: Form) -> Form | None:
+        if a is b and self._square(a):
+            return self._square(a)
         made: Form = {}
         for (p, s), c in a.items():
             for (q, t), d in b.items():
@@ -134,11 +159,40 @@ class _Search:
                 made[p or q, s + t] = made.get((p or q, s + t), 0.0) + c * d
         return made
 
-    def _quotient(self, a: Any, b: Any) -> Any:
-        return self._product(a, {("", 1): 1.0}) if b == ROOT else None
+    def _quotient(self, a: Form, b: Form) -> Form | None:
+        if set(b) == {NUMBER} and np.all(b[NUMBER]):
+            return self._product(a, {NUMBER: 1 / b[NUMBER]})
+        return self._product(a, {SCALE: 1.0}) if b == {ROOT: 1.0} else None
 
-    def _squared_difference(self, a: Any, b: Any) -> Any:
-        return SQUARE if isinstance(a, dict) and isinstance(b, dict) and _is_away(self._difference(a, b)) else None
+    def _square(self, a: Form) -> Form | None:
+        """The square of x, or of its distance from the mean."""
+        if _is(a, {X: 1.0}):
+            return {POWER: 1.0}
+        return {DEVIATION: 1.0} if _is(a, {X: 1.0, MEAN: -1.0}) or _is(a, {X: -1.0, MEAN: 1.0}) else None
+
+    def _power(self, a: Form, b: Form) -> Form | None:
+        return self._square(a) if _is(b, {NUMBER: 2.0}) else None
+
+    def _root(self, a: Form, made: Term) -> Form | None:
+        """The root of variance + epsilon, or one over it."""
+        epsilon = a.get(NUMBER, 0.0)
+        terms = [t for t in a if t != NUMBER]
+        if len(terms) != 1 or terms[0] not in (MEANS[DEVIATION], MEANS[POWER]) or np.ndim(epsilon):
+            return None
+        scale = (terms[0], float(epsilon))
+        if not _is({terms[0]: a[terms[0]]}, {terms[0]: 1.0}) or self.scale not in (None, scale):
+            return None
+        self.scale = scale
+        return {made: 1.0}
+
+    def _affine(self, form: Form) -> tuple[Any, Any] | None:
+        """(g, b) of a form g * x * s - g * mean * s + b, or without the mean where s is made of x^2."""
+        terms = {t: c for t, c in form.items() if np.any(c)}
+        beta, gamma, other = terms.pop(NUMBER, 0.0), terms.pop(("x", 1), None), terms.pop(("mean", 1), 0.0)
+        if gamma is None or terms or self.scale is None:
+            return None
+        wanted = -gamma if self.scale[0] == MEANS[DEVIATION] else 0.0
+        return (gamma, beta) if np.allclose(other, wanted, rtol=CLOSE, atol=0) else None
 
     # ---- the end ----
     def _parts(self, end: Node) -> list[Node] | None:
@@ -159,14 +213,15 @@ class _Search:
     def _replace(self, parts: list[Node], end: Node) -> Node:
         from litejit.ops.layer_norm import LAYER_NORM
 
-        made = _affine(self.forms[end.out])
-        assert made is not None
-        n = self.x.dims[-1]
-        gamma, beta = (np.broadcast_to(np.asarray(c, np.float32), (n,)) for c in made)
+        made = self._affine(self.forms[end.out])
+        assert made is not None and self.scale is not None
+        gamma, beta = (np.broadcast_to(np.asarray(c, np.float32), (self.n,)) for c in made)
+        statistic, epsilon = self.scale
         residual, shared = self._residual(parts, end)
         gone = [*([residual] if residual else []), *parts]
         inputs = residual.inputs if residual else (self.x,)
-        node = merged("LAYER_NORM", LAYER_NORM, gone, inputs, gamma=gamma, beta=beta, epsilon=self.epsilon or 0.0)
+        op = "LAYER_NORM" if statistic == MEANS[DEVIATION] else "RMS_NORM"
+        node = merged(op, LAYER_NORM, gone, inputs, gamma=gamma, beta=beta, epsilon=epsilon, centred=op == "LAYER_NORM")
         if shared:
             node.outputs = (end.out, self.x)
         self.uses.replace(gone, node)
@@ -186,20 +241,11 @@ class _Search:
         return add, bool(others) or x in self.uses.kept
 
 
-def _is_away(form: Any) -> bool:
-    """x - mean, or mean - x."""
-    return isinstance(form, dict) and any(
-        set(form) == set(away) and all(isinstance(form[t], float) and form[t] == away[t] for t in away) for away in AWAY
+def _is(form: Form, wanted: Form) -> bool:
+    """Whether these are the terms of a form, up to roundings."""
+    return set(form) == set(wanted) and all(
+        not np.ndim(form[t]) and abs(form[t] - c) <= CLOSE * abs(c) for t, c in wanted.items()
     )
-
-
-def _affine(form: Form) -> tuple[Any, Any] | None:
-    """(g, b) of a form g * x * s - g * mean * s + b."""
-    terms = {t: c for t, c in form.items() if np.any(c)}
-    beta = terms.pop(("", 0), 0.0)
-    if set(terms) != {("x", 1), ("mean", 1)} or np.any(terms["x", 1] + terms["mean", 1]):
-        return None
-    return terms["x", 1], beta
 
 
 _RULES: dict[tuple[str, int], Any] = {
@@ -207,9 +253,10 @@ _RULES: dict[tuple[str, int], Any] = {
     ("SUB", 2): _Search._difference,
     ("MUL", 2): _Search._product,
     ("DIV", 2): _Search._quotient,
-    ("NEG", 1): lambda search, a: search._product(a, {("", 0): -1.0}),
-    ("SQUARE", 1): lambda search, a: SQUARE if _is_away(a) else None,
-    ("SQUARED_DIFFERENCE", 2): _Search._squared_difference,
-    ("SQRT", 1): lambda search, a: ROOT if a == VARIANCE else None,
-    ("RSQRT", 1): lambda search, a: {("", 1): 1.0} if a == VARIANCE else None,
+    ("NEG", 1): lambda search, a: search._product(a, {NUMBER: -1.0}),
+    ("SQUARE", 1): _Search._square,
+    ("POW", 2): _Search._power,
+    ("SQUARED_DIFFERENCE", 2): lambda search, a, b: search._square(search._difference(a, b)),
+    ("SQRT", 1): lambda search, a: search._root(a, ROOT),
+    ("RSQRT", 1): lambda search, a: search._root(a, SCALE),
 }

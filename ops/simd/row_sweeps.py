@@ -67,15 +67,15 @@ def _floats(address: int, *shape: int) -> np.ndarray:
 
 # ---- layer normalisation -----------------------------------------------------------------------------
 
-def _emit_norm(residual: bool) -> Callable[..., None]:
-    """Rows of (x - mean) * (1 / sqrt(variance + epsilon) * gamma) + beta.
+def _emit_norm(centred: bool, residual: bool) -> Callable[..., None]:
+    """Rows of (x - mean) * (1 / sqrt(variance + epsilon) * gamma) + beta; not centred: with 0 for the mean.
 
     The mean of the differences from the mean, which roundings leave, is taken off too: rows far from zero keep their digits.
     """
     def emit(v: Any, a: Any, b: Any, x: Any, y: Any, gamma: Any, beta: Any, rows: Any, n: Any, epsilon: Any, share: Any
              ) -> None:
         pitch, (a, b, x, y) = v.shl(n, 2), (v.pointer(p) for p in (a, b, x, y))
-        zero, one = v.zero(v.f32), v.const(v.type("f32"), 1.0)
+        zero, f32 = v.zero(v.f32), v.type("f32")
 
         def group(r: Any, many: int, columns: int) -> None:
             first, second, sums, made = (starts(v, p, r, many, pitch) for p in (a, b, x, y))
@@ -89,26 +89,36 @@ def _emit_norm(residual: bool) -> Callable[..., None]:
                             store(v, value, at, off, mask)
                     acc = [v.fadd(s, value) for s, value in zip(acc, values)]
                 return acc
-            mean = [v.splat(v.fmul(v.sum(s), share)) for s in sweep(v, n, columns, [zero] * many, add)]
+
+            def average(acc: list[Any]) -> list[Any]:
+                return [v.fmul(v.sum(s), share) for s in acc]
+            means = sweep(v, n, columns, [zero] * many, add) if centred or residual else []
+            mean = [v.splat(m) for m in average(means)]
+
+            def away(off: Any, mask: Any) -> list[Any]:
+                values = [load(v, at, off, mask) for at in sums]
+                return [v.fsub(value, m) for value, m in zip(values, mean)] if centred else values
 
             def spread(offsets: list[Any], mask: Any, acc: list[Any]) -> list[Any]:
                 for off in offsets:
-                    away = [v.fsub(load(v, at, off, mask), m) for at, m in zip(sums, mean)]
+                    values = away(off, mask)
                     if mask is not None:
-                        away = [v.select(mask, d, zero) for d in away]
-                    acc = [*(v.fadd(s, d) for s, d in zip(acc, away)), *(v.fma(d, d, s) for s, d in zip(acc[many:], away))]
+                        values = [v.select(mask, d, zero) for d in values]
+                    acc = [*(v.fma(d, d, s) for s, d in zip(acc, values)), *(v.fadd(s, d) for s, d in zip(acc[many:], values))]
                 return acc
-            found = [v.fmul(v.sum(s), share) for s in sweep(v, n, columns, [zero] * (2 * many), spread)]
-            rest, squares = found[:many], found[many:]
-            variance = [v.fmax(v.const(v.type("f32"), 0.0), v.fsub(s, v.fmul(d, d))) for s, d in zip(squares, rest)]
-            scale = [v.splat(v.fdiv(one, v.sqrt(v.fadd(s, epsilon)))) for s in variance]
-            rest = [v.splat(d) for d in rest]
+            found = average(sweep(v, n, columns, [zero] * (many * (1 + centred)), spread))
+            variance, rest = found[:many], found[many:]
+            if centred:
+                variance = [v.fmax(v.const(f32, 0.0), v.fsub(s, v.fmul(d, d))) for s, d in zip(variance, rest)]
+                rest = [v.splat(d) for d in rest]
+            scale = [v.splat(v.fdiv(v.const(f32, 1.0), v.sqrt(v.fadd(s, epsilon)))) for s in variance]
 
             def finish(offsets: list[Any], mask: Any, _: list[Any]) -> list[Any]:
                 for off in offsets:
-                    g, add_on = load(v, gamma, off, mask), load(v, beta, off, mask)
-                    away = [v.fsub(v.fsub(load(v, at, off, mask), m), d) for at, m, d in zip(sums, mean, rest)]
-                    values = [v.fma(d, v.fmul(g, s), add_on) for d, s in zip(away, scale)]
+                    g, add_on, values = load(v, gamma, off, mask), load(v, beta, off, mask), away(off, mask)
+                    if centred:
+                        values = [v.fsub(d, more) for d, more in zip(values, rest)]
+                    values = [v.fma(d, v.fmul(g, s), add_on) for d, s in zip(values, scale)]
                     for value, at in zip(values, made):
                         store(v, value, at, off, mask)
                 return []
@@ -117,22 +127,25 @@ def _emit_norm(residual: bool) -> Callable[..., None]:
     return emit
 
 
-def _twin_norm(residual: bool) -> Callable[..., None]:
+def _twin_norm(centred: bool, residual: bool) -> Callable[..., None]:
     def twin(a: int, b: int, x: int, y: int, gamma: int, beta: int, rows: int, n: int, epsilon: float, share: float) -> None:
         total = _floats(a, rows, n).copy()
         if residual:
             total += _floats(b, rows, n)
             _floats(x, rows, n)[:] = total
-        away = total.astype(np.float64) - total.mean(axis=1, dtype=np.float64, keepdims=True)
+        away = total.astype(np.float64)
+        if centred:
+            away -= away.mean(axis=1, keepdims=True)
         scale = 1 / np.sqrt((away ** 2).mean(axis=1, keepdims=True) + epsilon)
         _floats(y, rows, n)[:] = away * scale * _floats(gamma, n) + _floats(beta, n)
     return twin
 
 
-# (a, b, x, y, gamma, beta, rows, n, epsilon, 1 / n): x = a + b is stored, y may be x, a or b; the plain one has a = x
-layer_norm, residual_layer_norm = (
-    micro_kernel(name, "iiiippiiff", _emit_norm(residual), _twin_norm(residual))
-    for name, residual in (("layer_norm", False), ("residual_layer_norm", True)))
+# (centred, residual) -> (a, b, x, y, gamma, beta, rows, n, epsilon, 1 / n). residual: x = a + b is stored, else x is a;
+# y may be x, a or b
+NORM = {(centred, residual): micro_kernel(f"{'residual_' * residual}{'layer' if centred else 'rms'}_norm", "iiiippiiff",
+                                          _emit_norm(centred, residual), _twin_norm(centred, residual))
+        for centred in (False, True) for residual in (False, True)}
 
 
 # ---- softmax -----------------------------------------------------------------------------------------

@@ -9,21 +9,25 @@ import pytest
 
 from litejit.compiler import kernel
 from litejit.compiler.cpu import LEVELS, executable
-from litejit.ops.simd.row_sweeps import LONG, SCORES, layer_norm, residual_layer_norm, softmax
+from litejit.ops.simd.row_sweeps import LONG, NORM, SCORES, softmax
 
 F32 = np.float32
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-NAMES = ("a", "b", "x", "y", "z", "gamma", "beta", "soft", "plain", "scaled", "masked", "mask")
+NAMES = ("a", "b", "c", "x", "y", "z", "r", "gamma", "beta", "soft", "plain", "scaled", "masked", "mask")
 CALL = np.dtype([*((name, "i8") for name in NAMES), ("rows", "i8"), ("n", "i8"), ("pitch", "i8"), ("share", "f4")], align=True)
 SIZES = [(1, 1), (3, 7), (4, 8), (5, 33), (9, 100), (2, LONG), (5, LONG + 3)]
+_layer_norm, _residual_layer_norm, _rms_norm, _residual_rms_norm = (NORM[key] for key in (
+    (True, False), (True, True), (False, False), (False, True)))
 _plain, _scaled, _masked = (SCORES[how] for how in ("plain", "scaled", "masked"))
 
 
 @kernel(CALL, name="test_row_sweeps")
 def call_all(p, begin, end):
-    layer_norm(p.a, p.a, p.a, p.z, p.gamma, p.beta, p.rows, p.n, 1e-3, p.share)
-    residual_layer_norm(p.a, p.b, p.x, p.y, p.gamma, p.beta, p.rows, p.n, 1e-3, p.share)
-    residual_layer_norm(p.a, p.b, p.b, p.b, p.gamma, p.beta, p.rows, p.n, 1e-3, p.share)        # in place
+    _layer_norm(p.a, p.a, p.a, p.z, p.gamma, p.beta, p.rows, p.n, 1e-3, p.share)
+    _rms_norm(p.a, p.a, p.a, p.r, p.gamma, p.beta, p.rows, p.n, 1e-3, p.share)
+    _residual_layer_norm(p.a, p.b, p.x, p.y, p.gamma, p.beta, p.rows, p.n, 1e-3, p.share)
+    _residual_layer_norm(p.a, p.b, p.b, p.b, p.gamma, p.beta, p.rows, p.n, 1e-3, p.share)        # in place
+    _residual_rms_norm(p.a, p.c, p.c, p.c, p.gamma, p.beta, p.rows, p.n, 1e-3, p.share)
     softmax(p.a, p.soft, p.rows, p.n, 0.7)
     _plain(p.plain, p.mask, 0, p.rows, p.n, p.pitch, 1.0)
     _scaled(p.scaled, p.mask, 0, p.rows, p.n, p.pitch, 0.3)

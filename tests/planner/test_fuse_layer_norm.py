@@ -96,7 +96,38 @@ def backwards(net: Net, x: Any) -> Any:
     return net.op("SUB", net.vector(), net.op("MUL", net.op("SUB", mean, x), scale))
 
 
+def by_sums(net: Net, x: Any) -> Any:
+    """Means as sums over n, of rows without the last axis, reshaped; squares by POW; 1 over a root."""
+    lead, n = net.shape[:-1], net.constant(F32(net.shape[-1]))
+
+    def mean(value: Any) -> Any:
+        total = net.g.add("SUM", [value, net.constant(np.array([-1], np.int32))], (net.name(), lead), keep_dims=False)
+        return net.g.add("DIV", [total, n], (net.name(), lead))
+
+    def column(value: Any) -> Any:
+        return net.op("RESHAPE", value, net.constant(np.array(net.row, np.int32)), row=True)
+
+    away = net.op("SUB", x, column(mean(x)))
+    variance = mean(net.op("POW", away, net.constant(F32(2))))
+    root = net.op("SQRT", column(net.g.add("ADD", [variance, net.constant(F32(0.01))], (net.name(), lead))), row=True)
+    return net.op("MUL", away, net.op("DIV", net.vector(), root))
+
+
+def rms(net: Net, x: Any, squares: str = "MUL", add_up: str = "MEAN") -> Any:
+    """x * s * gamma, s from the mean of x^2."""
+    square = net.op("MUL", x, x) if squares == "MUL" else net.op("SQUARE", x)
+    axis = net.constant(np.array([len(net.shape) - 1], np.int32))
+    mean = net.op(add_up, square, axis, row=True, keep_dims=True)
+    if add_up == "SUM":
+        mean = net.op("MUL", mean, net.constant(F32(1 / net.shape[-1])), row=True)
+    scale = net.op("RSQRT", net.op("ADD", mean, net.constant(F32(1e-3)), row=True), row=True)
+    return net.op("MUL", net.op("MUL", x, scale), net.vector())
+
+
 FORMS = {
+    "by sums": by_sums,
+    "rms": rms,
+    "rms, squared, by sums": lambda net, x: rms(net, x, "SQUARE", "SUM"),
     "keras": keras,
     "keras, no gamma": lambda net, x: keras(net, x, gamma=False),
     "keras, squares by MUL": lambda net, x: keras(net, x, squares="MUL"),
@@ -133,20 +164,24 @@ def test_every_form_becomes_one_step(form: str, shape: tuple[int, ...], monkeypa
     content = net.finish(FORMS[form](net, net.g.input("x", shape)))
     x = net.rng.normal(0.3, 2, shape).astype(F32)
     (got,), plan = run(content, [x])
-    assert len(plan.steps) == 1 and len(plan.fused) == 1 and "LAYER_NORM" in plan.fused[0]
+    assert len(plan.steps) == 1 and len(plan.fused) == 1
+    assert ("RMS_NORM" if "rms" in form else "LAYER_NORM") in plan.fused[0]
     (want,) = unfused(content, [x], monkeypatch)
     assert np.abs(got - want).max() <= 1e-6 * np.abs(want).max()
     for threads in (2, 3):
         assert np.array_equal(run(content, [x], threads)[0][0], got)
 
 
+@pytest.mark.parametrize("form", [keras, rms])
 @pytest.mark.parametrize("also", [False, True])
 @pytest.mark.parametrize("shape", [(1, 7, 33), (70, 256)])
-def test_a_residual_is_part_of_the_step(also: bool, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_residual_is_part_of_the_step(
+    form: Any, also: bool, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     net = Net(shape)
     a, b = net.g.input("a", shape), net.g.input("b", shape[1:] if shape[0] == 1 else shape)
     x = net.op("ADD", a, b)
-    y = keras(net, x)
+    y = form(net, x)
     content = net.finish(y, net.op("EXP", x)) if also else net.finish(y)
     values = [net.rng.normal(0, 2, shape).astype(F32) for _ in "ab"]
     values[1] = values[1].reshape(b.tree["shape"])
@@ -157,6 +192,17 @@ def test_a_residual_is_part_of_the_step(also: bool, shape: tuple[int, ...], monk
     assert not also or np.array_equal(got[1], want[1])
     for threads in (2, 3):
         assert all(map(np.array_equal, run(content, values, threads)[0], got))
+
+
+def test_a_value_may_be_normalised_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Net((9, 20))
+    x = net.op("ADD", net.g.input("a", net.shape), net.g.input("b", net.shape))
+    content = net.finish(keras(net, x), centred(net, x, epsilon=0.5), rms(net, x))
+    values = [net.rng.normal(0, 2, net.shape).astype(F32) for _ in "ab"]
+    got, plan = run(content, values)
+    assert len(plan.steps) == len(plan.fused) == 3  # the sum is made by the first of them
+    for one, other in zip(got, unfused(content, values, monkeypatch)):
+        assert np.abs(one - other).max() <= 1e-6 * np.abs(other).max()
 
 
 def test_the_sum_may_be_an_output() -> None:
@@ -217,12 +263,26 @@ def raw_square(net: Net, x: Any) -> Any:
     return net.op("MUL", net.op("SUB", x, mean), net.op("RSQRT", power, row=True))
 
 
+def wrong_count(net: Net, x: Any) -> Any:
+    """Sums divided by another number than n."""
+    total = net.op("SUM", net.op("MUL", x, x), net.constant(np.array([-1], np.int32)), row=True, keep_dims=True)
+    mean = net.op("MUL", total, net.constant(F32(0.25)), row=True)
+    return net.op("MUL", x, net.op("RSQRT", mean, row=True))
+
+
+def mixed(net: Net, x: Any) -> Any:
+    """The mean is taken off, but not squared off."""
+    mean = net.mean(x)
+    power = net.mean(net.op("MUL", x, x))
+    return net.op("MUL", net.op("SUB", x, mean), net.op("RSQRT", power, row=True))
+
+
 def per_row(net: Net, x: Any) -> Any:
     """A factor for each row instead of each column."""
     return net.op("MUL", centred(net, x, affine=False), net.constant(np.ones(net.row, F32)))
 
 
-@pytest.mark.parametrize("form", [not_last_axis, other_factor, activated, raw_square])
+@pytest.mark.parametrize("form", [not_last_axis, other_factor, activated, raw_square, wrong_count, mixed])
 def test_what_is_no_layer_normalisation(form: Any) -> None:
     net = Net((6, 6))
     content = net.finish(form(net, net.g.input("x", net.shape)))
