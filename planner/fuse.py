@@ -13,6 +13,7 @@ from litejit.ops.base import Target
 from litejit.planner.fuse_activation import fuse_activations
 from litejit.planner.fuse_attention import fuse_attention
 from litejit.planner.fuse_layer_norm import fuse_layer_norm
+from litejit.planner.fuse_unary_chain import fuse_unary_chains
 from litejit.planner.graph import Graph
 from litejit.planner.patterns import Uses
 
@@ -21,6 +22,7 @@ RULES: dict[str, Rule] = {  # in the order in which they are tried
     "activation": fuse_activations,
     "layer_norm": fuse_layer_norm,
     "attention": fuse_attention,
+    "unary_chain": fuse_unary_chains,
 }
 
 
