@@ -187,9 +187,11 @@ class _Search:
 
     def _affine(self, form: Form) -> tuple[Any, Any] | None:
         """(g, b) of a form g * x * s - g * mean * s + b, or without the mean where s is made of x^2."""
+        if ("x", 1) not in form or self.scale is None:
+            return None
         terms = {t: c for t, c in form.items() if np.any(c)}
         beta, gamma, other = terms.pop(NUMBER, 0.0), terms.pop(("x", 1), None), terms.pop(("mean", 1), 0.0)
-        if gamma is None or terms or self.scale is None:
+        if gamma is None or terms:
             return None
         wanted = -gamma if self.scale[0] == MEANS[DEVIATION] else 0.0
         return (gamma, beta) if np.allclose(other, wanted, rtol=CLOSE, atol=0) else None
