@@ -1,0 +1,184 @@
+"""bfloat16 GEMM: C[m, n] = clamp(A[m, k] @ B[k, n] + bias[n]) of float32 matrices, products of bfloat16, sums of float32.
+
+Rows of A are first staged: rounded to bfloat16 once (nearest even; NaN stays NaN, denormal numbers count as zero), so that
+all panels find two values of k in a 32-bit lane. B is packed into panels of `nr` columns, each
+[bias nr x f32][k / 2][nr][2 x bf16], zero padded: bfloat16 weights, half of the bytes that float32 panels have.
+
+    stage_bf16(source, staged, runs, step, to_step, count)             `runs` pieces of `count` floats
+    gemm_bf16(staged, pitch, panels, c, ldc, m, k, n, lo, hi)          m staged rows, `pitch` bytes apart
+    gemv_bf16(staged, panels, c, k, n, lo, hi)                         one row
+
+Strides in bytes. A part of the columns is computed by starting at a later panel: panel q begins q * nr * column_bytes(k)
+bytes after the first.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from litejit.compiler import device, micro_kernel
+from litejit.compiler.cpu import Cpu
+from litejit.ops.simd.gemm_f32 import panel_columns, store_tile
+from litejit.ops.simd.gemm_int8 import multiply_groups
+from litejit.ops.simd.tiles import f32_columns, f32_rows, tiles
+
+STAGE_BYTES = 1 << 16             # staged rows that stay in L2 while all panels pass
+
+
+# ---- packing -----------------------------------------------------------------------------------
+
+def to_bf16(values: np.ndarray) -> np.ndarray:
+    """The bits of bfloat16 numbers as uint16: float32 to nearest even, NaN stays NaN, denormal numbers become zeros."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    size = bits & 0x7FFFFFFF
+    rounded = bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)
+    kept = np.where(size > 0x7F800000, bits | 0x400000, np.where(size < 0x800000, bits ^ size, rounded))
+    return (kept >> 16).astype(np.uint16)
+
+
+def column_bytes(k: int) -> int:
+    """Bytes of a column of a panel, bias and all."""
+    return 4 * (1 + -(-k // 2))
+
+
+def pack_bf16(cpu: Cpu, weights: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+    """weights [n, k], bias [n] or None -> panels as uint32 [ceil(n / nr), 1 + ceil(k / 2), nr]."""
+    nr, (n, k) = panel_columns(cpu), weights.shape
+    count, pairs = -(-n // nr), -(-k // 2)
+    whole = np.zeros((count * nr, 2 * pairs), np.uint16)
+    whole[:n, :k] = to_bf16(weights)
+    first = np.zeros(count * nr, np.float32)
+    if bias is not None:
+        first[:n] = bias
+    out = np.empty((count, 1 + pairs, nr), np.uint32)
+    out[:, 0] = first.view(np.uint32).reshape(count, nr)
+    cut = np.ascontiguousarray(whole.reshape(count, nr, pairs, 2).transpose(0, 2, 1, 3))
+    out[:, 1:] = cut.view(np.uint32).reshape(count, pairs, nr)
+    return out
+
+
+def staged_pitch(k: int) -> int:
+    """Bytes from one staged row to the next: whole cache lines, an odd number of them."""
+    return -(-2 * k // 64) * 64 | 64
+
+
+def stage_block(cpu: Cpu, k: int) -> int:
+    """Rows to stage at a time: whole tiles that stay in the cache."""
+    rows = tiles(cpu).f32[0]
+    return max(1, min(16, STAGE_BYTES // (rows * staged_pitch(k)))) * rows
+
+
+# ---- generators --------------------------------------------------------------------------------
+
+def emit_stage(v: Any, source: Any, dest: Any, runs: Any, step: Any, to_step: Any, count: Any) -> None:
+    """Pieces of `count` floats, `step` bytes apart, as bfloat16 `to_step` bytes apart.
+
+    Whole vectors are written, zeros after the end: up to 64 bytes.
+    """
+    lanes = v.lanes
+    whole = v.sub(count, v.b.srem(count, v.i(2 * lanes)))
+    left = v.sub(count, whole)
+    masks = v.mask(lanes, left), v.mask(lanes, v.sub(left, lanes))
+
+    def piece(s: Any, _: Any) -> None:
+        here, there = v.at(source, v.mul(s, step)), v.at(dest, v.mul(s, to_step))
+
+        def put(i: Any, load: Callable[[int, Any], Any]) -> None:
+            at = v.shl(i, 2)
+            v.store(v.to_bf16(*(load(j, v.add(at, j * v.cpu.vbytes)) for j in (0, 1))), there, v.shl(i, 1))
+        v.loop(whole, [], lambda i, _: put(i, lambda j, at: v.load(v.f32, here, at)), step=2 * lanes)
+        v.either(v.icmp(">", left, 0), lambda: put(whole, lambda j, at: v.mload(v.f32, here, masks[j], at)))
+    v.loop(runs, [], piece)
+
+
+def emit_pair_rows(v: Any, first: Any, second: Any, dest: Any, pairs: Any, step: Any, to_step: Any, width: Any,
+                   keep: Any) -> None:
+    """`width` lanes of two rows as pairs, `pairs` times; keep: what the bits of the second row are and-ed with (-1 or 0)."""
+    lanes = v.lanes
+    keep = v.splat(v.trunc(keep, "i32"))
+    order = [e // 2 + (e % 2) * lanes for e in range(2 * lanes)]
+
+    def pair(s: Any, _: Any) -> None:
+        low, high, to = v.at(first, v.mul(s, step)), v.at(second, v.mul(s, step)), v.at(dest, v.mul(s, to_step))
+
+        def body(i: Any, store: Callable[..., None]) -> None:
+            at = v.shl(i, 2)
+            b = v.bitcast(v.and_(v.load(v.i32, high, at), keep), v.f32)
+            both = v.shuffle(v.to_bf16(v.load(v.f32, low, at), b), None, order)
+            store(v.bitcast(both, v.i32), to, at)
+        v.vectors(width, body)
+    v.loop(pairs, [], pair)
+
+
+def emit_tile(narrow: bool) -> Callable[..., None]:
+    """Generator of a tile of staged rows (those past the last repeat it) and up to nr columns; narrow: up to nr/2.
+
+    (a, lda, panel, c, ldc, m, pairs, columns, lo, hi)
+    """
+    def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, pairs: Any, columns: Any, lo: Any,
+             hi: Any) -> None:
+        mr, width = tiles(v.cpu).f32
+        nv, size = width // 2 if narrow else width, v.cpu.vbytes
+        row = [v.min(v.i(r), v.sub(m, 1)) if r else v.i(0) for r in range(mr)]
+        acc = [v.load(v.f32, panel, j * size) for j in range(nv)] * mr
+        acc = multiply_groups(v, v.dot_bf16, acc, [v.at(a, v.mul(lda, r)) for r in row], v.at(panel, width * size), pairs,
+                              (nv, width))
+        low, high = v.splat(lo), v.splat(hi)
+        store_tile(v, [v.clamp(x, low, high) for x in acc], [v.at(c, v.mul(ldc, r)) for r in row], columns, nv, size)
+    return emit
+
+
+def emit_vector(v: Any, a: Any, first: Any, second: Any, c: Any, pairs: Any, columns: Any, lo: Any, hi: Any) -> None:
+    """One staged row times two panels side by side (enough chains to hide the latency); `columns` of both together."""
+    nv, size = tiles(v.cpu).f32[1], v.cpu.vbytes
+    panels = (first, second)
+    acc = [v.load(v.f32, panel, j * size) for panel in panels for j in range(nv)]
+
+    def body(i: Any, acc: list[Any]) -> list[Any]:
+        x = v.isplat(a, v.shl(i, 2))
+        at = v.mul(v.add(i, 1), nv * size)
+        return [v.dot_bf16(acc[j], x, v.load(v.i32, panels[j // nv], v.add(at, j % nv * size))) for j in range(2 * nv)]
+    acc = v.loop(pairs, acc, body)
+    low, high = v.splat(lo), v.splat(hi)
+    store_tile(v, [v.clamp(x, low, high) for x in acc], [c], columns, 2 * nv, size)
+
+
+stage_bf16 = micro_kernel("stage_bf16", "ppiiii", emit_stage)
+pair_rows_bf16 = micro_kernel("pair_rows_bf16", "pppiiiii", emit_pair_rows)
+_tile = micro_kernel("gemm_bf16", "pippiiiiff", emit_tile(False))
+_tile_narrow = micro_kernel("gemm_bf16_narrow", "pippiiiiff", emit_tile(True))
+_vector = micro_kernel("gemv_bf16", "ppppiiff", emit_vector)
+
+
+# ---- device functions --------------------------------------------------------------------------
+
+@device
+def gemm_bf16(staged, pitch, panels, c, ldc, m, k, n, lo, hi):
+    """C = clamp(A @ B + bias): all panels pass m staged rows, which should stay in L2 (`stage_block`)."""
+    mr, nr, pairs = f32_rows(), f32_columns(), (k + 1) // 2
+    size = (1 + pairs) * nr * 4
+    wide = (n + nr // 2 - 1) // nr
+    for q in range(wide):
+        for r in range(0, m, mr):
+            _tile(staged + r * pitch, pitch, panels + q * size, c + r * ldc + q * nr * 4, ldc, min(mr, m - r), pairs,
+                  n - q * nr, lo, hi)
+    if wide * nr < n:
+        for r in range(0, m, mr):
+            _tile_narrow(staged + r * pitch, pitch, panels + wide * size, c + r * ldc + wide * nr * 4, ldc, min(mr, m - r),
+                         pairs, n - wide * nr, lo, hi)
+
+
+@device
+def gemv_bf16(staged, panels, c, k, n, lo, hi):
+    """c = clamp(a @ B + bias) for one staged row."""
+    nr, pairs = f32_columns(), (k + 1) // 2
+    size = (1 + pairs) * nr * 4
+    wide = (n + nr // 2 - 1) // nr
+    for q in range(0, wide, 2):
+        first = panels + q * size
+        _vector(staged, first, first + size if q + 1 < wide else first, c + q * nr * 4, pairs,
+                min(n - q * nr, (wide - q) * nr), lo, hi)
+    if wide * nr < n:
+        _tile_narrow(staged, 0, panels + wide * size, c + wide * nr * 4, 0, 1, pairs, n - wide * nr, lo, hi)
