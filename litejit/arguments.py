@@ -8,7 +8,6 @@ from typing import Any
 from litejit.arrays import index_of
 from litejit.model import Model
 
-
 PRECISIONS = ("float32", "bfloat16")
 
 

@@ -76,8 +76,9 @@ def _arithmetic(kind: str) -> Callable[..., None]:
         ty, vbytes = v.f32 if kind in FLOATS else v.i32, v.cpu.vbytes
         places = range(0, accumulators(v.cpu) * vbytes, vbytes)
         x = v.load(v.f32 if kind == "f32" else v.i32, out, OUT - vbytes)
-        multiply = {"f32": lambda acc: v.fma(acc, x, x), "i8": lambda acc: v.dot(acc, x, acc),
-                    "i16": lambda acc: v.dot16(acc, x, acc), "bf16": lambda acc: v.dot_bf16(acc, x, x)}[kind]
+        multiply: Callable[[Any], Any] = {"f32": lambda acc: v.fma(acc, x, x), "i8": lambda acc: v.dot(acc, x, acc),
+                                          "i16": lambda acc: v.dot16(acc, x, acc),
+                                          "bf16": lambda acc: v.dot_bf16(acc, x, x)}[kind]
         last = v.loop(rounds, [v.load(ty, out, at) for at in places], lambda _, accs: [multiply(acc) for acc in accs])
         for at, acc in zip(places, last):
             v.store(acc, out, at)
