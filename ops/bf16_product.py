@@ -54,7 +54,7 @@ def product_bf16(p, begin, end):
         last = min(p.m, row + p.rows)
         for first in range(row, last, p.block):
             count = min(p.block, last - first)
-            stage_bf16(x + first * p.lda, staged, count, p.lda, p.pitch, p.k)
+            stage_bf16(x + first * p.lda, staged, count, p.lda, p.pitch, 1, 0, 0, p.k)
             gemm_bf16(staged, p.pitch, panels, p.y + (batch * p.m + first) * p.ldc + column * 4, p.ldc, count, p.k,
                       min(p.columns, p.n - column), p.lo, p.hi)
     return 0
@@ -67,7 +67,7 @@ def product_bf16_row(p, begin, end):
     for c in prange(begin, end):
         column, batch = c % p.column_chunks * p.columns, c // p.column_chunks
         panels = p.panels + load_i64(p.offsets, 2 * batch + 1) + column * (1 + (p.k + 1) // 2) * 4
-        stage_bf16(p.x + load_i64(p.offsets, 2 * batch), staged, 1, 0, 0, p.k)
+        stage_bf16(p.x + load_i64(p.offsets, 2 * batch), staged, 1, 0, 0, 1, 0, 0, p.k)
         gemv_bf16(staged, panels, p.y + batch * p.ldc + column * 4, p.k, min(p.columns, p.n - column), p.lo, p.hi)
     return 0
 
@@ -95,6 +95,6 @@ def pack_panels_bf16(p, begin, end):
             else:
                 for first in range(0, k, PIECE):
                     count = min(PIECE, k - first)
-                    stage_bf16(w + 4 * first, staged, width, 4 * p.w_column, PIECE_PITCH, count)
+                    stage_bf16(w + 4 * first, staged, width, 4 * p.w_column, PIECE_PITCH, 1, 0, 0, count)
                     _transpose(panel + 2 * nr * first, staged, 4 * nr, PIECE_PITCH, width, (count + 1) // 2)
     return 0

@@ -46,17 +46,20 @@ def conv_bf16_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: 
 @device
 def gather_bf16(p, group, staged, first, count):
     """Stage the pixels first .. first + count: each a row of kh * kw * depth elements, zeros outside of the image."""
-    x_row, whole, run = p.width * p.channels * 4, p.dw == 1 and p.depth == p.channels, p.kw * p.depth
+    pixel, whole, run = p.channels * 4, p.dw == 1 and p.depth == p.channels, p.kw * p.depth
+    x_row, i = p.width * pixel, 0
     ox, r = first % p.out_width, first // p.out_width
     oy, image = r % p.out_height, r // p.out_height
-    for i in range(count):
-        iy, ix, to = oy * p.sh - p.top, ox * p.sw - p.left, staged + i * p.pitch
-        source = p.x + (image * p.height + iy) * x_row + (ix * p.channels + group * p.depth) * 4
+    while i < count:
+        iy, ix, to, made = oy * p.sh - p.top, ox * p.sw - p.left, staged + i * p.pitch, 1
+        source = p.x + (image * p.height + iy) * x_row + ix * pixel + group * p.depth * 4
         if whole and ix >= 0 and ix + p.kw <= p.width and iy >= 0 and iy + (p.kh - 1) * p.dh < p.height:
-            stage_bf16(source, to, p.kh, p.dh * x_row, 2 * run, run)
+            made = min(count - i, p.out_width - ox, (p.width - p.kw - ix) // p.sw + 1)      # until the right border
+            stage_bf16(source, to, made, p.sw * pixel, p.pitch, p.kh, p.dh * x_row, 2 * run, run)
         else:
             gather_border_bf16(p, source, to, iy, ix, whole)
-        ox += 1
+        i += made
+        ox += made
         if ox == p.out_width:
             ox, oy = 0, oy + 1
         if oy == p.out_height:
@@ -77,9 +80,9 @@ def gather_border_bf16(p, source, to, iy, ix, whole):
         fill_bytes(here, 0, low * piece)
         at = source + ky * p.dh * x_row + low * pixel
         if whole:
-            stage_bf16(at, here + low * piece, 1, 0, 0, (high - low) * p.depth)
+            stage_bf16(at, here + low * piece, 1, 0, 0, 1, 0, 0, (high - low) * p.depth)
         else:
-            stage_bf16(at, here + low * piece, high - low, pixel, piece, p.depth)
+            stage_bf16(at, here + low * piece, 1, 0, 0, high - low, pixel, piece, p.depth)
         fill_bytes(here + high * piece, 0, (p.kw - high) * piece)
     store_i16(to, p.kh * p.kw * p.depth, np.int16(0))                        # the other half of an odd k's last pair
 

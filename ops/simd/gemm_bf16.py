@@ -4,7 +4,8 @@ Rows of A are first staged: rounded to bfloat16 once (nearest even; NaN stays Na
 all panels find two values of k in a 32-bit lane. B is packed into panels of `nr` columns, each
 [bias nr x f32][k / 2][nr][2 x bf16], zero padded: bfloat16 weights, half of the bytes that float32 panels have.
 
-    stage_bf16(source, staged, runs, step, to_step, count)             `runs` pieces of `count` floats
+    stage_bf16(source, staged, rows, step, pitch, pieces, piece_step, piece_pitch, count)
+                                                                       rows of pieces of `count` floats
     gemm_bf16(staged, pitch, panels, c, ldc, m, k, n, lo, hi)          m staged rows, `pitch` bytes apart
     gemv_bf16(staged, panels, c, k, n, lo, hi)                         one row
 
@@ -72,25 +73,28 @@ def stage_block(cpu: Cpu, k: int) -> int:
 
 # ---- generators --------------------------------------------------------------------------------
 
-def emit_stage(v: Any, source: Any, dest: Any, runs: Any, step: Any, to_step: Any, count: Any) -> None:
-    """Pieces of `count` floats, `step` bytes apart, as bfloat16 `to_step` bytes apart.
+def emit_stage(v: Any, source: Any, dest: Any, rows: Any, step: Any, pitch: Any, pieces: Any, piece_step: Any,
+               piece_pitch: Any, count: Any) -> None:
+    """Rows of pieces of `count` floats, as bfloat16; rows are `step` and then `pitch` bytes apart, pieces likewise.
 
-    Whole vectors are written, zeros after the end: up to 64 bytes.
+    Whole vectors are written, zeros after the end of a piece, in the order of the addresses: up to 64 bytes past the last.
     """
     lanes = v.lanes
     whole = v.sub(count, v.b.srem(count, v.i(2 * lanes)))
     left = v.sub(count, whole)
     masks = v.mask(lanes, left), v.mask(lanes, v.sub(left, lanes))
 
-    def piece(s: Any, _: Any) -> None:
-        here, there = v.at(source, v.mul(s, step)), v.at(dest, v.mul(s, to_step))
-
+    def piece(here: Any, there: Any) -> None:
         def put(i: Any, load: Callable[[int, Any], Any]) -> None:
             at = v.shl(i, 2)
             v.store(v.to_bf16(*(load(j, v.add(at, j * v.cpu.vbytes)) for j in (0, 1))), there, v.shl(i, 1))
         v.loop(whole, [], lambda i, _: put(i, lambda j, at: v.load(v.f32, here, at)), step=2 * lanes)
         v.either(v.icmp(">", left, 0), lambda: put(whole, lambda j, at: v.mload(v.f32, here, masks[j], at)))
-    v.loop(runs, [], piece)
+
+    def row(r: Any, _: Any) -> None:
+        here, there = v.at(source, v.mul(r, step)), v.at(dest, v.mul(r, pitch))
+        v.loop(pieces, [], lambda s, _: piece(v.at(here, v.mul(s, piece_step)), v.at(there, v.mul(s, piece_pitch))))
+    v.loop(rows, [], row)
 
 
 def emit_pair_rows(v: Any, first: Any, second: Any, dest: Any, pairs: Any, step: Any, to_step: Any, width: Any,
@@ -145,7 +149,7 @@ def emit_vector(v: Any, a: Any, first: Any, second: Any, c: Any, pairs: Any, col
     store_tile(v, [v.clamp(x, low, high) for x in acc], [c], columns, 2 * nv, size)
 
 
-stage_bf16 = micro_kernel("stage_bf16", "ppiiii", emit_stage)
+stage_bf16 = micro_kernel("stage_bf16", "ppiiiiiii", emit_stage)
 pair_rows_bf16 = micro_kernel("pair_rows_bf16", "pppiiiii", emit_pair_rows)
 _tile = micro_kernel("gemm_bf16", "pippiiiiff", emit_tile(False))
 _tile_narrow = micro_kernel("gemm_bf16_narrow", "pippiiiiff", emit_tile(True))
