@@ -1,11 +1,12 @@
-"""How far results of `precision="bfloat16"` are from those of float32, model by model, as a Markdown table.
+"""How far results of `precision="bfloat16"` are from the expected ones, model by model, as a Markdown table.
 
     python benchmarks/bfloat16.py MODEL.tflite ... [--emulate]
 
-Inputs and expected outputs come from MODEL.npz where there is one (in_CASE_POSITION, default_CASE_POSITION, of every
-`stride`-th value of an output); elsewhere the inputs are random, and litejit's float32 outputs are the expected ones.
-max: the largest difference over the largest output. noise: rms(difference) / standard deviation of the expected output. Of the
-cases and outputs, the worst. --emulate: with the kernels' own arithmetic where the CPU has no bfloat16 instructions.
+Inputs and expected outputs come from MODEL.npz where there is one (in_CASE_POSITION and default_CASE_POSITION, of which every
+`stride`-th value is kept; or inPOSITION and default_outPOSITION). Elsewhere the inputs are random, and litejit's float32
+outputs are the expected ones. max: the largest difference over the largest output. noise: rms(difference) / standard
+deviation of the expected output. Of the cases and outputs, the worst. --emulate: in arithmetic of the kernels' own where the
+CPU has no bfloat16 instructions.
 """
 from __future__ import annotations
 
@@ -34,11 +35,10 @@ def cases(path: str, model: Model) -> Iterator[tuple[Arrays, Arrays, list[int]]]
         yield inputs, wanted, [1] * len(wanted)
         return
     with np.load(recorded) as stored:
-        count = 0
-        while f"in_{count}_0" in stored:
-            inputs, wanted = (numbered(stored, f"{kind}_{count}_") for kind in ("in", "default"))
-            yield inputs, wanted, [int(s) for s in stored["stride"]]
-            count += 1
+        kinds = [("in", "default_out"), *((f"in_{case}_", f"default_{case}_") for case in range(len(stored.files)))]
+        for inputs, wanted in ([numbered(stored, name) for name in names] for names in kinds):
+            if wanted:
+                yield inputs, wanted, [int(s) for s in stored.get("stride", [1] * len(wanted))]
 
 
 def numbered(stored: Any, prefix: str) -> Arrays:
@@ -50,12 +50,13 @@ def numbered(stored: Any, prefix: str) -> Arrays:
 
 
 def interpreter(model: Model, precision: str) -> Interpreter:
-    made = Interpreter(model=model, precision=precision, num_threads=-1)
-    made.allocate_tensors()
-    return made
+    return Interpreter(model=model, precision=precision, num_threads=-1)
 
 
 def run(made: Interpreter, inputs: Arrays) -> Arrays:
+    for detail, value in zip(made.get_input_details(), inputs):
+        made.resize_tensor_input(detail["index"], value.shape)
+    made.allocate_tensors()
     for detail, value in zip(made.get_input_details(), inputs):
         made.set_tensor(detail["index"], value)
     made.invoke()
@@ -74,12 +75,12 @@ def row(path: str) -> list[str]:
     """The cells of a model."""
     model = Model.from_file(path)
     made = {precision: interpreter(model, precision) for precision in ("float32", "bfloat16")}
-    steps = made["bfloat16"].plan.steps
-    share = sum(s.macs for s in steps if s.products == "bf16") / max(1, sum(s.macs for s in steps))
     found: dict[str, list[tuple[float, float]]] = {precision: [] for precision in made}
     for inputs, wanted, strides in cases(path, model):
         for precision, one in made.items():
             found[precision] += [difference(*each) for each in zip(run(one, inputs), wanted, strides)]
+    steps = made["bfloat16"].plan.steps
+    share = sum(s.macs for s in steps if s.products == "bf16") / max(1, sum(s.macs for s in steps))
     worst = [max(figures) for precision in made for figures in zip(*found[precision])]
     return [os.path.basename(path).removesuffix(".tflite"), f"{100 * share:.0f} %", *(f"{x:.1e}" for x in worst)]
 
@@ -91,7 +92,10 @@ def main(arguments: list[str]) -> None:
     print("| " + " | ".join(HEAD) + " |\n| --- |" + " ---: |" * (len(HEAD) - 1))
     for path in arguments:
         if not path.startswith("--"):
-            print("| " + " | ".join(row(path)) + " |", flush=True)
+            try:
+                print("| " + " | ".join(row(path)) + " |", flush=True)
+            except (RuntimeError, ValueError) as error:
+                print(f"{path}: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":
