@@ -40,7 +40,9 @@ def conv_bf16_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: 
         "n": n, "ldc": groups * n * 4, "column_bytes": column_bytes(k), "group_bytes": -(-n // nr) * nr * column_bytes(k),
         "rows": rows, "columns": columns, "row_chunks": row_chunks, "column_chunks": column_chunks, "block": block,
         "lo": bounds[0], "hi": bounds[1]}
-    return [*steps, Step(node, conv_bf16, params, chunks, macs=groups * m * n * k, products="bf16")]
+    touched = 4 * (windows.images * windows.height * windows.width * windows.channels + m * groups * n)
+    return [*steps, Step(node, conv_bf16, params, chunks, macs=groups * m * n * k, products="bf16",
+                         touched=touched + groups * params["group_bytes"])]
 
 
 @device

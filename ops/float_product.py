@@ -102,8 +102,9 @@ def float_steps(node: Node, target: Target, x: Any, y: Any, matrix: Matrix, bias
               "columns": columns, "row_chunks": row_chunks, "column_chunks": column_chunks, "lo": bounds[0], "hi": bounds[1],
               **kind.memory(cpu, rows, k, chunks),
               "offsets": Packed(("offsets", pairs), lambda: np.array(pairs, np.int64))}
+    touched = 4 * m * (k * len(set(x_at)) + n * len(x_at)) + size * len(set(w_at))
     return [*steps, Step(node, kind.row if m == 1 else kind.product, params, chunks, macs=len(x_at) * m * n * k,
-                         products=target.products)]
+                         touched=touched, products=target.products)]
 
 
 def turned(node: Node, x: Any, count: int, rows: int, columns: int, size: int = 4) -> tuple[Scratch, Step]:

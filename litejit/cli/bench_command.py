@@ -21,6 +21,7 @@ from litejit.cli import bench_worker
 from litejit.cli.bench_worker import PEERS
 from litejit.cli.common import cache_option, precision_option, size
 from litejit.cli.run_command import random_inputs
+from litejit.compiler.cpu import target
 
 OURS = {"float32": "litejit", "bfloat16": "litejit_bf16"}                # by --precision
 USUAL = {"float32": "litert,openvino", "bfloat16": "litert,openvino_default"}   # peers, unless they are named
@@ -65,6 +66,8 @@ def _peers(context: click.Context, option: click.Parameter, text: str | None) ->
 def command(models: tuple[str, ...], threads: list[int], peers: list[str] | None, rounds: int, length: float, cold: bool,
             path: str | None, precision: str, cache_dir: str | None) -> None:
     """Time MODELS on litejit and its peers, in turns; a ratio below 1 says that litejit is the fastest."""
+    if precision == "bfloat16" and not target().bf16:
+        click.echo(f"no bfloat16 instructions on {target().name}: {OURS[precision]} computes in float32", err=True)
     click.echo(_line(HEAD))
     rows, broken = [], 0
     peers = USUAL[precision].split(",") if peers is None else peers
@@ -219,8 +222,6 @@ def verdict(rows: Sequence[dict[str, Any]]) -> str:
 
 def report(rows: Sequence[dict[str, Any]], rounds: int, length: float) -> dict[str, Any]:
     """Everything as plain data, with what it was measured on."""
-    from litejit.compiler.cpu import target
-
     ratios = [row["ratio"] for row in rows if "ratio" in row]
     return {"litejit": __version__, "python": platform.python_version(), "system": platform.platform(),
             "cpu": {"name": _cpu_name(), "level": target().name, "cores": os.cpu_count()},

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from litejit.cli import bench_command
+from litejit.compiler.cpu import target
 from litejit.demo import MODELS
 from litejit.executor.peak import macs_a_round
 from tests.cli.conftest import Litejit
@@ -45,8 +46,6 @@ def test_outputs_and_warm_starts(litejit: Litejit, tmp_path: Path, monkeypatch: 
 
 
 def test_peak_of_a_level(bf16_cpu: None) -> None:
-    from litejit.compiler.cpu import target
-
     rounds = macs_a_round(target())
     assert rounds["bf16"] == 2 * rounds["f32"] and "bf16" not in macs_a_round(target()._replace(bf16=False))
 
@@ -74,5 +73,6 @@ def test_a_bench(litejit: Litejit, tmp_path: Path) -> None:
     done = litejit("bench", MODELS["float"], "--precision", "bfloat16", "--peers", "", "--rounds", 1, "--seconds", 0.02,
                    "--no-cold", "--json", tmp_path / "all.json")
     assert done.code == 0 and "litejit_bf16" in done.out, done
+    assert ("computes in float32" in done.err) == (not target().bf16)
     row, = json.loads((tmp_path / "all.json").read_text())["rows"]
     assert list(row["runtimes"]) == ["litejit_bf16"] and os.path.basename(MODELS["float"]) == row["model"]
