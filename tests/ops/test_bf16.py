@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from litejit.compiler.cpu import LEVELS
+from litejit.interpreter import Interpreter
 from litejit.ops import conv
 from litejit.ops.base import Target
 from litejit.ops.conv_geometry import Windows
 from litejit.ops.conv_winograd import tile_size
 from litejit.ops.simd.gemm_bf16 import pack_bf16, to_bf16
-from tests.harness import In, Out, run_op
+from tests.harness import In, Out, op_model, run_model, run_op
 from tests.twins.conv import conv_sums
 
 F32 = np.float32
@@ -136,6 +137,27 @@ def test_convolutions(rng, monkeypatch, constant):
         close(run("CONV_2D", [x, In(w, constant=constant), In(bias, constant=constant)], fused_activation_function=act,
                   **options), np.clip(sums + bias, *ACTS[act]))
         close(run("CONV_2D", [x, In(w, constant=constant), None], **options), sums)
+
+
+def test_what_the_memory_held_before_does_not_matter(rng, monkeypatch):
+    """NaN all over the arena: nothing of it is read, not even the second half of the last pair of an odd row."""
+    monkeypatch.setattr(conv, "tile_size", lambda *_: 0)
+    models = [(op_model("CONV_2D", [np.zeros(image, F32), In(normal(rng, *kernel), constant=True), None], stride_h=stride[0],
+                        stride_w=stride[1], dilation_h_factor=dilation[0], dilation_w_factor=dilation[1], padding=padding),
+               [normal(rng, *image)]) for image, kernel, stride, dilation, padding in CONVS]
+    for left, right in (((3, 5), (5, 4)), ((1, 131), (131, 7)), ((2, 40, 33), (33, 70))):
+        for adj in (False, True):
+            x = [normal(rng, *left), normal(rng, *(right[::-1] if adj else right))]
+            models.append((op_model("BATCH_MATMUL", x, adj_y=adj), x))
+    for content, inputs in models:
+        want, = run_model(content, inputs, precision="bfloat16")
+        interpreter = Interpreter(model_content=content, precision="bfloat16")
+        interpreter.allocate_tensors()
+        interpreter._main.runner.arena[:] = 255
+        for detail, value in zip(interpreter.get_input_details(), inputs):
+            interpreter.set_tensor(detail["index"], value)
+        interpreter.invoke()
+        np.testing.assert_array_equal(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]), want)
 
 
 def test_infinities_and_nan_stay_where_they_are(rng, monkeypatch):
