@@ -91,12 +91,14 @@ class Interpreter(Inspection):
         self._model = model_of(model_path, model_content, model)
         refuse_missing_builtins(self._model)
         from litejit.compiler.cpu import target
+        from litejit.planner.fuse import switched_off
         from litejit.store import open_store
 
         self._resolver, self._fuse, self._cache_dir = experimental_op_resolver_type, bool(fuse), cache_dir
         self._compress = bool(experimental_compress_quantization_zero_points)
         self._target = Target(
-            target(), _MODES[experimental_op_resolver_type], self._precision, bool(experimental_preserve_all_tensors)
+            target(), _MODES[experimental_op_resolver_type], self._precision, bool(experimental_preserve_all_tensors),
+            switched_off(),
         )
         self._store = open_store(cache_dir)
         self._sessions: dict[int, Session] = {}

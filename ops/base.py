@@ -25,6 +25,7 @@ class Target(NamedTuple):
     mode: str = "auto"  # "auto" (LiteRT's default), "opt" (no XNNPACK), "ref" (reference kernels)
     precision: str = "float32"  # or "bfloat16": float32 products may be made of bfloat16 numbers
     preserve: bool = False  # every tensor keeps its memory
+    without: tuple[str, ...] = ()  # rules of planner/fuse.py that are switched off
 
     @property
     def products(self) -> str:

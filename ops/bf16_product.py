@@ -30,7 +30,7 @@ _transpose = TRANSPOSE[4]
 
 def product_memory(cpu: Cpu, rows: int, k: int, chunks: int) -> dict[str, Any]:
     """Parameters of the staged rows of a product whose chunks have at most `rows` of them."""
-    block, pitch = min(stage_block(cpu, k), rows), staged_pitch(k)
+    block, pitch = min(stage_block(cpu, k, rows), rows), staged_pitch(k)
     size = block * pitch + 64
     return {"block": block, "staged": Scratch(chunks * size), "staged_size": size, "pitch": pitch}
 

@@ -33,7 +33,7 @@ def conv_bf16_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: 
     mr, nr = tile_shape(cpu, "f32")
     rows, columns = grid(m, n, k, mr, SHARED_PANELS * nr, grain=GRAIN, most=MAX_CHUNKS, by_columns=False)
     row_chunks, column_chunks = -(-m // rows), -(-n // columns)
-    block, pitch, chunks = min(stage_block(cpu, k), rows), staged_pitch(k), groups * row_chunks * column_chunks
+    block, pitch, chunks = min(stage_block(cpu, k, rows), rows), staged_pitch(k), groups * row_chunks * column_chunks
     size = block * pitch + 64
     params = {
         **windows.params(), "x": x, "w": panels, "y": y, "staged": Scratch(chunks * size), "staged_size": size, "pitch": pitch,

@@ -11,26 +11,24 @@ from typing import Any
 import numpy as np
 
 from litejit.compiler import kernel, prange
-from litejit.compiler.lazy import Kernel
 from litejit.compiler.primitives import load_f32, store_f32
 from litejit.ops import reference_float
 from litejit.ops.arithmetic import activation, float_range
 from litejit.ops.base import Operator, Packed, Scratch, Step, Target
 from litejit.ops.conv import BIASES, PLAIN, check_scales, code_range, real_scales, weight_scales, widened, xnn_scales
-from litejit.ops.conv_f32 import zeros
 from litejit.ops.conv_geometry import Windows, windows
 from litejit.ops.depthwise_16x8 import depthwise_16_steps
+from litejit.ops.depthwise_f32 import depthwise_kernel, depthwise_params
 from litejit.ops.depthwise_int8 import Weights, codes_steps, fixed_steps, hybrid_steps
-from litejit.ops.depthwise_rows import ROWS, expanded, make_rows, row_params
+from litejit.ops.depthwise_rows import expanded
 from litejit.ops.float_product import convert, narrow_f16, widen_f16
-from litejit.ops.simd.depthwise_f32 import column_f32, columns_f32, pack_depthwise_f32
+from litejit.ops.simd.depthwise_f32 import pack_depthwise_f32
 from litejit.planner.graph import Node, Value
 
 WEIGHTS = {"f32": ("f32", "i8"), "f16": ("f16",), "i8": ("i8", "i4"), "u8": ("u8",), "i16": ("i8", "i4", "i16")}
 F32_0 = np.float32(0)
 PACK = np.dtype([("w", "i8"), ("bias", "i8"), ("packed", "i8"), ("kh", "i8"), ("kw", "i8"), ("channels", "i8"),
                  ("lanes", "i8")], align=True)
-FLOATS = np.dtype([("lo", "f4"), ("hi", "f4"), *ROWS], align=True)
 
 
 class DepthwiseConv2D(Operator):
@@ -124,32 +122,12 @@ def _float(node: Node, target: Target, x: Any, y: Any, w: Value, bias: Value | N
         packed = Packed((w.key, None if bias is None else bias.key, "depthwise f32", cpu.lanes),
                         lambda: pack_depthwise_f32(cpu, np.asarray(data, np.float32).reshape(
                             made.kh, made.kw, channels).transpose(1, 0, 2).reshape(taps, channels), b))
-    params, chunks = row_params(cpu, made, source, packed, y, zeros(made.width * channels * 4), 4,
-                                (cpu.lanes, (taps + 1) * cpu.vbytes), by_columns=True)
-    made_for = (made.kw, made.sw) if made.dw == 1 and made.kh == made.kw else (0, 1)
-    return [*steps, Step(node, SHARED.get(made_for, depthwise_f32), {**params, "lo": bounds[0], "hi": bounds[1]}, chunks,
-                         macs=made.m * channels * taps)]
+    params, chunks = depthwise_params(cpu, made, source, packed, y, bounds)
+    return [*steps, Step(node, depthwise_kernel(made), params, chunks, macs=made.m * channels * taps)]
 
 
 OPERATORS: dict[str, Operator] = {"DEPTHWISE_CONV_2D": DepthwiseConv2D()}
 
-
-def _make_f32(width: int, stride: int) -> Kernel:
-    rows = make_rows(columns_f32(width, stride), column_f32, 4, 4)
-
-    @kernel(FLOATS, name=f"depthwise_f32_{width}s{stride}" if width else "depthwise_f32")
-    def depthwise(p, begin, end):
-        """A chunk is some output rows."""
-        table, row_bytes = p.table + begin * p.table_size, p.out_width * p.channels * 4
-        for c in prange(begin, end):
-            top, bottom = c * p.rows, min(p.m // p.out_width, (c + 1) * p.rows)
-            rows(p, table, top, bottom, p.y + top * row_bytes, p.pad, p.kh * p.kw, p.lo, p.hi, 0)
-        return 0
-    return depthwise
-
-
-depthwise_f32 = _make_f32(0, 1)
-SHARED = {(width, stride): _make_f32(width, stride) for width in (3, 5) for stride in (1, 2)}
 
 @kernel(PACK)
 def pack_depthwise(p, begin, end):

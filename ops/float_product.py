@@ -84,6 +84,20 @@ def split(m: int, n: int, k: int, batches: int, tile: int, nr: int, grain: int =
     return m, -(-panels // wanted) * nr
 
 
+def partition(m: int, n: int, k: int, batches: int, tile: int, nr: int) -> tuple[int, int]:
+    """(rows, columns) of a chunk: whole tiles, cut so that the chunks together read the least.
+
+    A chunk reads its rows of the left side and its panels of the right side; every further cut across reads one of them again.
+    """
+    grain = GRAIN if m > 1 else GRAIN // 4              # one row is bound by memory
+    wanted = min(max(1, MAX_CHUNKS // batches), max(1, m * n * k // grain))
+    tiles_down, tiles_across = -(-m // tile), -(-n // nr)
+    cuts = [(min(down, tiles_down), min(-(-wanted // down), tiles_across)) for down in range(1, wanted + 1)]
+    most = max(down * across for down, across in cuts)
+    down, across = min((c for c in cuts if c[0] * c[1] >= min(wanted, most)), key=lambda c: n * c[0] + m * c[1])
+    return -(-tiles_down // down) * tile, -(-tiles_across // across) * nr
+
+
 def float_steps(node: Node, target: Target, x: Any, y: Any, matrix: Matrix, bias: Value | None, *,
                 bounds: tuple[float, float], m: int = 0, x_at: Sequence[int] = (0,), w_at: Sequence[int] = (0,)) -> list[Step]:
     """Steps of y[b] = x[b] @ matrices[w_at[b]] + bias, x[b] beginning at element x_at[b]; m rows in each."""
@@ -94,7 +108,7 @@ def float_steps(node: Node, target: Target, x: Any, y: Any, matrix: Matrix, bias
     mr, nr = tile_shape(cpu, "f32")
     panels, steps = matrix.pack(node, bias, cpu, target.products)
     size = matrix.panel_bytes(cpu, target.products)
-    rows, columns = split(m, n, k, len(x_at), mr, nr)
+    rows, columns = partition(m, n, k, len(x_at), mr, nr)
     row_chunks, column_chunks = -(-m // rows), -(-n // columns)
     chunks = len(x_at) * row_chunks * column_chunks
     pairs = tuple((4 * a, size * b) for a, b in zip(x_at, w_at))
@@ -235,6 +249,6 @@ class Kind(NamedTuple):
 
 KINDS = {
     "f32": Kind(1, pack_f32, pack_panels_f32, lambda cpu, panels: ({}, panels), product_f32, product_f32_row,
-                lambda cpu, rows, k, chunks: {"block": row_block(cpu, k)}),
+                lambda cpu, rows, k, chunks: {"block": row_block(cpu, k, rows)}),
     "bf16": Kind(2, pack_bf16, pack_panels_bf16, pack_memory, product_bf16, product_bf16_row, product_memory),
 }

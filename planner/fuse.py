@@ -1,60 +1,38 @@
-"""Pass 3b, fuse: an activation that stands alone behind a float operator with a fused one moves into it."""
+"""Pass 3b, fuse: patterns of nodes become one node, rule by rule.
+
+Every rule is a function `(Uses, Target) -> notes` in a file of its own, and can be switched off by its name:
+`LITEJIT_FUSION_OFF=swish,layer_norm` (`all`: every rule).
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+
 from litejit.ops.base import Target
-from litejit.planner.graph import Graph, Node, Value
-from litejit.schema.enums import ActivationFunctionType
+from litejit.planner.fuse_activation import fuse_activations
+from litejit.planner.graph import Graph
+from litejit.planner.patterns import Uses
 
-PRODUCERS = frozenset(("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL"))
-ACTIVATIONS = {name: ActivationFunctionType[name] for name in ("RELU", "RELU_N1_TO_1", "RELU6")}
+Rule = Callable[[Uses, Target], list[str]]
+RULES: dict[str, Rule] = {  # in the order in which they are tried
+    "activation": fuse_activations,
+}
 
 
-class Fused:
-    """Options of a node with another fused activation."""
-
-    __slots__ = ("_options", "fused_activation_function")
-
-    def __init__(self, options: object, activation: ActivationFunctionType) -> None:
-        self._options, self.fused_activation_function = options, activation
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._options, name)
+def switched_off() -> tuple[str, ...]:
+    """The rules that `LITEJIT_FUSION_OFF` names. Raises ValueError for a name that no rule has."""
+    names = tuple(sorted(name for name in os.environ.get("LITEJIT_FUSION_OFF", "").replace(" ", "").split(",") if name))
+    unknown = [name for name in names if name not in RULES and name != "all"]
+    if unknown:
+        raise ValueError(f"LITEJIT_FUSION_OFF={','.join(unknown)}: the rules are {', '.join(RULES)}, all")
+    return tuple(RULES) if "all" in names else names
 
 
 def fuse(graph: Graph, target: Target) -> list[str]:
-    """Move lone activations into their producers; says what was fused into what."""
-    users: dict[Value, int] = {}
-    for node in graph.nodes:
-        for value in node.inputs:
-            if value is not None:
-                users[value] = users.get(value, 0) + 1
-    makers: dict[Value, Node] = {node.outputs[0]: node for node in graph.nodes if len(node.outputs) == 1}
-    notes, kept = [], []
-    for node in graph.nodes:
-        producer = (
-            makers.get(node[0]) if node.op in ACTIVATIONS and node.inputs and node.inputs[0] is not None else None
-        )
-        if producer is not None and _fits(producer, node, users, graph):
-            producer.options = Fused(producer.options, ACTIVATIONS[node.op])
-            producer.outputs = node.outputs
-            makers[node.out] = producer
-            notes.append(f"node {node.index} {node.op} into node {producer.index} {producer.op}")
-        else:
-            kept.append(node)
-    graph.nodes = kept
+    """Apply the rules that are on; says what was fused into what."""
+    notes = []
+    for name, rule in RULES.items():
+        if name not in target.without:
+            notes += rule(Uses(graph), target)
     return notes
-
-
-def _fits(producer: Node, node: Node, users: dict[Value, int], graph: Graph) -> bool:
-    value = node[0]
-    return (
-        producer.op in PRODUCERS
-        and producer.options is not None
-        and producer.xnn
-        and value.type == "f32"
-        and node.out.type == "f32"
-        and int(producer.options.fused_activation_function) == 0
-        and users[value] == 1
-        and value not in graph.outputs
-    )

@@ -1,7 +1,9 @@
-"""float32 depthwise tiles: a few output columns of one row, all channels, any kernel.
+"""float32 depthwise tiles: a few neighbouring output columns of one row, all channels, any kernel.
 
-The taps of an output row come as a table of addresses (rows outside of the image point at zeros), so kernel size, stride
-and dilation are run-time parameters. Weights: per vector of channels [bias][tap 0][tap 1]..., taps in row-major order.
+The inputs come as a table of addresses, table[input column][kernel row], of which output column t sees the input columns
+t * stride, t * stride + dilation ...; what lies outside of the image points at zeros, so the borders are tiles like any
+other. Sums run down the columns of the kernel, one column after the other, as XNNPACK's do. Weights: per vector of
+channels [bias][tap 0][tap 1]..., taps in that order.
 """
 from __future__ import annotations
 
@@ -27,23 +29,32 @@ def pack_depthwise_f32(cpu: Cpu, weights: np.ndarray, bias: np.ndarray | None) -
     return np.ascontiguousarray(whole.reshape(1 + taps, count, cpu.lanes).transpose(1, 0, 2))
 
 
-def emit_columns(single: bool, width: int = 0, stride: int = 1) -> Callable[..., None]:
-    """Generator: `tiles` tiles of `depthwise` columns of the tile table, or of one column.
+def tile_columns(cpu: Cpu, width: int) -> int:
+    """Output columns of a tile for kernels of a width (0: any)."""
+    return tiles(cpu).wide_depthwise if width > 3 else tiles(cpu).depthwise
 
-    width, stride: made for square kernels of that width without dilation, whose neighbouring columns share inputs; 0: for any.
-    Arguments: table of tap addresses, taps, tiles, offset and step of the columns in the input, weights, y, step of the
-    columns in the output, channels, lo, hi, and a number that means nothing here; offsets and steps in bytes.
+
+def emit_columns(width: int = 0, stride: int = 1, inner: bool = False) -> Callable[..., None]:
+    """Generator of tiles that follow each other in a row, `tile_columns` columns each.
+
+    width, stride: made for square kernels of that width without dilation; 0: for any. inner: no column is outside of the image,
+    so that the addresses of the first input column are enough. Arguments: table of addresses, number of
+    tiles, offset of the first one from the table, step from one column to the next in the input, weights, y, step in the
+    output, channels, columns of the last tile, lo, hi, then height and width of the kernel, stride and dilation along the row;
+    offsets and steps in bytes.
     """
-    def emit(v: Any, table: Any, taps: Any, tiles_: Any, offset: Any, step: Any, weights: Any, y: Any, out_step: Any,
-             channels: Any, lo: Any, hi: Any, _: Any) -> None:
-        count, size = 1 if single else tiles(v.cpu).depthwise, v.cpu.vbytes
+    def emit(v: Any, table: Any, tiles_: Any, offset: Any, step: Any, weights: Any, y: Any, out_step: Any, channels: Any,
+             columns: Any, lo: Any, hi: Any, kh: Any, kw: Any, sw: Any, dw: Any) -> None:
+        count = tile_columns(v.cpu, width)
         low, high = v.splat(lo), v.splat(hi)
         y_at = [v.mul(out_step, t) for t in range(count)]
-        multiply = _shared(v, table, step, count, width, stride) if width else _any(v, table, taps, step, count)
-        block = v.mul(v.add(taps, 1), size)
+        inputs = _steps(v, table, step, count, width, stride) if inner else _entries(v, table, width)
+        multiply = _fixed(v, inputs, count, width, stride) if width else _any(v, table, count, kh, kw, sw, dw)
+        block = v.mul(v.add(v.mul(kh, kw), 1), v.cpu.vbytes)
 
         def tile(k: Any, moved: list[Any]) -> list[Any]:
             offset, y = moved
+            valid = v.select(v.icmp("==", k, v.sub(tiles_, 1)), columns, v.i(count))
 
             def vector(c: Any, moved: list[Any]) -> list[Any]:
                 (here,) = moved
@@ -57,10 +68,10 @@ def emit_columns(single: bool, width: int = 0, stride: int = 1) -> Callable[...,
                         v.store(acc[t], v.at(y, y_at[t]), at)
 
                 def partly() -> None:
-                    mask = v.mask(v.lanes, left)
                     for t in range(count):
+                        mask = v.mask(v.lanes, v.select(v.icmp("<", v.i(t), valid), left, v.i(0)))
                         v.mstore(acc[t], v.at(y, y_at[t]), mask, at)
-                v.either(v.icmp(">=", left, v.lanes), whole, partly)
+                v.either(v.icmp(">=", v.select(v.icmp("==", valid, count), left, v.i(0)), v.lanes), whole, partly)
                 return [v.at(here, block)]
             v.loop(channels, [weights], vector, step=v.lanes)
             return [v.add(offset, v.mul(step, count)), v.at(y, v.mul(out_step, count))]
@@ -68,43 +79,70 @@ def emit_columns(single: bool, width: int = 0, stride: int = 1) -> Callable[...,
     return emit
 
 
-def _any(v: Any, table: Any, taps: Any, step: Any, count: int) -> Callable[..., list[Any]]:
+def _any(v: Any, table: Any, count: int, kh: Any, kw: Any, sw: Any, dw: Any) -> Callable[..., list[Any]]:
     """Products of all taps, one after the other."""
-    x_at = [v.mul(step, t) for t in range(count)]
+    across = v.shl(v.mul(sw, kh), 3)                                         # in the table, from one output column to the next
+    first = [v.at(table, v.mul(across, t)) for t in range(count)]
 
     def multiply(offset: Any, weights: Any, acc: list[Any]) -> list[Any]:
-        def tap(i: Any, acc: list[Any]) -> list[Any]:
-            x = v.at(v.load(v.type("ptr"), table, v.shl(i, 3), 8), offset)
-            w = v.load(v.f32, weights, v.mul(v.add(i, 1), v.cpu.vbytes))
-            return [v.fma(v.load(v.f32, x, x_at[t]), w, acc[t]) for t in range(count)]
-        return v.loop(taps, acc, tap)
+        def column(kx: Any, acc: list[Any]) -> list[Any]:
+            at = v.mul(v.mul(kx, dw), kh)
+
+            def tap(ky: Any, acc: list[Any]) -> list[Any]:
+                w = v.load(v.f32, weights, v.mul(v.add(v.add(v.mul(kx, kh), ky), 1), v.cpu.vbytes))
+                entry = v.shl(v.add(at, ky), 3)
+                return [v.fma(v.load(v.f32, v.at(v.load(v.type("ptr"), first[t], entry, 8), offset)), w, acc[t])
+                        for t in range(count)]
+            return v.loop(kh, acc, tap)
+        return v.loop(kw, acc, column)
     return multiply
 
 
-def _shared(v: Any, table: Any, step: Any, count: int, width: int, stride: int) -> Callable[..., list[Any]]:
-    """Products by input columns: what a column holds is loaded once for all outputs that see it."""
+Inputs = Callable[[int, int, Any], Any]
+
+
+def _entries(v: Any, table: Any, width: int) -> Inputs:
+    """(input column, kernel row, offset) -> inputs of a vector of channels, by the addresses of all columns."""
+    return lambda k, ky, offset: v.load(v.f32, v.at(v.load(v.type("ptr"), table, 8 * (k * width + ky), 8), offset))
+
+
+def _steps(v: Any, table: Any, step: Any, count: int, width: int, stride: int) -> Inputs:
+    """The same by the addresses of the first column."""
     pixel = v.ashr(step, stride.bit_length() - 1)
     rows = [v.load(v.type("ptr"), table, 8 * ky, 8) for ky in range(width)]
-    x_at = [v.mul(pixel, k) for k in range((count - 1) * stride + width)]
+    moved = [v.mul(pixel, k) for k in range((count - 1) * stride + width)]
+    return lambda k, ky, offset: v.load(v.f32, v.at(rows[ky], offset), moved[k])
+
+
+def _fixed(v: Any, inputs: Inputs, count: int, width: int, stride: int) -> Callable[..., list[Any]]:
+    """Products of a width x width kernel, without loops.
+
+    Where the registers hold all weights an input is read once for all the outputs that see it, else a weight.
+    """
+    taps = [(kx, ky) for kx in range(width) for ky in range(width)]
+    held = len(taps) + count < v.cpu.nregs
 
     def multiply(offset: Any, weights: Any, acc: list[Any]) -> list[Any]:
-        base = [v.at(row, offset) for row in rows]
-        w = [v.load(v.f32, weights, (1 + tap) * v.cpu.vbytes) for tap in range(width * width)]
+        def w(kx: int, ky: int) -> Any:
+            return v.load(v.f32, weights, (1 + kx * width + ky) * v.cpu.vbytes)
         acc = list(acc)
-        for k, at in enumerate(x_at):
-            for ky in range(width):
-                value = v.load(v.f32, base[ky], at)
-                for t in range(count):
-                    if 0 <= k - t * stride < width:
-                        acc[t] = v.fma(value, w[(k - t * stride) * width + ky], acc[t])
+        if held:
+            all_w = {tap: w(*tap) for tap in taps}
+            for k in range((count - 1) * stride + width):
+                for ky in range(width):
+                    value = inputs(k, ky, offset)
+                    for t in range(count):
+                        if (k - t * stride, ky) in all_w:
+                            acc[t] = v.fma(value, all_w[k - t * stride, ky], acc[t])
+            return acc
+        for kx, ky in taps:
+            weight = w(kx, ky)
+            acc = [v.fma(inputs(t * stride + kx, ky, offset), weight, a) for t, a in enumerate(acc)]
         return acc
     return multiply
 
 
-def columns_f32(width: int = 0, stride: int = 1) -> MicroKernel:
-    """The micro-kernel of a tile: for any kernel, or for those of a width and stride."""
-    name = f"depthwise_f32_{width}s{stride}" if width else "depthwise_f32"
-    return micro_kernel(name, "piiiippiiffi", emit_columns(False, width, stride))
-
-
-column_f32 = micro_kernel("depthwise_f32_single", "piiiippiiffi", emit_columns(True))
+def columns_f32(width: int = 0, stride: int = 1, inner: bool = False) -> MicroKernel:
+    """The micro-kernel of tiles: for any kernel, or for those of a width and stride."""
+    name = f"depthwise_f32_{width}s{stride}{'_inner' if inner else ''}" if width else "depthwise_f32"
+    return micro_kernel(name, "piiippiiiffiiii", emit_columns(width, stride, inner))

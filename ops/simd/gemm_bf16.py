@@ -65,10 +65,12 @@ def staged_pitch(k: int) -> int:
     return -(-2 * k // 64) * 64 | 64
 
 
-def stage_block(cpu: Cpu, k: int) -> int:
-    """Rows to stage at a time: whole tiles that stay in the cache."""
+def stage_block(cpu: Cpu, k: int, m: int) -> int:
+    """Of m rows, those to stage at a time: whole tiles that stay in the cache, in even parts."""
     rows = tiles(cpu).f32[0]
-    return max(1, min(16, STAGE_BYTES // (rows * staged_pitch(k)))) * rows
+    most = max(1, min(16, STAGE_BYTES // (rows * staged_pitch(k))))
+    count = -(-m // rows)
+    return -(-count // -(-count // most)) * rows
 
 
 # ---- generators --------------------------------------------------------------------------------
@@ -116,14 +118,15 @@ def emit_pair_rows(v: Any, first: Any, second: Any, dest: Any, pairs: Any, step:
     v.loop(pairs, [], pair)
 
 
-def emit_tile(narrow: bool) -> Callable[..., None]:
-    """Generator of a tile of staged rows (those past the last repeat it) and up to nr columns; narrow: up to nr/2.
+def emit_tile(narrow: bool, less: int = 0) -> Callable[..., None]:
+    """Generator of a tile of staged rows (those past the last repeat it) and up to nr columns; narrow: up to nr/2; less: rows
+    that it has less than others.
 
     (a, lda, panel, c, ldc, m, pairs, columns, lo, hi)
     """
     def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, pairs: Any, columns: Any, lo: Any,
              hi: Any) -> None:
-        mr, width = tiles(v.cpu).f32
+        mr, width = tiles(v.cpu).f32[0] - less, tiles(v.cpu).f32[1]
         nv, size = width // 2 if narrow else width, v.cpu.vbytes
         row = [v.min(v.i(r), v.sub(m, 1)) if r else v.i(0) for r in range(mr)]
         acc = [v.load(v.f32, panel, j * size) for j in range(nv)] * mr
@@ -152,6 +155,7 @@ def emit_vector(v: Any, a: Any, first: Any, second: Any, c: Any, pairs: Any, col
 stage_bf16 = micro_kernel("stage_bf16", "ppiiiiiii", emit_stage)
 pair_rows_bf16 = micro_kernel("pair_rows_bf16", "pppiiiii", emit_pair_rows)
 _tile = micro_kernel("gemm_bf16", "pippiiiiff", emit_tile(False))
+_less = micro_kernel("gemm_bf16_less", "pippiiiiff", emit_tile(False, 1))
 _tile_narrow = micro_kernel("gemm_bf16_narrow", "pippiiiiff", emit_tile(True))
 _vector = micro_kernel("gemv_bf16", "ppppiiff", emit_vector)
 
@@ -160,13 +164,21 @@ _vector = micro_kernel("gemv_bf16", "ppppiiff", emit_vector)
 
 @device
 def gemm_bf16(staged, pitch, panels, c, ldc, m, k, n, lo, hi):
-    """C = clamp(A @ B + bias): all panels pass m staged rows, which should stay in L2 (`stage_block`)."""
+    """C = clamp(A @ B + bias): all panels pass m staged rows, which should stay in L2 (`stage_block`).
+
+    Where the rows are no multiple of a tile's, some tiles have a row less.
+    """
     mr, nr, pairs = f32_rows(), f32_columns(), (k + 1) // 2
     size = (1 + pairs) * nr * 4
     wide = (n + nr // 2 - 1) // nr
+    tall = m - (m + mr - 1) // mr * (mr - 1)                       # tiles of mr rows, in front of those of one less
     for q in range(wide):
-        for r in range(0, m, mr):
-            _tile(staged + r * pitch, pitch, panels + q * size, c + r * ldc + q * nr * 4, ldc, min(mr, m - r), pairs,
+        r = 0
+        for _ in range(tall):
+            _tile(staged + r * pitch, pitch, panels + q * size, c + r * ldc + q * nr * 4, ldc, mr, pairs, n - q * nr, lo, hi)
+            r += mr
+        for s in range(r, m, mr - 1):
+            _less(staged + s * pitch, pitch, panels + q * size, c + s * ldc + q * nr * 4, ldc, min(mr - 1, m - s), pairs,
                   n - q * nr, lo, hi)
     if wide * nr < n:
         for r in range(0, m, mr):

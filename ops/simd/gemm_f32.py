@@ -43,10 +43,12 @@ def pack_f32(cpu: Cpu, weights: np.ndarray, bias: np.ndarray | None = None) -> n
     return np.ascontiguousarray(whole.reshape(-1, nr, k + 1).transpose(0, 2, 1))
 
 
-def row_block(cpu: Cpu, k: int) -> int:
-    """Rows that pass one panel before the next panel is taken: whole tiles that fit the cache beside it."""
+def row_block(cpu: Cpu, k: int, m: int = 0) -> int:
+    """Rows that pass one panel before the next panel is taken: whole tiles that fit the cache beside it; m: in even parts."""
     rows = tiles(cpu).f32[0]
-    return max(1, min(16, BLOCK_BYTES // max(1, 4 * k * rows))) * rows
+    most = max(1, min(16, BLOCK_BYTES // max(1, 4 * k * rows)))
+    count = -(-m // rows)
+    return (-(-count // -(-count // most)) if count else most) * rows
 
 
 # ---- generators --------------------------------------------------------------------------------
@@ -137,6 +139,7 @@ def emit_vector(v: Any, a: Any, first: Any, second: Any, c: Any, k: Any, columns
 
 
 _tile = micro_kernel("gemm_f32", "pippiiiiff", emit_tile(False, False))
+_less = micro_kernel("gemm_f32_less", "pippiiiiff", emit_tile(False, False, lambda cpu: tiles(cpu).f32[0] - 1))
 _tile_narrow = micro_kernel("gemm_f32_narrow", "pippiiiiff", emit_tile(False, True))
 _tall = micro_kernel("gemm_f32_tall", "pippiiiiff", emit_tile(False, False, tall_rows))
 _short = micro_kernel("gemm_f32_short", "pippiiiiff", emit_tile(False, False, lambda cpu: tall_rows(cpu) - 1))
@@ -149,15 +152,23 @@ _vector = micro_kernel("gemv_f32", "ppppiiff", emit_vector)
 
 @device
 def gemm_f32(a, lda, panels, c, ldc, m, k, n, block, lo, hi):
-    """C = clamp(A @ B + bias): m rows of A, all panels of B; every panel is read once per `block` rows."""
+    """C = clamp(A @ B + bias): m rows of A, all panels of B; every panel is read once per `block` rows.
+
+    Where the rows are no multiple of a tile's, some tiles have a row less.
+    """
     mr, nr = f32_rows(), f32_columns()
     size = (k + 1) * nr * 4
     wide = (n + nr // 2 - 1) // nr
     for top in range(0, m, block):
         end = min(m, top + block)
+        tall = end - top - (end - top + mr - 1) // mr * (mr - 1)      # tiles of mr rows, in front of those of one less
         for q in range(wide):
-            for r in range(top, end, mr):
-                _tile(a + r * lda, lda, panels + q * size, c + r * ldc + q * nr * 4, ldc, min(mr, end - r), k,
+            r = top
+            for _ in range(tall):
+                _tile(a + r * lda, lda, panels + q * size, c + r * ldc + q * nr * 4, ldc, mr, k, n - q * nr, lo, hi)
+                r += mr
+            for s in range(r, end, mr - 1):
+                _less(a + s * lda, lda, panels + q * size, c + s * ldc + q * nr * 4, ldc, min(mr - 1, end - s), k,
                       n - q * nr, lo, hi)
         if wide * nr < n:
             for r in range(top, end, mr):
