@@ -19,7 +19,7 @@ from litejit.ops.activation_quantised import (
 )
 from litejit.ops.base import Operator, Step, Target
 from litejit.ops.elementwise import Elementwise, clamp, float_map, map_step
-from litejit.ops.vector_math import elu_f32, gelu_f32, gelu_tanh_f32, hard_swish_f32, logistic_f32, tanh_f32
+from litejit.ops.vector_math import elu_f32, gelu_f32, gelu_tanh_f32, hard_swish_f32, logistic_f32, swish_f32, tanh_f32
 from litejit.planner.graph import QUANTISED, Node
 
 SMALLEST_RATIO, LARGEST_RATIO = 2.0 ** -8, 2.0 ** 7       # of scales, in XNNPACK's 8-bit rescaling
@@ -77,3 +77,4 @@ OPERATORS: dict[str, Operator] = {
     "GELU": Gelu("gelu", (*_F, *_Q8, "i16"), gelu_f32, table=gelu_codes),
     **prelu.OPERATORS,
 }
+FUSED: dict[str, Operator] = {"SWISH": Elementwise("swish", ("f32",), swish_f32)}      # of the planner's rules

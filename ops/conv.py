@@ -19,6 +19,7 @@ from litejit.ops.conv_hybrid import hybrid_steps
 from litejit.ops.conv_int8 import Weights, codes_steps, fixed_steps
 from litejit.ops.conv_winograd import tile_size, winograd_steps
 from litejit.ops.float_product import Matrix, convert, float_steps, narrow_f16, widen_f16
+from litejit.ops.tails import tail_steps
 from litejit.planner.graph import Node, Value
 
 WEIGHTS = {"f32": ("f32", "i8", "u8", "i4", "i2"), "f16": ("f16",), "i8": ("i8", "i4"), "u8": ("u8",),
@@ -51,12 +52,12 @@ class Conv2D(Operator):
                    lambda: f"filter output channels % groups != 0 ({w.dims[0]} channels in {groups} groups)")
         check_bias(node, w.dims[0])
         check_scales(node, w, 0)
-        made = _windows(node)
+        made = windows_of(node)
         return [(x.dims[0], made.out_height, made.out_width, w.dims[0])]
 
     def steps(self, node: Node, target: Target) -> list[Step]:
         x, w, bias = node[0], node[1], node.optional(2)
-        made = _windows(node)
+        made = windows_of(node)
         if x.type == "f16":
             return _half(node, target, made)
         if w.type == "f32":
@@ -74,7 +75,8 @@ class Conv2D(Operator):
         return fixed_steps(node, target, weights, made, real_scales(node), code_range(node))
 
 
-def _windows(node: Node) -> Windows:
+def windows_of(node: Node) -> Windows:
+    """The windows of a CONV_2D node."""
     w = node[1]
     return windows(node, (w.dims[1], w.dims[2]), w.dims[3])
 
@@ -90,7 +92,7 @@ def _float(node: Node, target: Target, x: Value | Scratch, y: Value | Scratch, w
     if target.mode != "ref" and w.data is not None and (bias is None or bias.data is not None):
         size = tile_size(target.cpu, made, w.dims[0], target.products)
         if size:
-            return winograd_steps(node, target, x, y, w, bias, made, bounds, size)
+            return [*winograd_steps(node, target, x, y, w, bias, made, bounds, size), *tail_steps(node)]
     return WINDOWS[target.products](node, target, x, y, w, bias, made, bounds)
 
 

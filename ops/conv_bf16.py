@@ -4,17 +4,20 @@ It runs where `Target.products` is "bf16", unless Winograd's tiles are faster (o
 """
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from litejit.compiler import device, kernel, prange
+from litejit.compiler.lazy import Kernel
 from litejit.compiler.primitives import fill_bytes, store_i16
 from litejit.ops.base import MAX_CHUNKS, Scratch, Step, Target
 from litejit.ops.conv_f32 import conv_panels
 from litejit.ops.conv_geometry import FIELDS, Windows, grid
 from litejit.ops.simd.gemm_bf16 import column_bytes, gemm_bf16, stage_bf16, stage_block, staged_pitch
 from litejit.ops.simd.tiles import tile_shape
+from litejit.ops.tails import finish, function
 from litejit.planner.graph import Node, Value
 
 CONV = np.dtype([*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("staged", "i8"), ("staged_size", "i8"), ("pitch", "i8"),
@@ -41,7 +44,7 @@ def conv_bf16_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: 
         "rows": rows, "columns": columns, "row_chunks": row_chunks, "column_chunks": column_chunks, "block": block,
         "lo": bounds[0], "hi": bounds[1]}
     touched = 4 * (windows.images * windows.height * windows.width * windows.channels + m * groups * n)
-    return [*steps, Step(node, conv_bf16, params, chunks, macs=groups * m * n * k, products="bf16",
+    return [*steps, Step(node, convolution_bf16(function(node)), params, chunks, macs=groups * m * n * k, products="bf16",
                          touched=touched + groups * params["group_bytes"])]
 
 
@@ -89,19 +92,26 @@ def gather_border_bf16(p, source, to, iy, ix, whole):
     store_i16(to, p.kh * p.kw * p.depth, np.int16(0))                        # the other half of an odd k's last pair
 
 
-@kernel(CONV)
-def conv_bf16(p, begin, end):
-    """A chunk is a block of pixels and some columns of one group."""
-    staged, k = p.staged + begin * p.staged_size, p.kh * p.kw * p.depth
-    for c in prange(begin, end):
-        column = c % p.column_chunks * p.columns
-        row = c // p.column_chunks % p.row_chunks * p.rows
-        group = c // (p.column_chunks * p.row_chunks)
-        last = min(p.m, row + p.rows)
-        panels = p.w + group * p.group_bytes + column * p.column_bytes
-        for first in range(row, last, p.block):
-            count = min(p.block, last - first)
-            gather_bf16(p, group, staged, first, count)
-            gemm_bf16(staged, p.pitch, panels, p.y + first * p.ldc + (group * p.n + column) * 4, p.ldc, count, k,
-                      min(p.columns, p.n - column), p.lo, p.hi)
-    return 0
+@cache
+def convolution_bf16(tail: str) -> Kernel:
+    """The kernel with a function (ops/tails.py) on each block of pixels."""
+    after = finish(tail)
+
+    @kernel(CONV, name=f"conv_bf16_{tail}" if tail else "conv_bf16")
+    def conv_bf16(p, begin, end):
+        """A chunk is a block of pixels and some columns of one group."""
+        staged, k = p.staged + begin * p.staged_size, p.kh * p.kw * p.depth
+        for c in prange(begin, end):
+            column = c % p.column_chunks * p.columns
+            row = c // p.column_chunks % p.row_chunks * p.rows
+            group = c // (p.column_chunks * p.row_chunks)
+            last, columns = min(p.m, row + p.rows), min(p.columns, p.n - column)
+            panels = p.w + group * p.group_bytes + column * p.column_bytes
+            for first in range(row, last, p.block):
+                count = min(p.block, last - first)
+                y = p.y + first * p.ldc + (group * p.n + column) * 4
+                gather_bf16(p, group, staged, first, count)
+                gemm_bf16(staged, p.pitch, panels, y, p.ldc, count, k, columns, p.lo, p.hi, 0)
+                after(y, p.ldc, count, columns)
+        return 0
+    return conv_bf16

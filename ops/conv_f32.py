@@ -6,17 +6,20 @@ the right are copied into patches.
 """
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from litejit.compiler import device, kernel, prange
+from litejit.compiler.lazy import Kernel
 from litejit.compiler.primitives import copy_bytes, fill_bytes, store_i64
 from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import FIELDS, Windows, grid
 from litejit.ops.float_product import KINDS, Matrix
 from litejit.ops.simd.gemm_f32 import panel_columns, row_block, table_gemm_f32
 from litejit.ops.simd.tiles import f32_rows, tiles
+from litejit.ops.tails import finish, function
 from litejit.planner.graph import Node, Value
 
 CONV = np.dtype([*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("zeros", "i8"), ("scratch", "i8"),
@@ -48,7 +51,7 @@ def conv_f32_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: V
         "scratch_size": size, "table_size": table_size, "segments": segments, "length": length, "n": n,
         "ldc": groups * n * 4, "group_bytes": -(-n // nr) * nr * (k + 1) * 4, "rows": rows, "columns": columns,
         "row_chunks": row_chunks, "column_chunks": column_chunks, "block": block, "lo": bounds[0], "hi": bounds[1]}
-    return [*steps, Step(node, conv_f32, params, chunks, macs=groups * m * n * k)]
+    return [*steps, Step(node, convolution(function(node)), params, chunks, macs=groups * m * n * k)]
 
 
 def zeros(nbytes: int) -> Packed:
@@ -145,24 +148,30 @@ def row_table(p, table, patches, first, count):
                 oy, image = 0, image + 1
 
 
-@kernel(CONV)
-def conv_f32(p, begin, end):
-    """A chunk is a block of pixels and columns of one group."""
-    scratch = p.scratch + begin * p.scratch_size
-    k = p.segments * p.length
-    for c in prange(begin, end):
-        column = c % p.column_chunks * p.columns
-        row = c // p.column_chunks % p.row_chunks * p.rows
-        group = c // (p.column_chunks * p.row_chunks)
-        last = min(p.m, row + p.rows)
-        panels = p.w + group * p.group_bytes + column * (k + 1) * 4
-        y = p.y + (group * p.n + column) * 4
-        for first in range(row, last, p.block):
-            count = min(p.block, last - first)
-            if p.length == p.depth:
-                tap_table(p, group, scratch, first, count)
-            else:
-                row_table(p, scratch, scratch + p.table_size, first, count)
-            table_gemm_f32(scratch, p.segments, panels, y + first * p.ldc, p.ldc, count, p.length,
-                           min(p.columns, p.n - column), p.lo, p.hi)
-    return 0
+@cache
+def convolution(tail: str) -> Kernel:
+    """The kernel with a function (ops/tails.py) on each block of pixels."""
+    after = finish(tail)
+
+    @kernel(CONV, name=f"conv_f32_{tail}" if tail else "conv_f32")
+    def conv_f32(p, begin, end):
+        """A chunk is a block of pixels and columns of one group."""
+        scratch = p.scratch + begin * p.scratch_size
+        k = p.segments * p.length
+        for c in prange(begin, end):
+            column = c % p.column_chunks * p.columns
+            row = c // p.column_chunks % p.row_chunks * p.rows
+            group = c // (p.column_chunks * p.row_chunks)
+            last, columns = min(p.m, row + p.rows), min(p.columns, p.n - column)
+            panels = p.w + group * p.group_bytes + column * (k + 1) * 4
+            for first in range(row, last, p.block):
+                count = min(p.block, last - first)
+                if p.length == p.depth:
+                    tap_table(p, group, scratch, first, count)
+                else:
+                    row_table(p, scratch, scratch + p.table_size, first, count)
+                y = p.y + (group * p.n + column) * 4 + first * p.ldc
+                table_gemm_f32(scratch, p.segments, panels, y, p.ldc, count, p.length, columns, p.lo, p.hi)
+                after(y, p.ldc, count, columns)
+        return 0
+    return conv_f32

@@ -123,7 +123,7 @@ def _float(node: Node, target: Target, x: Any, y: Any, w: Value, bias: Value | N
                         lambda: pack_depthwise_f32(cpu, np.asarray(data, np.float32).reshape(
                             made.kh, made.kw, channels).transpose(1, 0, 2).reshape(taps, channels), b))
     params, chunks = depthwise_params(cpu, made, source, packed, y, bounds)
-    return [*steps, Step(node, depthwise_kernel(made), params, chunks, macs=made.m * channels * taps)]
+    return [*steps, Step(node, depthwise_kernel(made, node), params, chunks, macs=made.m * channels * taps)]
 
 
 OPERATORS: dict[str, Operator] = {"DEPTHWISE_CONV_2D": DepthwiseConv2D()}

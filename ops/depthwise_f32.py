@@ -5,6 +5,7 @@ Tiles whose inputs all lie within the image's width share one table of addresses
 """
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from litejit.ops.conv_f32 import zeros
 from litejit.ops.conv_geometry import FIELDS, Windows
 from litejit.ops.depthwise_rows import GRAIN, STRIP_BYTES, inner_columns
 from litejit.ops.simd.depthwise_f32 import columns_f32, tile_columns
+from litejit.ops.tails import finish, function
+from litejit.planner.graph import Node
 
 SHAPES = ((3, 1), (3, 2), (5, 1), (5, 2))          # (width, stride) of square kernels with micro-kernels of their own
 ROWS = np.dtype([("lo", "f4"), ("hi", "f4"), *FIELDS, *((name, "i8") for name in (
@@ -47,9 +50,9 @@ def special(windows: Windows) -> tuple[int, int]:
     return shape if windows.dw == 1 and windows.kh == windows.kw and shape in SHAPES else (0, 1)
 
 
-def depthwise_kernel(windows: Windows) -> Kernel:
-    """The kernel for a shape of windows."""
-    return _KERNELS[special(windows)]
+def depthwise_kernel(windows: Windows, node: Node) -> Kernel:
+    """The kernel for a shape of windows and the node's tail."""
+    return _kernel(*special(windows), function(node))
 
 
 # ---- kernels -------------------------------------------------------------------------------------
@@ -69,8 +72,10 @@ def column_table(p, table, row, ox, count):
             store_i64(table, k * p.kh + ky, here + k * pixel if inside and x >= 0 and x < p.width else p.pad)
 
 
-def _make(width: int, stride: int) -> Kernel:
-    tile, inner_tile = columns_f32(width, stride), columns_f32(width, stride, width > 0)
+@cache
+def _kernel(width: int, stride: int, tail: str) -> Kernel:
+    tile, inner_tile, after = columns_f32(width, stride), columns_f32(width, stride, width > 0), finish(tail)
+    name = f"depthwise_f32_{width}s{stride}" if width else "depthwise_f32"
 
     @device
     def strip_row(p, table, row, left, right, moved, weights, channels):
@@ -89,8 +94,9 @@ def _make(width: int, stride: int) -> Kernel:
                 tile(table, 1, moved, p.sw * pixel, weights, out + ox * pixel, pixel, channels, min(wide, right - ox), p.lo,
                      p.hi, p.kh, p.kw, p.sw, p.dw)
                 ox += wide
+        after(out + left * pixel, pixel, right - left, channels)
 
-    @kernel(ROWS, name=f"depthwise_f32_{width}s{stride}" if width else "depthwise_f32")
+    @kernel(ROWS, name=f"{name}_{tail}" if tail else name)
     def depthwise(p, begin, end):
         """A chunk is some output rows."""
         table = p.table + begin * p.table_size
@@ -105,5 +111,3 @@ def _make(width: int, stride: int) -> Kernel:
         return 0
     return depthwise
 
-
-_KERNELS = {shape: _make(*shape) for shape in ((0, 1), *SHAPES)}

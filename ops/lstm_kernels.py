@@ -157,7 +157,7 @@ def rows_product(x, panels, y, m, k, n):
     if m == 1:
         gemv_f32(x, panels, y, k, n, -F32_INF, F32_INF)
     else:
-        gemm_f32(x, 4 * k, panels, y, 4 * n, m, k, n, 64, -F32_INF, F32_INF)
+        gemm_f32(x, 4 * k, panels, y, 4 * n, m, k, n, 64, -F32_INF, F32_INF, 0)
 
 
 @kernel(LSTM)

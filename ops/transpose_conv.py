@@ -194,7 +194,7 @@ def transpose_conv_f32(p, begin, end):
             y, image, oy = p.y + row * p.ow * pixel, row // p.oh, row % p.oh
             if p.direct != 0:
                 gemm_f32(p.x + (image * p.h + oy // p.sh) * x_bytes, p.c * 4, p.w + oy % p.sh * p.panel_bytes, y,
-                         p.kw * pixel, p.width, p.c, p.kw * p.o, p.rows, p.lo, p.hi)
+                         p.kw * pixel, p.width, p.c, p.kw * p.o, p.rows, p.lo, p.hi, 0)
                 continue
             for i in range(p.ow):
                 for j in range(p.o):
@@ -204,7 +204,7 @@ def transpose_conv_f32(p, begin, end):
                 if iy < 0 or iy >= p.h:
                     continue
                 gemm_f32(p.x + (image * p.h + iy) * x_bytes, p.c * 4, p.w + ky * p.panel_bytes, part, p.kw * pixel, p.width,
-                         p.c, p.kw * p.o, p.rows, np.float32(-np.inf), np.float32(np.inf))
+                         p.c, p.kw * p.o, p.rows, np.float32(-np.inf), np.float32(np.inf), 0)
                 for ix in range(p.width):
                     start = ix * p.sw - p.left
                     first, last = max(0, -start), min(p.kw, p.ow - start)

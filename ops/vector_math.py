@@ -195,6 +195,12 @@ def logistic_f32(x):
 
 
 @_fused
+def swish_f32(x):
+    """x * logistic(x)."""
+    return x * logistic_f32(x)
+
+
+@_fused
 def tanh_f32(x):
     """Hyperbolic tangent."""
     x = TANH_TOP if x > TANH_TOP else x

@@ -181,6 +181,7 @@ class Node:
         "outputs",
         "spec",
         "subgraph",
+        "tail",
         "version",
         "xnn",
     )
@@ -206,6 +207,7 @@ class Node:
         self.options, self.custom_options, self.version, self.spec = options, custom_options, version, spec
         self.xnn = False  # LiteRT's default mode gives this node to XNNPACK: use its formulas
         self.bodies: tuple[Any, ...] = ()  # graphs of control flow
+        self.tail: Any = None  # ops/tails.py: what is done with the output while it is in the cache
         self.notes: list[str] = []  # what was fused into this node, for print(plan)
 
     def __getitem__(self, i: int) -> Value:

@@ -223,7 +223,7 @@ def define_micro_kernel(module: Any, micro: MicroKernel, cpu: Cpu) -> Any:
         return module.globals[name]
     plain = {"p": ir.PointerType(), "i": ir.IntType(64), "f": ir.FloatType(), "d": ir.DoubleType()}
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [plain[letter] for letter in micro.args]), name)
-    function.linkage = "internal"
+    function.linkage = "linkonce_odr"  # not internal: constants of a caller must not change how its loops are compiled
     for attribute in ("noinline", "nounwind"):
         function.attributes.add(attribute)
     for argument, letter in zip(function.args, micro.args):

@@ -137,6 +137,11 @@ def logistic(m: Lockstep, x: list[Any]) -> list[Any]:
     return _sigmoid(m, m.c(1), x, exact=m.wide)
 
 
+def swish(m: Lockstep, x: list[Any]) -> list[Any]:
+    """The product, as LOGISTIC and MUL give it."""
+    return m.fmul(x, logistic(m, x))
+
+
 def gelu_tanh(m: Lockstep, x: list[Any]) -> list[Any]:
     return _sigmoid(m, x, m.fmul(x, m.fma(m.fmul(x, x), m.c(GELU_B), m.c(GELU_A))), exact=False)
 
@@ -227,16 +232,7 @@ def _if_all_from(m: Lockstep, low: float, x: list[Any], yes: Callable[[], list[A
         above[0] = v.max(above[0], other, signed=False)
     inside = v.icmp("<", above[0], INFINITY_BITS - first, signed=False)
     every = v.call(f"llvm.vector.reduce.and.v{v.lanes}i1", v.type("i1"), [inside])
-    ends = []
-    with v.b.if_else(every) as branches:
-        for branch, make in zip(branches, (yes, no)):
-            with branch:
-                ends.append((make(), v.b.block))
-    made = [v.b.phi(v.f32) for _ in x]
-    for values, block in ends:
-        for phi, value in zip(made, values):
-            phi.add_incoming(value, block)
-    return made
+    return v.choose(every, yes, no)
 
 
 def hard_swish(m: Lockstep, x: list[Any]) -> list[Any]:
@@ -277,6 +273,7 @@ def _twin(scalar: Callable[[Any], Any]) -> Callable[[int, int, int], None]:
 
 FORMULAS: dict[str, Formula] = {
     "exp": exp, "log": log, "sqrt": sqrt, "rsqrt": rsqrt, "logistic": logistic, "tanh": tanh, "hard_swish": hard_swish,
+    "swish": swish,
     "gelu": gelu, "gelu_tanh": gelu_tanh,
 }
 

@@ -6,11 +6,11 @@ all panels find two values of k in a 32-bit lane. B is packed into panels of `nr
 
     stage_bf16(source, staged, rows, step, pitch, pieces, piece_step, piece_pitch, count)
                                                                        rows of pieces of `count` floats
-    gemm_bf16(staged, pitch, panels, c, ldc, m, k, n, lo, hi)          m staged rows, `pitch` bytes apart
+    gemm_bf16(staged, pitch, panels, c, ldc, m, k, n, lo, hi, other)   m staged rows, `pitch` bytes apart
     gemv_bf16(staged, panels, c, k, n, lo, hi)                         one row
 
-Strides in bytes. A part of the columns is computed by starting at a later panel: panel q begins q * nr * column_bytes(k)
-bytes after the first.
+Strides in bytes. other: what is added to C before it is clamped lies so many bytes after C; 0: nothing. A part of the columns
+is computed by starting at a later panel: panel q begins q * nr * column_bytes(k) bytes after the first.
 """
 from __future__ import annotations
 
@@ -122,18 +122,20 @@ def emit_tile(narrow: bool, less: int = 0) -> Callable[..., None]:
     """Generator of a tile of staged rows (those past the last repeat it) and up to nr columns; narrow: up to nr/2; less: rows
     that it has less than others.
 
-    (a, lda, panel, c, ldc, m, pairs, columns, lo, hi)
+    (a, lda, panel, c, ldc, m, pairs, columns, lo, hi, other)
     """
     def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, pairs: Any, columns: Any, lo: Any,
-             hi: Any) -> None:
+             hi: Any, other: Any) -> None:
         mr, width = tiles(v.cpu).f32[0] - less, tiles(v.cpu).f32[1]
         nv, size = width // 2 if narrow else width, v.cpu.vbytes
         row = [v.min(v.i(r), v.sub(m, 1)) if r else v.i(0) for r in range(mr)]
         acc = [v.load(v.f32, panel, j * size) for j in range(nv)] * mr
         acc = multiply_groups(v, v.dot_bf16, acc, [v.at(a, v.mul(lda, r)) for r in row], v.at(panel, width * size), pairs,
                               (nv, width))
-        low, high = v.splat(lo), v.splat(hi)
-        store_tile(v, [v.clamp(x, low, high) for x in acc], [v.at(c, v.mul(ldc, r)) for r in row], columns, nv, size)
+        low, high, c_rows = v.splat(lo), v.splat(hi), [v.at(c, v.mul(ldc, r)) for r in row]
+        acc = v.choose(v.icmp("==", other, 0), lambda: acc, lambda: [
+            v.fadd(x, v.load(v.f32, v.at(c_rows[i // nv], other), i % nv * size)) for i, x in enumerate(acc)])
+        store_tile(v, [v.clamp(x, low, high) for x in acc], c_rows, columns, nv, size)
     return emit
 
 
@@ -154,17 +156,17 @@ def emit_vector(v: Any, a: Any, first: Any, second: Any, c: Any, pairs: Any, col
 
 stage_bf16 = micro_kernel("stage_bf16", "ppiiiiiii", emit_stage)
 pair_rows_bf16 = micro_kernel("pair_rows_bf16", "pppiiiii", emit_pair_rows)
-_tile = micro_kernel("gemm_bf16", "pippiiiiff", emit_tile(False))
-_less = micro_kernel("gemm_bf16_less", "pippiiiiff", emit_tile(False, 1))
-_tile_narrow = micro_kernel("gemm_bf16_narrow", "pippiiiiff", emit_tile(True))
+_tile = micro_kernel("gemm_bf16", "pippiiiiffi", emit_tile(False))
+_less = micro_kernel("gemm_bf16_less", "pippiiiiffi", emit_tile(False, 1))
+_tile_narrow = micro_kernel("gemm_bf16_narrow", "pippiiiiffi", emit_tile(True))
 _vector = micro_kernel("gemv_bf16", "ppppiiff", emit_vector)
 
 
 # ---- device functions --------------------------------------------------------------------------
 
 @device
-def gemm_bf16(staged, pitch, panels, c, ldc, m, k, n, lo, hi):
-    """C = clamp(A @ B + bias): all panels pass m staged rows, which should stay in L2 (`stage_block`).
+def gemm_bf16(staged, pitch, panels, c, ldc, m, k, n, lo, hi, other):
+    """C = clamp(A @ B + bias + other): all panels pass m staged rows, which should stay in L2 (`stage_block`).
 
     Where the rows are no multiple of a tile's, some tiles have a row less.
     """
@@ -175,15 +177,16 @@ def gemm_bf16(staged, pitch, panels, c, ldc, m, k, n, lo, hi):
     for q in range(wide):
         r = 0
         for _ in range(tall):
-            _tile(staged + r * pitch, pitch, panels + q * size, c + r * ldc + q * nr * 4, ldc, mr, pairs, n - q * nr, lo, hi)
+            _tile(staged + r * pitch, pitch, panels + q * size, c + r * ldc + q * nr * 4, ldc, mr, pairs, n - q * nr, lo, hi,
+                  other)
             r += mr
         for s in range(r, m, mr - 1):
             _less(staged + s * pitch, pitch, panels + q * size, c + s * ldc + q * nr * 4, ldc, min(mr - 1, m - s), pairs,
-                  n - q * nr, lo, hi)
+                  n - q * nr, lo, hi, other)
     if wide * nr < n:
         for r in range(0, m, mr):
             _tile_narrow(staged + r * pitch, pitch, panels + wide * size, c + r * ldc + wide * nr * 4, ldc, min(mr, m - r),
-                         pairs, n - wide * nr, lo, hi)
+                         pairs, n - wide * nr, lo, hi, other)
 
 
 @device
@@ -197,4 +200,4 @@ def gemv_bf16(staged, panels, c, k, n, lo, hi):
         _vector(staged, first, first + size if q + 1 < wide else first, c + q * nr * 4, pairs,
                 min(n - q * nr, (wide - q) * nr), lo, hi)
     if wide * nr < n:
-        _tile_narrow(staged, 0, panels + wide * size, c + wide * nr * 4, 0, 1, pairs, n - wide * nr, lo, hi)
+        _tile_narrow(staged, 0, panels + wide * size, c + wide * nr * 4, 0, 1, pairs, n - wide * nr, lo, hi, 0)

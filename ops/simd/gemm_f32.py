@@ -3,12 +3,13 @@
 B is packed once (`pack_f32`) into panels of `nr` columns, each [bias nr][k][nr], zero padded. acc = bias, then one fused
 multiply-add per k in order: XNNPACK's numbers where the CPU has it.
 
-    gemm_f32(a, lda, panels, c, ldc, m, k, n, block, lo, hi)           any number of rows, `lda` bytes apart
+    gemm_f32(a, lda, panels, c, ldc, m, k, n, block, lo, hi, other)    any number of rows, `lda` bytes apart
     gemv_f32(a, panels, c, k, n, lo, hi)                               one row
     panel_gemm_f32(a, lda, panel, c, ldc, m, k, columns, tall, lo, hi) few rows, one panel; tall from `tall_rows`
     table_gemm_f32(table, segments, panels, c, ldc, m, k, n, lo, hi)   rows in pieces found through a table
 
-are device functions on the same panels; strides in bytes, block from `row_block`. A part of the columns is computed by
+are device functions on the same panels; strides in bytes, block from `row_block`. other: what is added to C before it is
+clamped lies so many bytes after C; 0: nothing. A part of the columns is computed by
 starting at a later panel: panel q begins q * nr * (k + 1) * 4 bytes after the first.
 """
 from __future__ import annotations
@@ -58,14 +59,19 @@ def tall_rows(cpu: Cpu) -> int:
     return 8 if cpu.nregs == 32 else 6
 
 
-def emit_tile(table: bool, narrow: bool, rows_of: Callable[[Cpu], int] = lambda cpu: tiles(cpu).f32[0]) -> Callable[..., None]:
+def usual_rows(cpu: Cpu) -> int:
+    """Rows of a tile."""
+    return tiles(cpu).f32[0]
+
+
+def emit_tile(table: bool, narrow: bool, rows_of: Callable[[Cpu], int] = usual_rows) -> Callable[..., None]:
     """Generator of a tile of m rows (those past the last repeat it) and up to nr columns; narrow: up to nr/2.
 
-    Rows in place: (a, lda, panel, c, ldc, m, k, columns, lo, hi). Through a table: (table, segments, ...) with the
+    Rows in place: (a, lda, panel, c, ldc, m, k, columns, lo, hi[, other]). Through a table: (table, segments, ...) with the
     address of each row's piece of k values at table[segment][row of the tile].
     """
     def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, k: Any, columns: Any, lo: Any,
-             hi: Any) -> None:
+             hi: Any, other: Any = None) -> None:
         mr, width = rows_of(v.cpu), tiles(v.cpu).f32[1]
         nv, size = width // 2 if narrow else width, v.cpu.vbytes
         row = [v.min(v.i(r), v.sub(m, 1)) if r else v.i(0) for r in range(mr)]
@@ -79,9 +85,12 @@ def emit_tile(table: bool, narrow: bool, rows_of: Callable[[Cpu], int] = lambda 
             acc = v.loop(lda, acc, segment)
         else:
             acc = multiply(v, acc, [v.at(a, v.mul(lda, r)) for r in row], weights, pitch, k, nv)
-        low, high = v.splat(lo), v.splat(hi)
+        low, high, c_rows = v.splat(lo), v.splat(hi), [v.at(c, v.mul(ldc, r)) for r in row]
+        if other is not None:
+            acc = v.choose(v.icmp("==", other, 0), lambda: acc, lambda: [
+                v.fadd(x, v.load(v.f32, v.at(c_rows[i // nv], other), i % nv * size)) for i, x in enumerate(acc)])
         acc = [v.fmin(high, v.fmax(low, x)) for x in acc]
-        store_tile(v, acc, [v.at(c, v.mul(ldc, r)) for r in row], columns, nv, size)
+        store_tile(v, acc, c_rows, columns, nv, size)
     return emit
 
 
@@ -138,9 +147,9 @@ def emit_vector(v: Any, a: Any, first: Any, second: Any, c: Any, k: Any, columns
     store_tile(v, [v.fmin(high, v.fmax(low, x)) for x in acc], [c], columns, 2 * nv, size)
 
 
-_tile = micro_kernel("gemm_f32", "pippiiiiff", emit_tile(False, False))
-_less = micro_kernel("gemm_f32_less", "pippiiiiff", emit_tile(False, False, lambda cpu: tiles(cpu).f32[0] - 1))
-_tile_narrow = micro_kernel("gemm_f32_narrow", "pippiiiiff", emit_tile(False, True))
+_tile = micro_kernel("gemm_f32", "pippiiiiffi", emit_tile(False, False))
+_less = micro_kernel("gemm_f32_less", "pippiiiiffi", emit_tile(False, False, lambda cpu: usual_rows(cpu) - 1))
+_tile_narrow = micro_kernel("gemm_f32_narrow", "pippiiiiffi", emit_tile(False, True))
 _tall = micro_kernel("gemm_f32_tall", "pippiiiiff", emit_tile(False, False, tall_rows))
 _short = micro_kernel("gemm_f32_short", "pippiiiiff", emit_tile(False, False, lambda cpu: tall_rows(cpu) - 1))
 _table = micro_kernel("gemm_f32_table", "pippiiiiff", emit_tile(True, False))
@@ -151,8 +160,8 @@ _vector = micro_kernel("gemv_f32", "ppppiiff", emit_vector)
 # ---- device functions --------------------------------------------------------------------------
 
 @device
-def gemm_f32(a, lda, panels, c, ldc, m, k, n, block, lo, hi):
-    """C = clamp(A @ B + bias): m rows of A, all panels of B; every panel is read once per `block` rows.
+def gemm_f32(a, lda, panels, c, ldc, m, k, n, block, lo, hi, other):
+    """C = clamp(A @ B + bias + other): m rows of A, all panels of B; every panel is read once per `block` rows.
 
     Where the rows are no multiple of a tile's, some tiles have a row less.
     """
@@ -165,15 +174,15 @@ def gemm_f32(a, lda, panels, c, ldc, m, k, n, block, lo, hi):
         for q in range(wide):
             r = top
             for _ in range(tall):
-                _tile(a + r * lda, lda, panels + q * size, c + r * ldc + q * nr * 4, ldc, mr, k, n - q * nr, lo, hi)
+                _tile(a + r * lda, lda, panels + q * size, c + r * ldc + q * nr * 4, ldc, mr, k, n - q * nr, lo, hi, other)
                 r += mr
             for s in range(r, end, mr - 1):
                 _less(a + s * lda, lda, panels + q * size, c + s * ldc + q * nr * 4, ldc, min(mr - 1, end - s), k,
-                      n - q * nr, lo, hi)
+                      n - q * nr, lo, hi, other)
         if wide * nr < n:
             for r in range(top, end, mr):
                 _tile_narrow(a + r * lda, lda, panels + wide * size, c + r * ldc + wide * nr * 4, ldc,
-                             min(mr, end - r), k, n - wide * nr, lo, hi)
+                             min(mr, end - r), k, n - wide * nr, lo, hi, other)
 
 
 @device
@@ -182,7 +191,7 @@ def panel_gemm_f32(a, lda, panel, c, ldc, m, k, columns, tall, lo, hi):
     if 2 * columns <= f32_columns():
         mr = f32_rows()
         for r in range(0, m, mr):
-            _tile_narrow(a + r * lda, lda, panel, c + r * ldc, ldc, min(mr, m - r), k, columns, lo, hi)
+            _tile_narrow(a + r * lda, lda, panel, c + r * ldc, ldc, min(mr, m - r), k, columns, lo, hi, 0)
         return
     count, r = (m + tall - 1) // tall, 0
     more = m - count * (tall - 1)
@@ -206,7 +215,7 @@ def gemv_f32(a, panels, c, k, n, lo, hi):
         _vector(a, first, first + size if q + 1 < wide else first, c + q * nr * 4, k,
                 min(n - q * nr, (wide - q) * nr), lo, hi)
     if wide * nr < n:
-        _tile_narrow(a, 0, panels + wide * size, c + wide * nr * 4, 0, 1, k, n - wide * nr, lo, hi)
+        _tile_narrow(a, 0, panels + wide * size, c + wide * nr * 4, 0, 1, k, n - wide * nr, lo, hi, 0)
 
 
 @device

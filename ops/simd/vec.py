@@ -324,6 +324,19 @@ class Vec(Products):
                 if no is not None:
                     no()
 
+    def choose(self, condition: Any, yes: Callable[[], list[Any]], no: Callable[[], list[Any]]) -> list[Any]:
+        """The values of yes() if the condition holds, else those of no(): only one of them is computed."""
+        ends = []
+        with self.b.if_else(condition) as branches:
+            for branch, make in zip(branches, (yes, no)):
+                with branch:
+                    ends.append((make(), self.b.block))
+        made = [self.b.phi(value.type) for value in ends[0][0]]
+        for values, block in ends:
+            for phi, value in zip(made, values):
+                phi.add_incoming(value, block)
+        return made
+
     def vectors(self, n: Any, body: Callable[[Any, Callable[..., None]], None], lanes: int = 0, unroll: int = 1) -> None:
         """body(i, store) for every `lanes` of n elements; `store(value, ptr, off)` is masked in the last round."""
         lanes, n = lanes or self.lanes, self.i(n)

@@ -15,6 +15,7 @@ from litejit.ops.base import Target
 from litejit.ops.conv_geometry import Windows
 from litejit.ops.conv_winograd import tile_size
 from litejit.ops.simd.gemm_bf16 import pack_bf16, to_bf16
+from litejit.schema.builder import ModelBuilder
 from tests.harness import In, Out, op_model, run_model, run_op
 from tests.twins.conv import conv_sums
 
@@ -182,6 +183,37 @@ def test_winograd_where_it_is_faster_than_twice_the_rate():
     assert size(14, 16, "bf16") == 0
 
 
+@pytest.mark.parametrize("op, x, w, after, kernel", [
+    ("FULLY_CONNECTED", (29, 40), (33, 40), "ADD", "product_bf16"),
+    ("FULLY_CONNECTED", (29, 40), (9, 40), "ADD", "product_bf16"),
+    ("FULLY_CONNECTED", (29, 40), (70, 40), "TANH", "product_bf16_tanh"),
+    ("FULLY_CONNECTED", (1, 41), (70, 41), "LOGISTIC", "product_bf16_row_logistic"),
+    ("CONV_2D", (1, 9, 9, 20), (30, 1, 1, 20), "ADD", "product_bf16"),
+    ("CONV_2D", (1, 9, 9, 20), (30, 3, 3, 20), "HARD_SWISH", "conv_bf16_hard_swish")])
+def test_what_follows_a_product_is_fused_with_the_same_bits(rng, monkeypatch, op, x, w, after, kernel):
+    monkeypatch.setattr(conv, "tile_size", lambda *_: 0)
+    builder = ModelBuilder()
+    graph = builder.subgraph("main")
+    shape = (*x[:-1], w[0])
+    options = {"stride_h": 1, "stride_w": 1, "padding": "SAME"} if op == "CONV_2D" else {}
+    made = graph.add(op, [graph.input("x", x), graph.constant("w", normal(rng, *w)), graph.constant("b", normal(rng, w[0]))],
+                     ("product", shape), **options)
+    if after == "ADD":
+        last = graph.add("ADD", [made, graph.input("other", shape)], ("y", shape), fused_activation_function="RELU6")
+    else:
+        last = graph.add(after, [made], ("y", shape))
+    graph.outputs(last)
+    content, values = builder.build(), [normal(rng, *x), normal(rng, *shape)][:1 + (after == "ADD")]
+    interpreter = Interpreter(model_content=content, precision="bfloat16")
+    interpreter.allocate_tensors()
+    assert [s.kernel.name for s in interpreter.plan.steps] == [kernel]
+    got, = run_model(content, values, precision="bfloat16")
+    apart, = run_model(content, values, precision="bfloat16", experimental_preserve_all_tensors=True)
+    np.testing.assert_array_equal(got, apart)
+    exact, = run_model(content, values)
+    assert 1e-5 < np.abs(got - exact).max() < 0.2
+
+
 # ---- where it applies ------------------------------------------------------------------------------
 
 def test_reference_kernels_and_halves_stay_as_they_are(rng):
@@ -205,9 +237,10 @@ SCRIPT = """
 from litejit.compiler import cpu
 cpu._chosen = cpu.LEVELS["avx512bf16"]
 from litejit.compiler.codegen import kernel_assembly
-from litejit.ops.bf16_product import pack_panels_bf16, product_bf16, product_bf16_row
-from litejit.ops.conv_bf16 import conv_bf16
-print(("=" * 40).join(kernel_assembly(k) for k in (product_bf16, product_bf16_row, conv_bf16, pack_panels_bf16)))
+from litejit.ops.bf16_product import pack_panels_bf16, product_bf16, product_row_bf16
+from litejit.ops.conv_bf16 import convolution_bf16
+kernels = [product_bf16(""), product_row_bf16(""), convolution_bf16(""), pack_panels_bf16]
+print(("=" * 40).join(map(kernel_assembly, kernels)))
 """
 
 
