@@ -1,8 +1,7 @@
 """CONV_2D in float32: GEMM tiles that find the input through a table of addresses, so that nothing is copied.
 
-A tap of the kernel (or a kernel row, where there are few channels) is a segment of the products of a pixel; the table has
-the address of every segment of every pixel of a tile. Padding points at zeros; kernel rows that stick out to the left or to
-the right are copied into patches.
+A tap of the kernel is a segment of the products of a pixel; the table has the address of every segment of every pixel of a
+tile. Padding points at zeros. Where there are few channels, conv_rows.py does it.
 """
 from __future__ import annotations
 
@@ -13,7 +12,8 @@ import numpy as np
 
 from litejit.compiler import device, kernel, prange
 from litejit.compiler.lazy import Kernel
-from litejit.compiler.primitives import copy_bytes, fill_bytes, store_i64
+from litejit.compiler.primitives import store_i64
+from litejit.ops import conv_rows
 from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import FIELDS, Windows, grid
 from litejit.ops.float_product import KINDS, Matrix
@@ -23,11 +23,10 @@ from litejit.ops.tails import finish, function
 from litejit.planner.graph import Node, Value
 
 CONV = np.dtype([*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("zeros", "i8"), ("scratch", "i8"),
-                 ("scratch_size", "i8"), ("table_size", "i8"), ("segments", "i8"), ("length", "i8"), ("n", "i8"), ("ldc", "i8"),
+                 ("scratch_size", "i8"), ("segments", "i8"), ("length", "i8"), ("n", "i8"), ("ldc", "i8"),
                  ("group_bytes", "i8"), ("rows", "i8"), ("columns", "i8"), ("row_chunks", "i8"), ("column_chunks", "i8"),
                  ("block", "i8"), ("lo", "f4"), ("hi", "f4")], align=True)
 GRAIN = 1 << 19                       # multiply-accumulates worth a chunk
-FEW_CHANNELS = 16                     # below: a kernel row is one segment
 
 
 def conv_f32_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: Value | None, windows: Windows,
@@ -36,19 +35,19 @@ def conv_f32_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: V
     cpu, groups, k, m = target.cpu, windows.groups, windows.k, windows.m
     n = w.dims[0] // groups
     panels, steps = conv_panels(node, target, w, bias, groups, n, k)
-    by_row = windows.depth < FEW_CHANNELS and windows.dw == 1 and groups == 1
-    segments, length = (windows.kh, windows.kw * windows.depth) if by_row else (windows.kh * windows.kw, windows.depth)
+    if conv_rows.fits(windows):
+        return [*steps, *conv_rows.conv_rows_steps(node, target, x, y, panels, n, windows, bounds)]
+    segments, length = windows.kh * windows.kw, windows.depth
     mr, nr = tiles(cpu).f32[0], panel_columns(cpu)
     rows, columns = grid(m, n, k, mr, nr, grain=GRAIN, most=MAX_CHUNKS, by_columns=n * k > m * windows.depth)
     row_chunks, column_chunks = -(-m // rows), -(-n // columns)
     own = windows.depth * min(windows.sh, windows.kh) * min(windows.sw, windows.kw)          # inputs that a pixel adds
     block = min(row_block(cpu, own), rows)
-    table_size = -(-block * segments * 8 // 64) * 64
-    size = table_size + (-(-(block * k * 4 + 64) // 64) * 64 if by_row else 0)
+    size = -(-block * segments * 8 // 64) * 64
     chunks = groups * row_chunks * column_chunks
     params = {
         **windows.params(), "x": x, "w": panels, "y": y, "zeros": zeros(length * 4), "scratch": Scratch(chunks * size),
-        "scratch_size": size, "table_size": table_size, "segments": segments, "length": length, "n": n,
+        "scratch_size": size, "segments": segments, "length": length, "n": n,
         "ldc": groups * n * 4, "group_bytes": -(-n // nr) * nr * (k + 1) * 4, "rows": rows, "columns": columns,
         "row_chunks": row_chunks, "column_chunks": column_chunks, "block": block, "lo": bounds[0], "hi": bounds[1]}
     return [*steps, Step(node, convolution(function(node)), params, chunks, macs=groups * m * n * k)]
@@ -113,41 +112,6 @@ def tap_table(p, group, table, first, count):
                 oy, image = 0, image + 1
 
 
-@device
-def row_table(p, table, patches, first, count):
-    """Addresses of all kernel rows of the pixels, patches where they stick out to the left or to the right."""
-    mr, pixel = f32_rows(), p.channels * 4
-    row_bytes, length, tile_size = p.width * pixel, p.kw * pixel, p.segments * f32_rows()
-    ox, r = first % p.out_width, first // p.out_width
-    oy, image = r % p.out_height, r // p.out_height
-    row, at = 0, 0
-    for i in range(0, (count + mr - 1) // mr * mr):
-        iy, ix = oy * p.sh - p.top, ox * p.sw - p.left
-        here = p.x + (image * p.height + iy) * row_bytes + ix * pixel
-        before, after, to = max(0, -ix), max(0, ix + p.kw - p.width), at + row
-        for ky in range(p.kh):
-            y, source = iy + ky * p.dh, here
-            if y < 0 or y >= p.height:
-                source = p.zeros
-            elif before + after > 0:
-                source = patches + (min(i, count - 1) * p.kh + ky) * length
-                fill_bytes(source, 0, length)
-                if before + after < p.kw:
-                    copy_bytes(source + before * pixel, here + before * pixel, length - (before + after) * pixel)
-            store_i64(table, to, source)
-            to += mr
-            here += p.dh * row_bytes
-        row += 1
-        if row == mr:
-            row, at = 0, at + tile_size
-        if i + 1 < count:
-            ox += 1
-            if ox == p.out_width:
-                ox, oy = 0, oy + 1
-            if oy == p.out_height:
-                oy, image = 0, image + 1
-
-
 @cache
 def convolution(tail: str) -> Kernel:
     """The kernel with a function (ops/tails.py) on each block of pixels."""
@@ -166,10 +130,7 @@ def convolution(tail: str) -> Kernel:
             panels = p.w + group * p.group_bytes + column * (k + 1) * 4
             for first in range(row, last, p.block):
                 count = min(p.block, last - first)
-                if p.length == p.depth:
-                    tap_table(p, group, scratch, first, count)
-                else:
-                    row_table(p, scratch, scratch + p.table_size, first, count)
+                tap_table(p, group, scratch, first, count)
                 y = p.y + (group * p.n + column) * 4 + first * p.ldc
                 table_gemm_f32(scratch, p.segments, panels, y, p.ldc, count, p.length, columns, p.lo, p.hi)
                 after(y, p.ldc, count, columns)

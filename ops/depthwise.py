@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from litejit.compiler import kernel, prange
+from litejit.compiler.cpu import Cpu
 from litejit.compiler.primitives import load_f32, store_f32
 from litejit.ops import reference_float
 from litejit.ops.arithmetic import activation, float_range
@@ -118,12 +119,17 @@ def _float(node: Node, target: Target, x: Any, y: Any, w: Value, bias: Value | N
         steps.append(Step(node, pack_depthwise, {"w": w, "bias": bias, "packed": packed, "kh": made.kh, "kw": made.kw,
                                                  "channels": channels, "lanes": cpu.lanes}))
     else:
-        data, b = w.data, None if bias is None else bias.data
-        packed = Packed((w.key, None if bias is None else bias.key, "depthwise f32", cpu.lanes),
-                        lambda: pack_depthwise_f32(cpu, np.asarray(data, np.float32).reshape(
-                            made.kh, made.kw, channels).transpose(1, 0, 2).reshape(taps, channels), b))
+        packed = packed_weights(cpu, made, w, bias)
     params, chunks = depthwise_params(cpu, made, source, packed, y, bounds)
     return [*steps, Step(node, depthwise_kernel(made, node), params, chunks, macs=made.m * channels * taps)]
+
+
+def packed_weights(cpu: Cpu, made: Windows, w: Value, bias: Value | None) -> Packed:
+    """Constant float32 weights and bias as the tiles want them."""
+    data, b, taps = w.data, None if bias is None else bias.data, made.kh * made.kw
+    return Packed((w.key, None if bias is None else bias.key, "depthwise f32", cpu.lanes),
+                  lambda: pack_depthwise_f32(cpu, np.asarray(data, np.float32).reshape(
+                      made.kh, made.kw, made.channels).transpose(1, 0, 2).reshape(taps, made.channels), b))
 
 
 OPERATORS: dict[str, Operator] = {"DEPTHWISE_CONV_2D": DepthwiseConv2D()}

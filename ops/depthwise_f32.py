@@ -22,26 +22,42 @@ from litejit.ops.simd.depthwise_f32 import columns_f32, tile_columns
 from litejit.ops.tails import finish, function
 from litejit.planner.graph import Node
 
+TAIL_BYTES = 1 << 17                  # of rows that are finished before a function runs over them
 SHAPES = ((3, 1), (3, 2), (5, 1), (5, 2))          # (width, stride) of square kernels with micro-kernels of their own
-ROWS = np.dtype([("lo", "f4"), ("hi", "f4"), *FIELDS, *((name, "i8") for name in (
-    "x", "w", "y", "pad", "table", "table_size", "rows", "strip", "channel_block", "block_bytes", "wide"))], align=True)
+TILED = [("lo", "f4"), ("hi", "f4"), *FIELDS, *((name, "i8") for name in (
+    "w", "pad", "strip", "channel_block", "block_bytes", "wide"))]
+"""Fields that `make_block` reads: bounds, windows, packed weights, a row of zeros, and how a row is cut: strips of `strip`
+columns and `channel_block` channels, whose weights are `block_bytes`, in tiles of `wide` columns."""
+ROWS = np.dtype([*TILED, *((name, "i8") for name in ("x", "y", "table", "table_size", "rows"))], align=True)
 
 
-def depthwise_params(cpu: Cpu, windows: Windows, x: Any, w: Any, y: Any, bounds: tuple[float, float]
-                     ) -> tuple[dict[str, Any], int]:
-    """(values of the fields ROWS, chunks); w: packed weights. A chunk is `rows` output rows."""
+def tiled_params(cpu: Cpu, windows: Windows, w: Any, bounds: tuple[float, float]) -> dict[str, Any]:
+    """Values of the fields TILED; w: packed weights."""
     lanes, wide, column = cpu.lanes, tile_columns(cpu, special(windows)[0]), 4 * windows.kh
     across = (wide - 1) * windows.sw + (windows.kw - 1) * windows.dw + 1
     vectors = -(-windows.channels // lanes)
     most = max(1, STRIP_BYTES // (column * across * lanes))              # vectors of channels that a strip may have
     block = -(-vectors // -(-vectors // most)) * lanes
     strip = max(1, STRIP_BYTES // (column * block * windows.sw) // wide) * wide
+    return {**windows.params(), "w": w, "pad": zeros(windows.width * windows.channels * 4), "strip": strip,
+            "channel_block": block, "block_bytes": block * (windows.kh * windows.kw + 1) * 4, "wide": wide,
+            "lo": bounds[0], "hi": bounds[1]}
+
+
+def table_bytes(cpu: Cpu, windows: Windows) -> int:
+    """Bytes of the table of addresses of a tile."""
+    across = (tile_columns(cpu, special(windows)[0]) - 1) * windows.sw + (windows.kw - 1) * windows.dw + 1
+    return -(-across * windows.kh * 8 // 64) * 64
+
+
+def depthwise_params(cpu: Cpu, windows: Windows, x: Any, w: Any, y: Any, bounds: tuple[float, float]
+                     ) -> tuple[dict[str, Any], int]:
+    """(values of the fields ROWS, chunks). A chunk is `rows` output rows."""
     work = windows.out_width * windows.channels * windows.kh * windows.kw
     chunks, rows = chunked(windows.images * windows.out_height, max(1, GRAIN // max(work, 1)))
-    size = -(-across * windows.kh * 8 // 64) * 64
-    return {**windows.params(), "x": x, "w": w, "y": y, "pad": zeros(windows.width * windows.channels * 4),
-            "table": Scratch(chunks * size), "table_size": size, "rows": rows, "strip": strip, "channel_block": block,
-            "block_bytes": block * (windows.kh * windows.kw + 1) * 4, "wide": wide, "lo": bounds[0], "hi": bounds[1]}, chunks
+    size = table_bytes(cpu, windows)
+    return {**tiled_params(cpu, windows, w, bounds), "x": x, "y": y, "table": Scratch(chunks * size), "table_size": size,
+            "rows": rows}, chunks
 
 
 def special(windows: Windows) -> tuple[int, int]:
@@ -57,34 +73,38 @@ def depthwise_kernel(windows: Windows, node: Node) -> Kernel:
 
 # ---- kernels -------------------------------------------------------------------------------------
 
-@device
-def column_table(p, table, row, ox, count):
-    """table[input column][kernel row]: the addresses of the inputs that `count` output columns of a row, from ox on, see."""
-    pixel = p.channels * 4
-    image, iy, ix = row // p.out_height, row % p.out_height * p.sh - p.top, ox * p.sw - p.left
-    across = (count - 1) * p.sw + (p.kw - 1) * p.dw + 1
-    for ky in range(p.kh):
-        y = iy + ky * p.dh
-        here = p.x + ((image * p.height + y) * p.width + ix) * pixel
-        inside = y >= 0 and y < p.height
-        for k in range(across):
-            x = ix + k
-            store_i64(table, k * p.kh + ky, here + k * pixel if inside and x >= 0 and x < p.width else p.pad)
-
-
 @cache
-def _kernel(width: int, stride: int, tail: str) -> Kernel:
-    tile, inner_tile, after = columns_f32(width, stride), columns_f32(width, stride, width > 0), finish(tail)
-    name = f"depthwise_f32_{width}s{stride}" if width else "depthwise_f32"
+def make_block(width: int, stride: int, record: tuple[str, ...]) -> Any:
+    """Device function (p, source, ring, table, top, bottom, y): the output rows top .. bottom, the first one at y.
+
+    source: the input; ring: how many of its rows are there, one after the other and over again; 0: all of them. `record`: the
+    names of the parameter record, which has the fields TILED (Numba mixes records up that share a device function).
+    """
+    tile, inner_tile = columns_f32(width, stride), columns_f32(width, stride, width > 0)
 
     @device
-    def strip_row(p, table, row, left, right, moved, weights, channels):
-        """The output columns left .. right of a row and some channels."""
+    def column_table(p, source, ring, table, row, ox):
+        """table[input column][kernel row]: the addresses of what a tile of output columns from ox on sees."""
+        pixel = p.channels * 4
+        image, iy, ix = row // p.out_height, row % p.out_height * p.sh - p.top, ox * p.sw - p.left
+        across = (p.wide - 1) * p.sw + (p.kw - 1) * p.dw + 1
+        for ky in range(p.kh):
+            y = iy + ky * p.dh
+            line = image * p.height + y
+            here = source + ((line % ring if ring > 0 else line) * p.width + ix) * pixel
+            inside = y >= 0 and y < p.height
+            for k in range(across):
+                x = ix + k
+                store_i64(table, k * p.kh + ky, here + k * pixel if inside and x >= 0 and x < p.width else p.pad)
+
+    @device
+    def strip_row(p, source, ring, table, row, left, right, out, moved, weights, channels):
+        """The output columns left .. right of a row and some channels, `moved` bytes from the first one on."""
         first, end = inner_columns(p)
-        wide, pixel, out = p.wide, p.channels * 4, p.y + row * p.out_width * p.channels * 4 + moved
+        wide, pixel = p.wide, p.channels * 4
         ox = left
         while ox < right:
-            column_table(p, table, row, ox, wide)
+            column_table(p, source, ring, table, row, ox)
             if ox >= first and ox + wide <= min(end, right):
                 many = (min(end, right) - ox) // wide
                 inner_tile(table, many, moved, p.sw * pixel, weights, out + ox * pixel, pixel, channels, wide, p.lo, p.hi,
@@ -94,20 +114,39 @@ def _kernel(width: int, stride: int, tail: str) -> Kernel:
                 tile(table, 1, moved, p.sw * pixel, weights, out + ox * pixel, pixel, channels, min(wide, right - ox), p.lo,
                      p.hi, p.kh, p.kw, p.sw, p.dw)
                 ox += wide
-        after(out + left * pixel, pixel, right - left, channels)
+
+    @device
+    def block(p, source, ring, table, top, bottom, y):
+        row_bytes = p.out_width * p.channels * 4
+        for channel in range(0, p.channels, p.channel_block):
+            weights, channels = p.w + channel // p.channel_block * p.block_bytes, min(p.channel_block, p.channels - channel)
+            for left in range(0, p.out_width, p.strip):
+                for row in range(top, bottom):
+                    strip_row(p, source, ring, table, row, left, min(p.out_width, left + p.strip),
+                              y + (row - top) * row_bytes + channel * 4, channel * 4, weights, channels)
+    return block
+
+
+@cache
+def _kernel(width: int, stride: int, tail: str) -> Kernel:
+    block, after, name = make_block(width, stride, ROWS.names or ()), finish(tail), f"depthwise_f32{shape_mark(width, stride)}"
 
     @kernel(ROWS, name=f"{name}_{tail}" if tail else name)
     def depthwise(p, begin, end):
         """A chunk is some output rows."""
-        table = p.table + begin * p.table_size
+        table, row_bytes, group = p.table + begin * p.table_size, p.out_width * p.channels * 4, p.rows
+        if tail:
+            group = max(1, TAIL_BYTES // row_bytes)
         for c in prange(begin, end):
             bottom = min(p.m // p.out_width, (c + 1) * p.rows)
-            for channel in range(0, p.channels, p.channel_block):
-                weights = p.w + channel // p.channel_block * p.block_bytes
-                for left in range(0, p.out_width, p.strip):
-                    for row in range(c * p.rows, bottom):
-                        strip_row(p, table, row, left, min(p.out_width, left + p.strip), channel * 4, weights,
-                                  min(p.channel_block, p.channels - channel))
+            for top in range(c * p.rows, bottom, group):
+                count = min(group, bottom - top)
+                block(p, p.x, 0, table, top, top + count, p.y + top * row_bytes)
+                after(p.y + top * row_bytes, p.channels * 4, count * p.out_width, p.channels)
         return 0
     return depthwise
 
+
+def shape_mark(width: int, stride: int) -> str:
+    """What a shape adds to the name of a kernel."""
+    return f"_{width}s{stride}" if width else ""

@@ -7,6 +7,7 @@ multiply-add per k in order: XNNPACK's numbers where the CPU has it.
     gemv_f32(a, panels, c, k, n, lo, hi)                               one row
     panel_gemm_f32(a, lda, panel, c, ldc, m, k, columns, tall, lo, hi) few rows, one panel; tall from `tall_rows`
     table_gemm_f32(table, segments, panels, c, ldc, m, k, n, lo, hi)   rows in pieces found through a table
+    segment_gemm_f32(a, lda, segments, step, ...)                      rows in pieces, `step` bytes apart
 
 are device functions on the same panels; strides in bytes, block from `row_block`. other: what is added to C before it is
 clamped lies so many bytes after C; 0: nothing. A part of the columns is computed by
@@ -64,29 +65,36 @@ def usual_rows(cpu: Cpu) -> int:
     return tiles(cpu).f32[0]
 
 
-def emit_tile(table: bool, narrow: bool, rows_of: Callable[[Cpu], int] = usual_rows) -> Callable[..., None]:
+def emit_tile(kind: str, narrow: bool, rows_of: Callable[[Cpu], int] = usual_rows) -> Callable[..., None]:
     """Generator of a tile of m rows (those past the last repeat it) and up to nr columns; narrow: up to nr/2.
 
-    Rows in place: (a, lda, panel, c, ldc, m, k, columns, lo, hi[, other]). Through a table: (table, segments, ...) with the
-    address of each row's piece of k values at table[segment][row of the tile].
+    "rows": rows as they lie, (a, lda, panel, c, ldc, m, k, columns, lo, hi[, other]). "table": (table, segments, ...) with the
+    address of each row's piece of k values at table[segment][row of the tile]. "segments": (a, lda, ..., segments, step), the
+    pieces of a row `step` bytes apart.
     """
     def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, k: Any, columns: Any, lo: Any,
-             hi: Any, other: Any = None) -> None:
+             hi: Any, other: Any = None, step: Any = None) -> None:
         mr, width = rows_of(v.cpu), tiles(v.cpu).f32[1]
         nv, size = width // 2 if narrow else width, v.cpu.vbytes
         row = [v.min(v.i(r), v.sub(m, 1)) if r else v.i(0) for r in range(mr)]
         acc = [v.load(v.f32, panel, j * size) for j in range(nv)] * mr
         pitch = width * size
         weights = v.at(panel, pitch)
-        if table:
+        places = [v.at(a, v.mul(lda, r)) for r in row] if kind != "table" else []
+        if kind == "rows":
+            acc = multiply(v, acc, places, weights, pitch, k, nv)
+        elif kind == "segments":
+            def piece(s: Any, acc: list[Any]) -> list[Any]:
+                moved, panel_at = v.mul(s, step), v.at(weights, v.mul(v.mul(s, k), pitch))
+                return multiply(v, acc, [v.at(x, moved) for x in places], panel_at, pitch, k, nv)
+            acc = v.loop(other, acc, piece)
+        else:
             def segment(s: Any, acc: list[Any]) -> list[Any]:
                 rows = [v.load(v.type("ptr"), a, v.add(v.mul(s, 8 * mr), 8 * r), 8) for r in range(mr)]
                 return multiply(v, acc, rows, v.at(weights, v.mul(v.mul(s, k), pitch)), pitch, k, nv)
             acc = v.loop(lda, acc, segment)
-        else:
-            acc = multiply(v, acc, [v.at(a, v.mul(lda, r)) for r in row], weights, pitch, k, nv)
         low, high, c_rows = v.splat(lo), v.splat(hi), [v.at(c, v.mul(ldc, r)) for r in row]
-        if other is not None:
+        if kind == "rows" and other is not None:
             acc = v.choose(v.icmp("==", other, 0), lambda: acc, lambda: [
                 v.fadd(x, v.load(v.f32, v.at(c_rows[i // nv], other), i % nv * size)) for i, x in enumerate(acc)])
         acc = [v.fmin(high, v.fmax(low, x)) for x in acc]
@@ -147,13 +155,17 @@ def emit_vector(v: Any, a: Any, first: Any, second: Any, c: Any, k: Any, columns
     store_tile(v, [v.fmin(high, v.fmax(low, x)) for x in acc], [c], columns, 2 * nv, size)
 
 
-_tile = micro_kernel("gemm_f32", "pippiiiiffi", emit_tile(False, False))
-_less = micro_kernel("gemm_f32_less", "pippiiiiffi", emit_tile(False, False, lambda cpu: usual_rows(cpu) - 1))
-_tile_narrow = micro_kernel("gemm_f32_narrow", "pippiiiiffi", emit_tile(False, True))
-_tall = micro_kernel("gemm_f32_tall", "pippiiiiff", emit_tile(False, False, tall_rows))
-_short = micro_kernel("gemm_f32_short", "pippiiiiff", emit_tile(False, False, lambda cpu: tall_rows(cpu) - 1))
-_table = micro_kernel("gemm_f32_table", "pippiiiiff", emit_tile(True, False))
-_table_narrow = micro_kernel("gemm_f32_table_narrow", "pippiiiiff", emit_tile(True, True))
+_tile = micro_kernel("gemm_f32", "pippiiiiffi", emit_tile("rows", False))
+_less = micro_kernel("gemm_f32_less", "pippiiiiffi", emit_tile("rows", False, lambda cpu: usual_rows(cpu) - 1))
+_tile_narrow = micro_kernel("gemm_f32_narrow", "pippiiiiffi", emit_tile("rows", True))
+_tall = micro_kernel("gemm_f32_tall", "pippiiiiff", emit_tile("rows", False, tall_rows))
+_short = micro_kernel("gemm_f32_short", "pippiiiiff", emit_tile("rows", False, lambda cpu: tall_rows(cpu) - 1))
+_table = micro_kernel("gemm_f32_table", "pippiiiiff", emit_tile("table", False))
+_table_narrow = micro_kernel("gemm_f32_table_narrow", "pippiiiiff", emit_tile("table", True))
+_segments = micro_kernel("gemm_f32_segments", "pippiiiiffii", emit_tile("segments", False))
+_segments_less = micro_kernel("gemm_f32_segments_less", "pippiiiiffii",
+                              emit_tile("segments", False, lambda cpu: usual_rows(cpu) - 1))
+_segments_narrow = micro_kernel("gemm_f32_segments_narrow", "pippiiiiffii", emit_tile("segments", True))
 _vector = micro_kernel("gemv_f32", "ppppiiff", emit_vector)
 
 
@@ -236,3 +248,25 @@ def table_gemm_f32(table, segments, panels, c, ldc, m, k, n, lo, hi):
         for r in range(0, m, mr):
             _table_narrow(table + r * step, segments, panels + wide * size, c + r * ldc + wide * nr * 4, ldc,
                           min(mr, m - r), k, n - wide * nr, lo, hi)
+
+
+@device
+def segment_gemm_f32(a, lda, segments, step, panels, c, ldc, m, k, n, lo, hi):
+    """As gemm_f32 with the rows in `segments` pieces of k values, `step` bytes apart; all rows pass a panel at once."""
+    mr, nr = f32_rows(), f32_columns()
+    size = (segments * k + 1) * nr * 4
+    wide = (n + nr // 2 - 1) // nr
+    tall = m - (m + mr - 1) // mr * (mr - 1)
+    for q in range(wide):
+        r = 0
+        for _ in range(tall):
+            _segments(a + r * lda, lda, panels + q * size, c + r * ldc + q * nr * 4, ldc, mr, k, n - q * nr, lo, hi, segments,
+                      step)
+            r += mr
+        for s in range(r, m, mr - 1):
+            _segments_less(a + s * lda, lda, panels + q * size, c + s * ldc + q * nr * 4, ldc, min(mr - 1, m - s), k,
+                           n - q * nr, lo, hi, segments, step)
+    if wide * nr < n:
+        for r in range(0, m, mr):
+            _segments_narrow(a + r * lda, lda, panels + wide * size, c + r * ldc + wide * nr * 4, ldc, min(mr, m - r), k,
+                             n - wide * nr, lo, hi, segments, step)

@@ -1,0 +1,85 @@
+"""CONV_2D in float32 with few input channels (first layers): a row of the kernel is one run of inputs.
+
+The input rows that a chunk needs are copied once into scratch memory, with the padding around them; then every pixel of an
+output row begins a fixed step after the one before it, and the tiles of the GEMM need no table of addresses.
+"""
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from litejit.compiler import device, kernel, prange
+from litejit.compiler.lazy import Kernel
+from litejit.compiler.primitives import copy_bytes, fill_bytes
+from litejit.ops.base import Packed, Scratch, Step, Target, chunked
+from litejit.ops.conv_geometry import FIELDS, Windows
+from litejit.ops.simd.gemm_f32 import segment_gemm_f32
+from litejit.ops.tails import finish, function
+from litejit.planner.graph import Node
+
+ROWS = np.dtype([*FIELDS, *((name, "i8") for name in (
+    "x", "w", "y", "n", "scratch", "scratch_size", "pitch", "rows", "row_chunks")), ("lo", "f4"), ("hi", "f4")], align=True)
+GRAIN = 1 << 19                       # multiply-accumulates worth a chunk
+FEW_CHANNELS = 16                     # fewer: the runs of whole kernel rows are worth the copy
+
+
+def fits(windows: Windows) -> bool:
+    """Whether a row of the kernel is one run of inputs, and the channels are few."""
+    return windows.depth < FEW_CHANNELS and windows.dw == 1 and windows.groups == 1
+
+
+def conv_rows_steps(node: Node, target: Target, x: Any, y: Any, panels: Packed | Scratch, n: int, windows: Windows,
+                    bounds: tuple[float, float]) -> list[Step]:
+    """Steps of y [N, OH, OW, O] = clamp(conv(x, w) + bias); panels: of w [O, kh * kw * C] and bias."""
+    work = windows.out_width * n * windows.k
+    row_chunks, rows = chunked(windows.out_height, max(1, GRAIN // max(work, 1)))
+    pixels = (windows.out_width - 1) * windows.sw + windows.kw
+    pitch = -(-pixels * windows.channels * 4 // 64) * 64 | 64              # an odd number of cache lines
+    size = ((rows - 1) * windows.sh + (windows.kh - 1) * windows.dh + 1) * pitch + 64
+    chunks = windows.images * row_chunks
+    params = {**windows.params(), "x": x, "w": panels, "y": y, "n": n, "scratch": Scratch(chunks * size), "scratch_size": size,
+              "pitch": pitch, "rows": rows, "row_chunks": row_chunks, "lo": bounds[0], "hi": bounds[1]}
+    return [Step(node, convolution(function(node)), params, chunks, macs=windows.m * n * windows.k)]
+
+
+# ---- kernels -------------------------------------------------------------------------------------
+
+@device
+def stage(p, image, first, count, to):
+    """The input rows first .. first + count of an image, as the windows see them: with the padding left and right."""
+    pixel = p.channels * 4
+    before = p.left * pixel
+    run = min(p.width * pixel, ((p.out_width - 1) * p.sw + p.kw) * pixel - before)
+    for i in range(count):
+        row, y = to + i * p.pitch, first + i
+        if y < 0 or y >= p.height:
+            fill_bytes(row, 0, p.pitch)
+        else:
+            fill_bytes(row, 0, before)
+            copy_bytes(row + before, p.x + (image * p.height + y) * p.width * pixel, run)
+            fill_bytes(row + before + run, 0, p.pitch - before - run)
+
+
+@cache
+def convolution(tail: str) -> Kernel:
+    """The kernel with a function (ops/tails.py) on each row."""
+    after = finish(tail)
+
+    @kernel(ROWS, name=f"conv_rows_f32_{tail}" if tail else "conv_rows_f32")
+    def conv_rows_f32(p, begin, end):
+        """A chunk is some output rows of an image."""
+        staged = p.scratch + begin * p.scratch_size
+        step, ldc = p.sw * p.channels * 4, p.n * 4
+        for c in prange(begin, end):
+            image, top = c // p.row_chunks, c % p.row_chunks * p.rows
+            bottom = min(p.out_height, top + p.rows)
+            stage(p, image, top * p.sh - p.top, (bottom - 1 - top) * p.sh + (p.kh - 1) * p.dh + 1, staged)
+            for row in range(top, bottom):
+                y = p.y + (image * p.out_height + row) * p.out_width * ldc
+                segment_gemm_f32(staged + (row - top) * p.sh * p.pitch, step, p.kh, p.dh * p.pitch, p.w, y, ldc, p.out_width,
+                                 p.kw * p.channels, p.n, p.lo, p.hi)
+                after(y, ldc, p.out_width, p.n)
+        return 0
+    return conv_rows_f32

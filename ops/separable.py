@@ -1,0 +1,120 @@
+"""Depthwise convolutions together with the 1x1 convolutions around them, row by row: what is between stays in the cache.
+
+A node of the planner's rule "separable" holds up to three nodes: `expand` (1x1), `depthwise`, `project` (1x1). A chunk is
+some output rows. For a group of them the input rows that are missing are expanded into a ring of rows, the depthwise
+convolution makes its rows from the ring, and the projection takes those. Every product is the one that the node would make
+on its own: the numbers are the same. Chunks expand the rows that they share with a neighbour once each.
+"""
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from litejit.compiler import kernel, prange
+from litejit.compiler.lazy import Kernel
+from litejit.ops.arithmetic import activation, float_range
+from litejit.ops.base import MAX_CHUNKS, Operator, Packed, Scratch, Step, Target
+from litejit.ops.depthwise import packed_weights, wide_windows
+from litejit.ops.depthwise_f32 import TILED, make_block, shape_mark, special, table_bytes, tiled_params
+from litejit.ops.float_product import Matrix
+from litejit.ops.simd.gemm_f32 import gemm_f32
+from litejit.ops.tails import finish, function, residual
+from litejit.planner.graph import Node
+
+SEPARABLE = np.dtype([*TILED, *((name, "i8") for name in (
+    "x", "y", "other", "expand", "inputs", "project", "n", "ring", "scratch", "scratch_size", "ring_at", "middle_at", "rows",
+    "group")), *((name, "f4") for name in ("expand_lo", "expand_hi", "project_lo", "project_hi"))], align=True)
+GRAIN = 1 << 19                       # multiply-accumulates worth a chunk
+PIXELS = 48                           # of a group of output rows: enough for the tiles of the GEMM
+EXPANDING_CHUNKS = 4                  # where chunks expand some rows twice
+
+
+class Separable(Operator):
+    """Inputs: of the first node, and what the last one adds. Options: expand, depthwise, project (nodes or None)."""
+
+    def steps(self, node: Node, target: Target) -> list[Step]:
+        expand, depthwise, project = (getattr(node.options, name) for name in ("expand", "depthwise", "project"))
+        cpu, windows = target.cpu, wide_windows(depthwise)
+        w, bias = depthwise[1], depthwise.optional(2)
+        params = tiled_params(cpu, windows, packed_weights(cpu, windows, w, bias), _bounds(depthwise))
+        pixel, taps = 4 * windows.channels, windows.kh * windows.kw
+        macs = windows.m * windows.channels * taps
+        params.update(x=node[0], y=node.out, other=None, expand=None, project=None)
+        if expand is not None:
+            params.update(expand=_panels(expand, target), inputs=expand[0].dims[3])
+            params.update(zip(("expand_lo", "expand_hi"), _bounds(expand)))
+            macs += expand.out.size * expand[0].dims[3]
+        if project is not None:
+            fields = residual(project, _bounds(project))
+            params.update(project=_panels(project, target), n=project.out.dims[3], other=fields["other"],
+                          project_lo=fields["lo"], project_hi=fields["hi"])
+            macs += project.out.size * windows.channels
+        most = EXPANDING_CHUNKS if expand is not None else MAX_CHUNKS
+        rows = -(-windows.out_height // min(most, windows.out_height, max(1, macs // GRAIN)))
+        chunks = -(-windows.out_height // rows)
+        group = min(rows, -(-PIXELS // windows.out_width))
+        ring = (group - 1) * windows.sh + (windows.kh - 1) * windows.dh + 1 if expand is not None else 0
+        ring_at = table_bytes(cpu, windows)
+        middle_at = ring_at + ring * windows.width * pixel + 64
+        size = middle_at + (group * windows.out_width * pixel + 64 if project is not None else 0)
+        size = -(-size // 64) * 64
+        params.update(ring=ring, ring_at=ring_at, middle_at=-(-middle_at // 64) * 64, rows=rows, group=group,
+                      scratch=Scratch(chunks * (size + 64)), scratch_size=size + 64)
+        made = separable(*special(windows), function(expand) if expand is not None else "", function(depthwise))
+        return [Step(node, made, params, chunks, macs=macs)]
+
+
+def _bounds(node: Node) -> tuple[float, float]:
+    return float_range(activation(node), node.xnn)
+
+
+def _panels(node: Node, target: Target) -> Packed:
+    """Packed weights and bias of a 1x1 convolution."""
+    w = node[1]
+    made, _ = Matrix(w, columns=w.dims[0], depth=w.dims[3], transposed=True).pack(node, node.optional(2), target.cpu)
+    assert isinstance(made, Packed)
+    return made
+
+
+FUSED: dict[str, Operator] = {"SEPARABLE": Separable()}
+
+
+# ---- kernels -------------------------------------------------------------------------------------
+
+@cache
+def separable(width: int, stride: int, first: str, second: str) -> Kernel:
+    """The kernel for a shape of the depthwise kernel, and functions behind the expansion and behind the depthwise part."""
+    block = make_block(width, stride, SEPARABLE.names or ())
+    after_first, after_second = finish(first), finish(second)
+    marks = "".join(f"_{name}" for name in (first, second) if name)
+
+    @kernel(SEPARABLE, name=f"separable_f32{shape_mark(width, stride)}{marks}")
+    def separable_f32(p, begin, end):
+        """A chunk is some output rows."""
+        table = p.scratch + begin * p.scratch_size
+        ring, middle = table + p.ring_at, table + p.middle_at
+        pixel, row_bytes, out_bytes = p.channels * 4, p.width * p.channels * 4, p.out_width * p.channels * 4
+        other = p.other - p.y if p.other != 0 else 0
+        for c in prange(begin, end):
+            last, done = min(p.out_height, (c + 1) * p.rows), 0
+            for top in range(c * p.rows, last, p.group):
+                bottom = min(last, top + p.group)
+                if p.expand != 0:
+                    need = min(p.height, (bottom - 1) * p.sh - p.top + (p.kh - 1) * p.dh + 1)
+                    done = max(done, top * p.sh - p.top)
+                    for y in range(done, need):
+                        at = ring + y % p.ring * row_bytes
+                        gemm_f32(p.x + y * p.width * p.inputs * 4, p.inputs * 4, p.expand, at, pixel, p.width, p.inputs,
+                                 p.channels, p.width, p.expand_lo, p.expand_hi, 0)
+                        after_first(at, pixel, p.width, p.channels)
+                    done = max(done, need)
+                to = middle if p.project != 0 else p.y + top * out_bytes
+                block(p, ring if p.expand != 0 else p.x, p.ring, table, top, bottom, to)
+                after_second(to, pixel, (bottom - top) * p.out_width, p.channels)
+                if p.project != 0:
+                    m = (bottom - top) * p.out_width
+                    gemm_f32(middle, pixel, p.project, p.y + top * p.out_width * p.n * 4, p.n * 4, m, p.channels, p.n, m,
+                             p.project_lo, p.project_hi, other)
+        return 0
+    return separable_f32

@@ -1,0 +1,64 @@
+"""Rule "separable": depthwise convolutions with the 1x1 convolutions around them, where what is between is large.
+
+What stays in the second level cache anyway gains nothing: the thresholds are measured (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+from litejit.ops.base import Target
+from litejit.planner.graph import Node
+from litejit.planner.patterns import Uses, merged
+
+EXPANDED = 1 << 20  # bytes between an expansion and the depthwise convolution from which on they are made together
+PROJECTED = 1 << 19  # the same between the depthwise convolution and a projection
+
+
+def fuse_separable(uses: Uses, target: Target) -> list[str]:
+    """Up to three float32 nodes become SEPARABLE; the numbers stay the same."""
+    if target.mode == "ref" or target.products != "f32":  # 1x1 convolutions in bfloat16 save more than the cache does
+        return []
+    from litejit.ops.separable import FUSED
+
+    notes = []
+    for depthwise in [node for node in uses.graph.nodes if node.op == "DEPTHWISE_CONV_2D" and _fits(node)]:
+        expand = _expansion(uses, depthwise)
+        project = _projection(uses, depthwise)
+        parts = [node for node in (expand, depthwise, project) if node is not None]
+        if len(parts) == 1:
+            continue
+        other = project.tail.other if project is not None and project.tail is not None else None
+        inputs = [parts[0][0], *([other] if other is not None else [])]
+        node = merged("SEPARABLE", FUSED["SEPARABLE"], parts, inputs, expand=expand, depthwise=depthwise, project=project)
+        uses.replace(parts, node)
+        notes.append("SEPARABLE: " + ", ".join(f"node {part.index} {part.op}" for part in parts))
+    return notes
+
+
+def _fits(node: Node) -> bool:
+    """A float32 node on one image, with constant weights and as many channels out as in."""
+    x, w, bias = node[0], node[1], node.optional(2)
+    return (
+        x.type == w.type == "f32"
+        and x.dims[0] == 1
+        and w.data is not None
+        and (bias is None or bias.data is not None)
+        and (node.op != "DEPTHWISE_CONV_2D" or w.dims[3] == x.dims[3])
+    )
+
+
+def _pointwise(node: Node | None) -> bool:
+    from litejit.ops.conv import windows_of
+
+    return node is not None and _fits(node) and windows_of(node).pointwise
+
+
+def _expansion(uses: Uses, depthwise: Node) -> Node | None:
+    x = depthwise[0]
+    node = uses.maker(x, "CONV_2D") if uses.private(x) and x.nbytes >= EXPANDED else None
+    return node if _pointwise(node) and (node.tail is None or node.tail.other is None) else None  # type: ignore[union-attr]
+
+
+def _projection(uses: Uses, depthwise: Node) -> Node | None:
+    y = depthwise.out
+    node = uses.user(y, "CONV_2D") if y.nbytes >= PROJECTED else None
+    return node if _pointwise(node) and node[0] is y and (node.tail is None or not node.tail.function) else None  # type: ignore
