@@ -66,39 +66,44 @@ def usual_rows(cpu: Cpu) -> int:
 
 
 def emit_tile(kind: str, narrow: bool, rows_of: Callable[[Cpu], int] = usual_rows) -> Callable[..., None]:
-    """Generator of a tile of m rows (those past the last repeat it) and up to nr columns; narrow: up to nr/2.
+    """Generator of tiles below each other, of whole tiles or of one with fewer rows, and up to nr columns; narrow: up to nr/2.
 
     "rows": rows as they lie, (a, lda, panel, c, ldc, m, k, columns, lo, hi[, other]). "table": (table, segments, ...) with the
-    address of each row's piece of k values at table[segment][row of the tile]. "segments": (a, lda, ..., segments, step), the
-    pieces of a row `step` bytes apart.
+    address of each row's piece of k values at table[tile][segment][row of the tile]. "segments": (a, lda, ..., segments, step),
+    the pieces of a row `step` bytes apart. m: a multiple of a tile's rows, or less than those of one.
     """
     def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, k: Any, columns: Any, lo: Any,
              hi: Any, other: Any = None, step: Any = None) -> None:
         mr, width = rows_of(v.cpu), tiles(v.cpu).f32[1]
         nv, size = width // 2 if narrow else width, v.cpu.vbytes
+        pitch, low, high = width * size, v.splat(lo), v.splat(hi)
         row = [v.min(v.i(r), v.sub(m, 1)) if r else v.i(0) for r in range(mr)]
-        acc = [v.load(v.f32, panel, j * size) for j in range(nv)] * mr
-        pitch = width * size
-        weights = v.at(panel, pitch)
-        places = [v.at(a, v.mul(lda, r)) for r in row] if kind != "table" else []
-        if kind == "rows":
-            acc = multiply(v, acc, places, weights, pitch, k, nv)
-        elif kind == "segments":
-            def piece(s: Any, acc: list[Any]) -> list[Any]:
-                moved, panel_at = v.mul(s, step), v.at(weights, v.mul(v.mul(s, k), pitch))
-                return multiply(v, acc, [v.at(x, moved) for x in places], panel_at, pitch, k, nv)
-            acc = v.loop(other, acc, piece)
-        else:
+        a_rows, c_rows = ([v.mul(x, r) for r in row] for x in (lda, ldc))
+        weights, down = v.at(panel, pitch), v.mul(lda, 8 * mr if kind == "table" else mr)
+
+        def products(a: Any, acc: list[Any]) -> list[Any]:
+            places = [v.at(a, r) for r in a_rows]
+            if kind == "rows":
+                return multiply(v, acc, places, weights, pitch, k, nv)
+
             def segment(s: Any, acc: list[Any]) -> list[Any]:
-                rows = [v.load(v.type("ptr"), a, v.add(v.mul(s, 8 * mr), 8 * r), 8) for r in range(mr)]
-                return multiply(v, acc, rows, v.at(weights, v.mul(v.mul(s, k), pitch)), pitch, k, nv)
-            acc = v.loop(lda, acc, segment)
-        low, high, c_rows = v.splat(lo), v.splat(hi), [v.at(c, v.mul(ldc, r)) for r in row]
-        if kind == "rows" and other is not None:
-            acc = v.choose(v.icmp("==", other, 0), lambda: acc, lambda: [
-                v.fadd(x, v.load(v.f32, v.at(c_rows[i // nv], other), i % nv * size)) for i, x in enumerate(acc)])
-        acc = [v.fmin(high, v.fmax(low, x)) for x in acc]
-        store_tile(v, acc, c_rows, columns, nv, size)
+                if kind == "table":
+                    pieces = [v.load(v.type("ptr"), a, v.add(v.mul(s, 8 * mr), 8 * r), 8) for r in range(mr)]
+                else:
+                    moved = v.mul(s, step)
+                    pieces = [v.at(x, moved) for x in places]
+                return multiply(v, acc, pieces, v.at(weights, v.mul(v.mul(s, k), pitch)), pitch, k, nv)
+            return v.loop(lda if kind == "table" else other, acc, segment)
+
+        def tile(i: Any, places: list[Any]) -> list[Any]:
+            a, c = places
+            acc, rows = products(a, [v.load(v.f32, panel, j * size) for j in range(nv)] * mr), [v.at(c, r) for r in c_rows]
+            if kind == "rows" and other is not None:
+                acc = v.choose(v.icmp("==", other, 0), lambda: acc, lambda: [
+                    v.fadd(x, v.load(v.f32, v.at(rows[i // nv], other), i % nv * size)) for i, x in enumerate(acc)])
+            store_tile(v, [v.fmin(high, v.fmax(low, x)) for x in acc], rows, columns, nv, size)
+            return [v.at(a, down), v.at(c, v.mul(ldc, mr))]
+        v.loop(m, [a, c], tile, step=mr)
     return emit
 
 
@@ -163,8 +168,6 @@ _short = micro_kernel("gemm_f32_short", "pippiiiiff", emit_tile("rows", False, l
 _table = micro_kernel("gemm_f32_table", "pippiiiiff", emit_tile("table", False))
 _table_narrow = micro_kernel("gemm_f32_table_narrow", "pippiiiiff", emit_tile("table", True))
 _segments = micro_kernel("gemm_f32_segments", "pippiiiiffii", emit_tile("segments", False))
-_segments_less = micro_kernel("gemm_f32_segments_less", "pippiiiiffii",
-                              emit_tile("segments", False, lambda cpu: usual_rows(cpu) - 1))
 _segments_narrow = micro_kernel("gemm_f32_segments_narrow", "pippiiiiffii", emit_tile("segments", True))
 _vector = micro_kernel("gemv_f32", "ppppiiff", emit_vector)
 
@@ -178,42 +181,50 @@ def gemm_f32(a, lda, panels, c, ldc, m, k, n, block, lo, hi, other):
     Where the rows are no multiple of a tile's, some tiles have a row less.
     """
     mr, nr = f32_rows(), f32_columns()
-    size = (k + 1) * nr * 4
-    wide = (n + nr // 2 - 1) // nr
+    size, narrow = (k + 1) * nr * 4, (n + nr // 2 - 1) // nr          # that panel is at most half full
     for top in range(0, m, block):
         end = min(m, top + block)
-        tall = end - top - (end - top + mr - 1) // mr * (mr - 1)      # tiles of mr rows, in front of those of one less
-        for q in range(wide):
-            r = top
-            for _ in range(tall):
-                _tile(a + r * lda, lda, panels + q * size, c + r * ldc + q * nr * 4, ldc, mr, k, n - q * nr, lo, hi, other)
-                r += mr
-            for s in range(r, end, mr - 1):
-                _less(a + s * lda, lda, panels + q * size, c + s * ldc + q * nr * 4, ldc, min(mr - 1, end - s), k,
-                      n - q * nr, lo, hi, other)
-        if wide * nr < n:
-            for r in range(top, end, mr):
-                _tile_narrow(a + r * lda, lda, panels + wide * size, c + r * ldc + wide * nr * 4, ldc,
-                             min(mr, end - r), k, n - wide * nr, lo, hi, other)
+        tall = max(0, end - top - (end - top + mr - 1) // mr * (mr - 1)) * mr     # rows in tiles of mr, the first ones
+        less = (end - top - tall) // (mr - 1) * (mr - 1)
+        for q in range((n + nr - 1) // nr):
+            panel, here, there, columns = panels + q * size, a + top * lda, c + top * ldc + q * nr * 4, n - q * nr
+            if q == narrow:
+                _narrow(here, lda, panel, there, ldc, end - top, k, columns, lo, hi, other)
+                continue
+            if tall > 0:
+                _tile(here, lda, panel, there, ldc, tall, k, columns, lo, hi, other)
+                here, there = here + tall * lda, there + tall * ldc
+            if less > 0:
+                _less(here, lda, panel, there, ldc, less, k, columns, lo, hi, other)
+            left = end - top - tall - less
+            if left > 0:
+                _less(here + less * lda, lda, panel, there + less * ldc, ldc, left, k, columns, lo, hi, other)
+
+
+@device
+def _narrow(a, lda, panel, c, ldc, m, k, columns, lo, hi, other):
+    """Rows of a panel that is at most half full."""
+    whole = m // f32_rows() * f32_rows()
+    _tile_narrow(a, lda, panel, c, ldc, whole, k, columns, lo, hi, other)
+    if whole < m:
+        _tile_narrow(a + whole * lda, lda, panel, c + whole * ldc, ldc, m - whole, k, columns, lo, hi, other)
 
 
 @device
 def panel_gemm_f32(a, lda, panel, c, ldc, m, k, columns, tall, lo, hi):
     """C = clamp(A @ B + bias) for one panel and few rows: tiles of `tall_rows` rows and of one less, so that they fit."""
     if 2 * columns <= f32_columns():
-        mr = f32_rows()
-        for r in range(0, m, mr):
-            _tile_narrow(a + r * lda, lda, panel, c + r * ldc, ldc, min(mr, m - r), k, columns, lo, hi, 0)
+        _narrow(a, lda, panel, c, ldc, m, k, columns, lo, hi, 0)
         return
-    count, r = (m + tall - 1) // tall, 0
-    more = m - count * (tall - 1)
-    for i in range(count):
-        if i < more:
-            _tall(a + r * lda, lda, panel, c + r * ldc, ldc, tall, k, columns, lo, hi)
-            r += tall
-        else:
-            _short(a + r * lda, lda, panel, c + r * ldc, ldc, min(tall - 1, m - r), k, columns, lo, hi)
-            r += tall - 1
+    rows = max(0, m - (m + tall - 1) // tall * (tall - 1)) * tall
+    less = (m - rows) // (tall - 1) * (tall - 1)
+    if rows > 0:
+        _tall(a, lda, panel, c, ldc, rows, k, columns, lo, hi)
+    if less > 0:
+        _short(a + rows * lda, lda, panel, c + rows * ldc, ldc, less, k, columns, lo, hi)
+    rows += less
+    if rows < m:
+        _short(a + rows * lda, lda, panel, c + rows * ldc, ldc, m - rows, k, columns, lo, hi)
 
 
 @device
@@ -237,36 +248,35 @@ def table_gemm_f32(table, segments, panels, c, ldc, m, k, n, lo, hi):
     Rows past the last one of the last tile must be in the table too (any valid address).
     """
     mr, nr = f32_rows(), f32_columns()
-    size = (segments * k + 1) * nr * 4
-    wide = (n + nr // 2 - 1) // nr
-    step = segments * 8
-    for q in range(wide):
-        for r in range(0, m, mr):
-            _table(table + r * step, segments, panels + q * size, c + r * ldc + q * nr * 4, ldc, min(mr, m - r), k,
-                   n - q * nr, lo, hi)
-    if wide * nr < n:
-        for r in range(0, m, mr):
-            _table_narrow(table + r * step, segments, panels + wide * size, c + r * ldc + wide * nr * 4, ldc,
-                          min(mr, m - r), k, n - wide * nr, lo, hi)
+    size, whole = (segments * k + 1) * nr * 4, m // mr * mr
+    rest, below = table + whole * segments * 8, c + whole * ldc
+    narrow = (n + nr // 2 - 1) // nr
+    for q in range((n + nr - 1) // nr):
+        panel, columns = panels + q * size, n - q * nr
+        if q == narrow:
+            _table_narrow(table, segments, panel, c + q * nr * 4, ldc, whole, k, columns, lo, hi)
+            if whole < m:
+                _table_narrow(rest, segments, panel, below + q * nr * 4, ldc, m - whole, k, columns, lo, hi)
+        else:
+            _table(table, segments, panel, c + q * nr * 4, ldc, whole, k, columns, lo, hi)
+            if whole < m:
+                _table(rest, segments, panel, below + q * nr * 4, ldc, m - whole, k, columns, lo, hi)
 
 
 @device
 def segment_gemm_f32(a, lda, segments, step, panels, c, ldc, m, k, n, lo, hi):
     """As gemm_f32 with the rows in `segments` pieces of k values, `step` bytes apart; all rows pass a panel at once."""
     mr, nr = f32_rows(), f32_columns()
-    size = (segments * k + 1) * nr * 4
-    wide = (n + nr // 2 - 1) // nr
-    tall = m - (m + mr - 1) // mr * (mr - 1)
-    for q in range(wide):
-        r = 0
-        for _ in range(tall):
-            _segments(a + r * lda, lda, panels + q * size, c + r * ldc + q * nr * 4, ldc, mr, k, n - q * nr, lo, hi, segments,
-                      step)
-            r += mr
-        for s in range(r, m, mr - 1):
-            _segments_less(a + s * lda, lda, panels + q * size, c + s * ldc + q * nr * 4, ldc, min(mr - 1, m - s), k,
-                           n - q * nr, lo, hi, segments, step)
-    if wide * nr < n:
-        for r in range(0, m, mr):
-            _segments_narrow(a + r * lda, lda, panels + wide * size, c + r * ldc + wide * nr * 4, ldc, min(mr, m - r), k,
-                             n - wide * nr, lo, hi, segments, step)
+    size, whole = (segments * k + 1) * nr * 4, m // mr * mr
+    rest, below = a + whole * lda, c + whole * ldc
+    narrow = (n + nr // 2 - 1) // nr
+    for q in range((n + nr - 1) // nr):
+        panel, columns = panels + q * size, n - q * nr
+        if q == narrow:
+            _segments_narrow(a, lda, panel, c + q * nr * 4, ldc, whole, k, columns, lo, hi, segments, step)
+            if whole < m:
+                _segments_narrow(rest, lda, panel, below + q * nr * 4, ldc, m - whole, k, columns, lo, hi, segments, step)
+        else:
+            _segments(a, lda, panel, c + q * nr * 4, ldc, whole, k, columns, lo, hi, segments, step)
+            if whole < m:
+                _segments(rest, lda, panel, below + q * nr * 4, ldc, m - whole, k, columns, lo, hi, segments, step)
