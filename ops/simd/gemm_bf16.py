@@ -21,7 +21,7 @@ import numpy as np
 
 from litejit.compiler import device, micro_kernel
 from litejit.compiler.cpu import Cpu
-from litejit.ops.simd.gemm_f32 import panel_columns, store_tile
+from litejit.ops.simd.gemm_f32 import emit_tile, panel_columns, store_tile, usual_rows
 from litejit.ops.simd.gemm_int8 import multiply_groups
 from litejit.ops.simd.tiles import f32_columns, f32_rows, tiles
 
@@ -118,25 +118,9 @@ def emit_pair_rows(v: Any, first: Any, second: Any, dest: Any, pairs: Any, step:
     v.loop(pairs, [], pair)
 
 
-def emit_tile(narrow: bool, less: int = 0) -> Callable[..., None]:
-    """Generator of a tile of staged rows (those past the last repeat it) and up to nr columns; narrow: up to nr/2; less: rows
-    that it has less than others.
-
-    (a, lda, panel, c, ldc, m, pairs, columns, lo, hi, other)
-    """
-    def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, pairs: Any, columns: Any, lo: Any,
-             hi: Any, other: Any) -> None:
-        mr, width = tiles(v.cpu).f32[0] - less, tiles(v.cpu).f32[1]
-        nv, size = width // 2 if narrow else width, v.cpu.vbytes
-        row = [v.min(v.i(r), v.sub(m, 1)) if r else v.i(0) for r in range(mr)]
-        acc = [v.load(v.f32, panel, j * size) for j in range(nv)] * mr
-        acc = multiply_groups(v, v.dot_bf16, acc, [v.at(a, v.mul(lda, r)) for r in row], v.at(panel, width * size), pairs,
-                              (nv, width))
-        low, high, c_rows = v.splat(lo), v.splat(hi), [v.at(c, v.mul(ldc, r)) for r in row]
-        acc = v.choose(v.icmp("==", other, 0), lambda: acc, lambda: [
-            v.fadd(x, v.load(v.f32, v.at(c_rows[i // nv], other), i % nv * size)) for i, x in enumerate(acc)])
-        store_tile(v, [v.clamp(x, low, high) for x in acc], c_rows, columns, nv, size)
-    return emit
+def multiply_pairs(v: Any, acc: list[Any], rows: list[Any], weights: Any, pitch: int, pairs: Any, nv: int) -> list[Any]:
+    """acc[r][j] += the products of the pairs of rows[r] and of weights that are `pitch` bytes apart."""
+    return multiply_groups(v, v.dot_bf16, acc, rows, weights, pairs, (nv, pitch // v.cpu.vbytes))
 
 
 def emit_vector(v: Any, a: Any, first: Any, second: Any, c: Any, pairs: Any, columns: Any, lo: Any, hi: Any) -> None:
@@ -156,9 +140,9 @@ def emit_vector(v: Any, a: Any, first: Any, second: Any, c: Any, pairs: Any, col
 
 stage_bf16 = micro_kernel("stage_bf16", "ppiiiiiii", emit_stage)
 pair_rows_bf16 = micro_kernel("pair_rows_bf16", "pppiiiii", emit_pair_rows)
-_tile = micro_kernel("gemm_bf16", "pippiiiiffi", emit_tile(False))
-_less = micro_kernel("gemm_bf16_less", "pippiiiiffi", emit_tile(False, 1))
-_tile_narrow = micro_kernel("gemm_bf16_narrow", "pippiiiiffi", emit_tile(True))
+_tile = micro_kernel("gemm_bf16", "pippiiiiffi", emit_tile("rows", False, usual_rows, multiply_pairs))
+_less = micro_kernel("gemm_bf16_less", "pippiiiiffi", emit_tile("rows", False, lambda cpu: usual_rows(cpu) - 1, multiply_pairs))
+_tile_narrow = micro_kernel("gemm_bf16_narrow", "pippiiiiffi", emit_tile("rows", True, usual_rows, multiply_pairs))
 _vector = micro_kernel("gemv_bf16", "ppppiiff", emit_vector)
 
 
@@ -171,22 +155,25 @@ def gemm_bf16(staged, pitch, panels, c, ldc, m, k, n, lo, hi, other):
     Where the rows are no multiple of a tile's, some tiles have a row less.
     """
     mr, nr, pairs = f32_rows(), f32_columns(), (k + 1) // 2
-    size = (1 + pairs) * nr * 4
-    wide = (n + nr // 2 - 1) // nr
-    tall = m - (m + mr - 1) // mr * (mr - 1)                       # tiles of mr rows, in front of those of one less
-    for q in range(wide):
-        r = 0
-        for _ in range(tall):
-            _tile(staged + r * pitch, pitch, panels + q * size, c + r * ldc + q * nr * 4, ldc, mr, pairs, n - q * nr, lo, hi,
-                  other)
-            r += mr
-        for s in range(r, m, mr - 1):
-            _less(staged + s * pitch, pitch, panels + q * size, c + s * ldc + q * nr * 4, ldc, min(mr - 1, m - s), pairs,
-                  n - q * nr, lo, hi, other)
-    if wide * nr < n:
-        for r in range(0, m, mr):
-            _tile_narrow(staged + r * pitch, pitch, panels + wide * size, c + r * ldc + wide * nr * 4, ldc, min(mr, m - r),
-                         pairs, n - wide * nr, lo, hi, other)
+    size, narrow = (1 + pairs) * nr * 4, (n + nr // 2 - 1) // nr      # that panel is at most half full
+    tall = max(0, m - (m + mr - 1) // mr * (mr - 1)) * mr             # rows in tiles of mr, the first ones
+    less = (m - tall) // (mr - 1) * (mr - 1)
+    for q in range((n + nr - 1) // nr):
+        panel, to, columns = panels + q * size, c + q * nr * 4, n - q * nr
+        if q == narrow:
+            whole = m // mr * mr
+            _tile_narrow(staged, pitch, panel, to, ldc, whole, pairs, columns, lo, hi, other)
+            if whole < m:
+                _tile_narrow(staged + whole * pitch, pitch, panel, to + whole * ldc, ldc, m - whole, pairs, columns, lo, hi,
+                             other)
+            continue
+        if tall > 0:
+            _tile(staged, pitch, panel, to, ldc, tall, pairs, columns, lo, hi, other)
+        if less > 0:
+            _less(staged + tall * pitch, pitch, panel, to + tall * ldc, ldc, less, pairs, columns, lo, hi, other)
+        done = tall + less
+        if done < m:
+            _less(staged + done * pitch, pitch, panel, to + done * ldc, ldc, m - done, pairs, columns, lo, hi, other)
 
 
 @device
