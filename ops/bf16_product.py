@@ -12,11 +12,12 @@ import numpy as np
 from litejit.compiler import kernel, prange
 from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import Kernel
-from litejit.compiler.primitives import fill_bytes, load_f32, load_i64, store_f32
+from litejit.compiler.primitives import copy_bytes, fill_bytes, load_f32, load_i64, store_f32
 from litejit.ops.base import Scratch, chunked
 from litejit.ops.simd.gemm_bf16 import gemm_bf16, gemv_bf16, pair_rows_bf16, stage_bf16, stage_block, staged_pitch
 from litejit.ops.simd.gemm_f32 import panel_columns
 from litejit.ops.simd.moves import TRANSPOSE
+from litejit.ops.simd.tiles import f32_columns
 from litejit.ops.tails import finish
 
 PRODUCT = np.dtype([("x", "i8"), ("panels", "i8"), ("y", "i8"), ("offsets", "i8"), ("m", "i8"), ("n", "i8"), ("k", "i8"),
@@ -26,6 +27,9 @@ PRODUCT = np.dtype([("x", "i8"), ("panels", "i8"), ("y", "i8"), ("offsets", "i8"
 PACK = np.dtype([("w", "i8"), ("bias", "i8"), ("panels", "i8"), ("n", "i8"), ("k", "i8"), ("nr", "i8"), ("batch", "i8"),
                  ("w_step", "i8"), ("w_column", "i8"), ("per_matrix", "i8"), ("total", "i8"), ("block", "i8"),
                  ("staged", "i8"), ("staged_size", "i8")], align=True)
+SCALE = np.dtype([*((name, "i8") for name in ("source", "scale", "panels", "k", "count", "block")), ("factor", "f4")],
+                 align=True)
+ONE = np.float32(1)
 PIECE = 256                           # values of k of a column that are packed at a time
 PIECE_PITCH = 2 * PIECE + 64          # bytes from one staged column to the next: an odd number of cache lines
 _transpose = TRANSPOSE[4]
@@ -105,13 +109,30 @@ def pack_panels_bf16(p, begin, end):
                 store_f32(panel, j, load_f32(p.bias, column + j) if p.bias != 0 else np.float32(0))
             panel += 4 * nr
             if p.w_column == 1:
-                pair_rows_bf16(w, w + 4 * p.w_step, panel, k // 2, 8 * p.w_step, 4 * nr, width, -1)
+                pair_rows_bf16(w, w + 4 * p.w_step, panel, k // 2, 8 * p.w_step, 4 * nr, width, -1, ONE, ONE)
                 if k % 2 != 0:
                     last = w + 4 * (k - 1) * p.w_step
-                    pair_rows_bf16(last, last, panel + k // 2 * 4 * nr, 1, 0, 0, width, 0)
+                    pair_rows_bf16(last, last, panel + k // 2 * 4 * nr, 1, 0, 0, width, 0, ONE, ONE)
             else:
                 for first in range(0, k, PIECE):
                     count = min(PIECE, k - first)
                     stage_bf16(w + 4 * first, staged, width, 4 * p.w_column, PIECE_PITCH, 1, 0, 0, count)
                     _transpose(panel + 2 * nr * first, staged, 4 * nr, PIECE_PITCH, width, (count + 1) // 2)
+    return 0
+
+
+@kernel(SCALE)
+def scale_panels_bf16(p, begin, end):
+    """Panels of float32 ones, row i of the weights times scale[i] * factor; a chunk is some of them."""
+    nr = f32_columns()
+    size = (1 + (p.k + 1) // 2) * nr * 4
+    for c in prange(begin, end):
+        for q in range(c * p.block, min(p.count, (c + 1) * p.block)):
+            source, to = p.source + q * (p.k + 1) * nr * 4, p.panels + q * size
+            copy_bytes(to, source, 4 * nr)
+            for i in range(0, p.k, 2):
+                both = i + 1 < p.k
+                row, other = source + (i + 1) * nr * 4, i + 1 if both else i
+                pair_rows_bf16(row, source + (other + 1) * nr * 4, to + (1 + i // 2) * nr * 4, 1, 0, 0, nr, -1 if both else 0,
+                               load_f32(p.scale, i) * p.factor, load_f32(p.scale, other) * p.factor)
     return 0

@@ -16,12 +16,20 @@ from litejit.compiler import kernel, prange
 from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import Kernel
 from litejit.compiler.primitives import copy_bytes, load_f16, load_f32, load_i64, store_f16, store_f32
+from litejit.ops import streams
 from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target, chunked
-from litejit.ops.bf16_product import pack_memory, pack_panels_bf16, product_bf16, product_memory, product_row_bf16
+from litejit.ops.bf16_product import (
+    pack_memory,
+    pack_panels_bf16,
+    product_bf16,
+    product_memory,
+    product_row_bf16,
+    scale_panels_bf16,
+)
 from litejit.ops.simd.gemm_bf16 import pack_bf16
 from litejit.ops.simd.gemm_f32 import gemm_f32, gemv_f32, pack_f32, panel_columns, row_block
 from litejit.ops.simd.moves import TRANSPOSE
-from litejit.ops.simd.tiles import tile_shape
+from litejit.ops.simd.tiles import f32_columns, tile_shape
 from litejit.ops.tails import finish, function, residual
 from litejit.planner.graph import Node, Value
 
@@ -30,10 +38,20 @@ PRODUCT = np.dtype([("x", "i8"), ("panels", "i8"), ("y", "i8"), ("offsets", "i8"
                     ("column_chunks", "i8"), ("block", "i8"), ("other", "i8"), ("lo", "f4"), ("hi", "f4")], align=True)
 PACK = np.dtype([("w", "i8"), ("bias", "i8"), ("panels", "i8"), ("n", "i8"), ("k", "i8"), ("nr", "i8"), ("batch", "i8"),
                  ("w_step", "i8"), ("w_column", "i8"), ("per_matrix", "i8")], align=True)
+SCALE = np.dtype([*((name, "i8") for name in ("source", "scale", "panels", "k", "count", "block")), ("factor", "f4")],
+                 align=True)
 TURN = np.dtype([("x", "i8"), ("y", "i8"), ("rows", "i8"), ("columns", "i8")], align=True)
 CONVERT = np.dtype([("x", "i8"), ("y", "i8"), ("total", "i8"), ("block", "i8")], align=True)
+_load, _store = streams.LOAD["f32"], streams.STORE["f32"]
 _transpose, _transpose_bytes = TRANSPOSE[4], TRANSPOSE[1]
 GRAIN = 1 << 19                       # multiply-accumulates worth a chunk
+
+
+class Scale(NamedTuple):
+    """What the rows of a right side are multiplied with while running: `by` [depth] times `factor`."""
+
+    by: Value
+    factor: float = 1.0
 
 
 class Matrix:
@@ -62,6 +80,16 @@ class Matrix:
         params = {"w": self.value, "bias": bias, "panels": panels, "n": self.columns, "k": self.depth, "nr": nr,
                   "batch": self.columns * self.depth, "w_step": step, "w_column": column, "per_matrix": per_matrix, **memory}
         return panels, [Step(node, KINDS[products].pack_panels, params, chunks)]
+
+    def scaled(self, node: Node, bias: Value | None, cpu: Cpu, scale: Scale,
+               products: str = "f32") -> tuple[Scratch, list[Step]]:
+        """Panels of one constant matrix with its rows scaled, and the step that makes them of float32 ones."""
+        source, panels, nr = self._constant(bias, cpu, "f32"), Scratch(self.panel_bytes(cpu, products)), panel_columns(cpu)
+        count = -(-self.columns // nr)
+        chunks, block = chunked(count, max(1, (1 << 14) // (self.depth * nr)))
+        params = {"source": source, "scale": scale.by, "panels": panels, "k": self.depth, "count": count, "block": block,
+                  "factor": scale.factor}
+        return panels, [Step(node, KINDS[products].scale_panels, params, chunks)]
 
     def _constant(self, bias: Value | None, cpu: Cpu, products: str) -> Packed:
         data, shape, pack = self.data, (self.count, self.columns, self.depth), KINDS[products].pack
@@ -108,7 +136,10 @@ def float_steps(node: Node, target: Target, x: Any, y: Any, matrix: Matrix, bias
     if m == 1 and len(x_at) > 1 and len(set(w_at)) == 1 and x_at == tuple(range(0, len(x_at) * k, k)):
         m, x_at, w_at = len(x_at), (0,), w_at[:1]
     mr, nr = tile_shape(cpu, "f32")
-    panels, steps = matrix.pack(node, bias, cpu, target.products)
+    if node.scale is None:
+        panels, steps = matrix.pack(node, bias, cpu, target.products)
+    else:
+        panels, steps = matrix.scaled(node, bias, cpu, node.scale, target.products)
     size = matrix.panel_bytes(cpu, target.products)
     rows, columns = partition(m, n, k, len(x_at), mr, nr)
     row_chunks, column_chunks = -(-m // rows), -(-n // columns)
@@ -217,6 +248,21 @@ def pack_panels_f32(p, begin, end):
     return 0
 
 
+@kernel(SCALE)
+def scale_panels_f32(p, begin, end):
+    """A chunk is some panels; the bias in front stays as it is."""
+    nr = f32_columns()
+    for c in prange(begin, end):
+        for q in range(c * p.block, min(p.count, (c + 1) * p.block)):
+            source, to = p.source + q * (p.k + 1) * nr * 4, p.panels + q * (p.k + 1) * nr * 4
+            copy_bytes(to, source, 4 * nr)
+            for i in range(p.k):
+                scale = load_f32(p.scale, i) * p.factor
+                for j in range((i + 1) * nr, (i + 2) * nr):
+                    _store(to, j, _load(source, j) * scale)
+    return 0
+
+
 @kernel(TURN)
 def transpose_words(p, begin, end):
     """A chunk is a matrix."""
@@ -259,6 +305,7 @@ class Kind(NamedTuple):
     group: int                                           # values of k in 32 bits of a panel
     pack: Callable[..., np.ndarray]                      # (cpu, weights [n, k], bias [n] or None) -> panels
     pack_panels: Kernel                                  # the same while running
+    scale_panels: Kernel                                 # of float32 panels, with other factors of the rows
     pack_memory: Callable[[Cpu, int], tuple[dict[str, Any], int]]            # (cpu, panels) -> parameters, chunks
     product: Callable[[str], Kernel]                     # the function of a tail -> products of some rows
     row: Callable[[str], Kernel]                         # of a single row
@@ -266,7 +313,8 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "f32": Kind(1, pack_f32, pack_panels_f32, lambda cpu, panels: ({}, panels), product, product_row,
+    "f32": Kind(1, pack_f32, pack_panels_f32, scale_panels_f32, lambda cpu, panels: ({}, panels), product, product_row,
                 lambda cpu, rows, k, chunks: {"block": row_block(cpu, k, rows)}),
-    "bf16": Kind(2, pack_bf16, pack_panels_bf16, pack_memory, product_bf16, product_row_bf16, product_memory),
+    "bf16": Kind(2, pack_bf16, pack_panels_bf16, scale_panels_bf16, pack_memory, product_bf16, product_row_bf16,
+                 product_memory),
 }

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from litejit.ops.base import Target
 from litejit.planner.fuse_activation import fuse_activations
+from litejit.planner.fuse_excite import fuse_excitations
 from litejit.planner.fuse_separable import fuse_separable
 from litejit.planner.fuse_swish import fuse_swish
 from litejit.planner.fuse_tail import fuse_tails
@@ -21,6 +22,7 @@ Rule = Callable[[Uses, Target], list[str]]
 RULES: dict[str, Rule] = {  # in the order in which they are tried
     "activation": fuse_activations,
     "swish": fuse_swish,
+    "squeeze_excite": fuse_excitations,
     "tail": fuse_tails,
     "separable": fuse_separable,
 }

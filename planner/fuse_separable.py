@@ -1,6 +1,7 @@
 """Rule "separable": depthwise convolutions with the 1x1 convolutions around them, where what is between is large.
 
-What stays in the second level cache anyway gains nothing: the thresholds are measured (docs/performance.md).
+Measured (docs/performance.md): it pays where functions run over what is between, 2 to 8 %. Where products follow each other
+directly nothing is gained on CPUs with a large third level cache, and kernels would be compiled for nothing.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from litejit.ops.base import Target
 from litejit.planner.graph import Node
 from litejit.planner.patterns import Uses, merged
 
-EXPANDED = 1 << 20  # bytes between an expansion and the depthwise convolution from which on they are made together
-PROJECTED = 1 << 19  # the same between the depthwise convolution and a projection
+BETWEEN = 1 << 20  # bytes between two nodes from which on they are made together
+WEIGHTS = 1 << 16  # most bytes of weights of a 1x1 convolution: every group of rows reads them again
 
 
 def fuse_separable(uses: Uses, target: Target) -> list[str]:
@@ -24,7 +25,7 @@ def fuse_separable(uses: Uses, target: Target) -> list[str]:
         expand = _expansion(uses, depthwise)
         project = _projection(uses, depthwise)
         parts = [node for node in (expand, depthwise, project) if node is not None]
-        if len(parts) == 1:
+        if len(parts) == 1 or not any(part.tail is not None and part.tail.function for part in parts):
             continue
         other = project.tail.other if project is not None and project.tail is not None else None
         inputs = [parts[0][0], *([other] if other is not None else [])]
@@ -49,16 +50,16 @@ def _fits(node: Node) -> bool:
 def _pointwise(node: Node | None) -> bool:
     from litejit.ops.conv import windows_of
 
-    return node is not None and _fits(node) and windows_of(node).pointwise
+    return node is not None and _fits(node) and node.scale is None and node[1].nbytes <= WEIGHTS and windows_of(node).pointwise
 
 
 def _expansion(uses: Uses, depthwise: Node) -> Node | None:
     x = depthwise[0]
-    node = uses.maker(x, "CONV_2D") if uses.private(x) and x.nbytes >= EXPANDED else None
+    node = uses.maker(x, "CONV_2D") if uses.private(x) and x.nbytes >= BETWEEN else None
     return node if _pointwise(node) and (node.tail is None or node.tail.other is None) else None  # type: ignore[union-attr]
 
 
 def _projection(uses: Uses, depthwise: Node) -> Node | None:
     y = depthwise.out
-    node = uses.user(y, "CONV_2D") if y.nbytes >= PROJECTED else None
+    node = uses.user(y, "CONV_2D") if y.nbytes >= BETWEEN else None
     return node if _pointwise(node) and node[0] is y and (node.tail is None or not node.tail.function) else None  # type: ignore

@@ -179,6 +179,7 @@ class Node:
         "operator",
         "options",
         "outputs",
+        "scale",
         "spec",
         "subgraph",
         "tail",
@@ -207,6 +208,7 @@ class Node:
         self.options, self.custom_options, self.version, self.spec = options, custom_options, version, spec
         self.xnn = False  # LiteRT's default mode gives this node to XNNPACK: use its formulas
         self.bodies: tuple[Any, ...] = ()  # graphs of control flow
+        self.scale: Any = None  # ops/float_product.py: `Scale` of the weights, made while running
         self.tail: Any = None  # ops/tails.py: what is done with the output while it is in the cache
         self.notes: list[str] = []  # what was fused into this node, for print(plan)
 

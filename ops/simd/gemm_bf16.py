@@ -100,10 +100,11 @@ def emit_stage(v: Any, source: Any, dest: Any, rows: Any, step: Any, pitch: Any,
 
 
 def emit_pair_rows(v: Any, first: Any, second: Any, dest: Any, pairs: Any, step: Any, to_step: Any, width: Any,
-                   keep: Any) -> None:
-    """`width` lanes of two rows as pairs, `pairs` times; keep: what the bits of the second row are and-ed with (-1 or 0)."""
+                   keep: Any, low_factor: Any, high_factor: Any) -> None:
+    """`width` lanes of two rows, times low and high, as pairs, `pairs` times; keep: what the bits of the second one are and-ed
+    with (-1 or 0)."""
     lanes = v.lanes
-    keep = v.splat(v.trunc(keep, "i32"))
+    keep, low_factor, high_factor = v.splat(v.trunc(keep, "i32")), v.splat(low_factor), v.splat(high_factor)
     order = [e // 2 + (e % 2) * lanes for e in range(2 * lanes)]
 
     def pair(s: Any, _: Any) -> None:
@@ -111,8 +112,10 @@ def emit_pair_rows(v: Any, first: Any, second: Any, dest: Any, pairs: Any, step:
 
         def body(i: Any, store: Callable[..., None]) -> None:
             at = v.shl(i, 2)
-            b = v.bitcast(v.and_(v.load(v.i32, high, at), keep), v.f32)
-            both = v.shuffle(v.to_bf16(v.load(v.f32, low, at), b), None, order)
+            a = v.fmul(v.load(v.f32, low, at), low_factor)
+            b = v.fmul(v.load(v.f32, high, at), high_factor)
+            b = v.bitcast(v.and_(v.bitcast(b, v.i32), keep), v.f32)
+            both = v.shuffle(v.to_bf16(a, b), None, order)
             store(v.bitcast(both, v.i32), to, at)
         v.vectors(width, body)
     v.loop(pairs, [], pair)
@@ -139,7 +142,7 @@ def emit_vector(v: Any, a: Any, first: Any, second: Any, c: Any, pairs: Any, col
 
 
 stage_bf16 = micro_kernel("stage_bf16", "ppiiiiiii", emit_stage)
-pair_rows_bf16 = micro_kernel("pair_rows_bf16", "pppiiiii", emit_pair_rows)
+pair_rows_bf16 = micro_kernel("pair_rows_bf16", "pppiiiiiff", emit_pair_rows)
 _tile = micro_kernel("gemm_bf16", "pippiiiiffi", emit_tile("rows", False, usual_rows, multiply_pairs))
 _less = micro_kernel("gemm_bf16_less", "pippiiiiffi", emit_tile("rows", False, lambda cpu: usual_rows(cpu) - 1, multiply_pairs))
 _tile_narrow = micro_kernel("gemm_bf16_narrow", "pippiiiiffi", emit_tile("rows", True, usual_rows, multiply_pairs))

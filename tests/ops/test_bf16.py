@@ -214,6 +214,24 @@ def test_what_follows_a_product_is_fused_with_the_same_bits(rng, monkeypatch, op
     assert 1e-5 < np.abs(got - exact).max() < 0.2
 
 
+@pytest.mark.parametrize("channels, n", [(24, 40), (33, 7), (1, 70)])
+def test_factors_of_channels_move_into_the_weights(rng, channels, n):
+    x, by, w, bias = (normal(rng, *shape) for shape in ((1, 20, 21, channels), (1, 1, 1, channels), (n, 1, 1, channels), (n,)))
+    builder = ModelBuilder()
+    graph = builder.subgraph("main")
+    scaled = graph.add("MUL", [graph.input("x", x.shape), graph.input("by", by.shape)], ("scaled", x.shape))
+    made = graph.add("CONV_2D", [scaled, graph.constant("w", w), graph.constant("b", bias)], ("y", (1, 20, 21, n)), stride_h=1,
+                     stride_w=1, padding="SAME")
+    graph.outputs(made)
+    content = builder.build()
+    interpreter = Interpreter(model_content=content, precision="bfloat16")
+    interpreter.allocate_tensors()
+    assert [s.kernel.name for s in interpreter.plan.steps] == ["scale_panels_bf16", "product_bf16"]
+    want = conv_sums(rounded(x), rounded(w * by[0])) + bias
+    for threads in (1, 2):
+        close(run_model(content, [x, by], precision="bfloat16", num_threads=threads)[0], want)
+
+
 # ---- where it applies ------------------------------------------------------------------------------
 
 def test_reference_kernels_and_halves_stay_as_they_are(rng):
