@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ModelError
+from .release import let_go
 from .schema.associated import AssociatedFiles
 from .schema.checks import check
 from .schema.constants import constant_bytes
@@ -109,6 +110,10 @@ class Model(Part):
         them (old writers did)."""
         data = constant_bytes(self.source, View(self.source, table("Buffer"), self._buffers[buffer]))
         return None if data is None else aligned(data, alignment)
+
+    def let_go(self) -> None:
+        """Give the memory of a mapped file back to the system, until somebody looks at the file again."""
+        let_go(self.source.array)
 
     def external_constant(self, tensor: Tensor) -> np.ndarray:
         """Bytes of a constant that the model keeps in another file beside its own."""

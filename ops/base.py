@@ -49,6 +49,14 @@ class Packed:
     def __init__(self, key: tuple[Any, ...], build: Callable[[], np.ndarray]) -> None:
         self.key, self.build = key, build
 
+    def forget(self) -> None:
+        """Let go of what `build` holds, once the constant is made."""
+        self.build = _made
+
+
+def _made() -> np.ndarray:
+    raise RuntimeError("the constant is made already")
+
 
 class Scratch:
     """Memory in the arena that lives during the steps of the node that name it (64-byte aligned, not zeroed)."""

@@ -18,7 +18,7 @@ from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import FIELDS, Windows, grid
 from litejit.ops.float_product import KINDS, Matrix
 from litejit.ops.simd.gemm_f32 import panel_columns, row_block, table_gemm_f32
-from litejit.ops.simd.tiles import f32_rows, tiles
+from litejit.ops.simd.tiles import f32_rows, grain, tiles
 from litejit.ops.tails import finish, function
 from litejit.planner.graph import Node, Value
 
@@ -26,7 +26,6 @@ CONV = np.dtype([*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("zeros", "i8")
                  ("scratch_size", "i8"), ("segments", "i8"), ("length", "i8"), ("n", "i8"), ("ldc", "i8"),
                  ("group_bytes", "i8"), ("rows", "i8"), ("columns", "i8"), ("row_chunks", "i8"), ("column_chunks", "i8"),
                  ("block", "i8"), ("lo", "f4"), ("hi", "f4")], align=True)
-GRAIN = 1 << 19                       # multiply-accumulates worth a chunk
 
 
 def conv_f32_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: Value | None, windows: Windows,
@@ -39,7 +38,7 @@ def conv_f32_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: V
         return [*steps, *conv_rows.conv_rows_steps(node, target, x, y, panels, n, windows, bounds)]
     segments, length = windows.kh * windows.kw, windows.depth
     mr, nr = tiles(cpu).f32[0], panel_columns(cpu)
-    rows, columns = grid(m, n, k, mr, nr, grain=GRAIN, most=MAX_CHUNKS, by_columns=n * k > m * windows.depth)
+    rows, columns = grid(m, n, k, mr, nr, grain=grain(cpu, "f32"), most=MAX_CHUNKS, by_columns=n * k > m * windows.depth)
     row_chunks, column_chunks = -(-m // rows), -(-n // columns)
     own = windows.depth * min(windows.sh, windows.kh) * min(windows.sw, windows.kw)          # inputs that a pixel adds
     block = min(row_block(cpu, own), rows)

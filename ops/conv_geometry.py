@@ -24,6 +24,9 @@ def out_size(size: int, kernel: int, stride: int, dilation: int, padding: str) -
     return -(-(size - extent + 1) // stride), 0
 
 
+Pads = tuple[int, int, int, int]
+
+
 class Windows:
     """The windows of a node with input dims x [N, H, W, C] and a kh x kw kernel with `depth` channels per tap."""
 
@@ -31,7 +34,8 @@ class Windows:
                  "top", "width")
 
     def __init__(self, dims: tuple[int, ...], kernel: tuple[int, int], depth: int, strides: tuple[int, int] = (1, 1),
-                 dilations: tuple[int, int] = (1, 1), padding: str = "VALID") -> None:
+                 dilations: tuple[int, int] = (1, 1), padding: str = "VALID", pads: Pads | None = None) -> None:
+        """pads: zeros above, below, left and right of the image, in the place of `padding`."""
         self.images, self.height, self.width, self.channels = dims
         self.kh, self.kw = kernel
         self.sh, self.sw = strides
@@ -39,6 +43,10 @@ class Windows:
         self.depth = depth
         self.out_height, self.top = out_size(self.height, self.kh, self.sh, self.dh, padding)
         self.out_width, self.left = out_size(self.width, self.kw, self.sw, self.dw, padding)
+        if pads is not None:
+            self.top, self.left = pads[0], pads[2]
+            self.out_height = out_size(self.height + pads[0] + pads[1], self.kh, self.sh, self.dh, "VALID")[0]
+            self.out_width = out_size(self.width + pads[2] + pads[3], self.kw, self.sw, self.dw, "VALID")[0]
 
     @property
     def m(self) -> int:
@@ -74,7 +82,8 @@ def windows(node: Node, kernel: tuple[int, int], depth: int) -> Windows:
     node.check(dilations[0] > 0, "params->dilation_height_factor > 0 was not true.")
     node.check(dilations[1] > 0, "params->dilation_width_factor > 0 was not true.")
     padding = "VALID" if getattr(getattr(options, "padding", None), "name", "SAME") == "VALID" else "SAME"
-    made = Windows(node[0].dims, kernel, depth, strides, dilations, padding)    # type: ignore[arg-type]
+    made = Windows(node[0].dims, kernel, depth, strides, dilations, padding,    # type: ignore[arg-type]
+                   getattr(options, "pads", None))
     node.check(made.out_height >= 0 and made.out_width >= 0, lambda: (
         f"the kernel {kernel[0]}x{kernel[1]} does not fit the input {made.height}x{made.width} of {node.op}"))
     return made

@@ -18,7 +18,7 @@ from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target
 from litejit.ops.conv_f32 import zeros
 from litejit.ops.conv_geometry import FIELDS, Windows
 from litejit.ops.simd.gemm_f32 import panel_columns, panel_gemm_f32, tall_rows
-from litejit.ops.simd.tiles import f32_columns, tiles
+from litejit.ops.simd.tiles import f32_columns, grain, tiles
 from litejit.ops.simd.winograd import input_transform, output_transform, pack_winograd, tap_by_tap
 from litejit.planner.graph import Node, Value
 
@@ -26,7 +26,6 @@ WINOGRAD = np.dtype([*FIELDS, *((name, "i8") for name in (
     "x", "w", "bias", "y", "zeros", "v", "size", "scratch", "scratch_size", "sums_at", "sink_at", "v_at", "n", "tiles_x",
     "tiles_y", "tiles", "block", "rows", "panels", "row_chunks", "column_chunks", "pitch", "v_step", "sums_step",
     "tall")), ("lo", "f4"), ("hi", "f4")], align=True)
-GRAIN = 1 << 19                       # multiply-accumulates worth a chunk
 BLOCK_BYTES = 1 << 18                 # transformed inputs of a block, in L2 beside the weights that pass
 SHARED_BYTES = 1 << 21                # transformed inputs of a layer that are made by a step of their own
 SCRATCH_BYTES = 1 << 22               # transformed inputs of all chunks, where they have their own
@@ -71,7 +70,7 @@ def winograd_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: V
     block = min(count, max(2 * tall, BLOCK_BYTES // (points * pitch) // (tall - 1) * (tall - 1)))
     blocks = -(-count // block)
     shared = blocks < MAX_CHUNKS and points * count * pitch <= SHARED_BYTES
-    wanted = max(1, min(MAX_CHUNKS, points * count * k * n // GRAIN))
+    wanted = max(1, min(MAX_CHUNKS, points * count * k * n // grain(cpu, "f32")))
     row_chunks = min(wanted, blocks, blocks if shared else max(2, SCRATCH_BYTES // (points * block * pitch)))
     rows = -(-blocks // row_chunks) * block
     row_chunks = -(-count // rows)
@@ -92,7 +91,7 @@ def winograd_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: V
         "v_step": v_step, "sums_step": sums_step, "tall": tall, "size": m + 2, "lo": bounds[0], "hi": bounds[1]}
     made = [Step(node, PRODUCTS[m], params, chunks, macs=windows.m * n * 9 * k)]
     if shared:
-        parts = max(1, min(MAX_CHUNKS, points * count * k * 16 // GRAIN))
+        parts = max(1, min(MAX_CHUNKS, points * count * k * 16 // grain(cpu, "f32")))
         rows = -(-count // parts)
         parts = -(-count // rows)
         made.insert(0, Step(node, INPUTS[m], {

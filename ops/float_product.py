@@ -29,7 +29,7 @@ from litejit.ops.bf16_product import (
 from litejit.ops.simd.gemm_bf16 import pack_bf16
 from litejit.ops.simd.gemm_f32 import gemm_f32, gemv_f32, pack_f32, panel_columns, row_block
 from litejit.ops.simd.moves import TRANSPOSE
-from litejit.ops.simd.tiles import f32_columns, tile_shape
+from litejit.ops.simd.tiles import f32_columns, grain, tile_shape
 from litejit.ops.tails import finish, function, residual
 from litejit.planner.graph import Node, Value
 
@@ -44,7 +44,6 @@ TURN = np.dtype([("x", "i8"), ("y", "i8"), ("rows", "i8"), ("columns", "i8")], a
 CONVERT = np.dtype([("x", "i8"), ("y", "i8"), ("total", "i8"), ("block", "i8")], align=True)
 _load, _store = streams.LOAD["f32"], streams.STORE["f32"]
 _transpose, _transpose_bytes = TRANSPOSE[4], TRANSPOSE[1]
-GRAIN = 1 << 19                       # multiply-accumulates worth a chunk
 
 
 class Scale(NamedTuple):
@@ -102,7 +101,7 @@ class Matrix:
         return Packed((self.key, None if bias is None else bias.key, f"panels {products}", panel_columns(cpu)), build)
 
 
-def split(m: int, n: int, k: int, batches: int, tile: int, nr: int, grain: int = GRAIN) -> tuple[int, int]:
+def split(m: int, n: int, k: int, batches: int, tile: int, nr: int, grain: int) -> tuple[int, int]:
     """(rows, columns) of a chunk: whole tiles; by rows where there are enough of them, else by columns."""
     most = max(1, MAX_CHUNKS // batches)
     grain = grain if m > 1 else grain // 4              # one row is bound by memory
@@ -114,13 +113,14 @@ def split(m: int, n: int, k: int, batches: int, tile: int, nr: int, grain: int =
     return m, -(-panels // wanted) * nr
 
 
-def partition(m: int, n: int, k: int, batches: int, tile: int, nr: int) -> tuple[int, int]:
+def partition(m: int, n: int, k: int, batches: int, cpu: Cpu) -> tuple[int, int]:
     """(rows, columns) of a chunk: whole tiles, cut so that the chunks together read the least.
 
     A chunk reads its rows of the left side and its panels of the right side; every further cut across reads one of them again.
     """
-    grain = GRAIN if m > 1 else GRAIN // 4              # one row is bound by memory
-    wanted = min(max(1, MAX_CHUNKS // batches), max(1, m * n * k // grain))
+    tile, nr = tile_shape(cpu, "f32")
+    least = grain(cpu, "f32") // (1 if m > 1 else 4)        # one row is bound by memory
+    wanted = min(max(1, MAX_CHUNKS // batches), max(1, m * n * k // least))
     tiles_down, tiles_across = -(-m // tile), -(-n // nr)
     cuts = [(min(down, tiles_down), min(-(-wanted // down), tiles_across)) for down in range(1, wanted + 1)]
     most = max(down * across for down, across in cuts)
@@ -135,13 +135,12 @@ def float_steps(node: Node, target: Target, x: Any, y: Any, matrix: Matrix, bias
     m = m or x.size // k
     if m == 1 and len(x_at) > 1 and len(set(w_at)) == 1 and x_at == tuple(range(0, len(x_at) * k, k)):
         m, x_at, w_at = len(x_at), (0,), w_at[:1]
-    mr, nr = tile_shape(cpu, "f32")
     if node.scale is None:
         panels, steps = matrix.pack(node, bias, cpu, target.products)
     else:
         panels, steps = matrix.scaled(node, bias, cpu, node.scale, target.products)
     size = matrix.panel_bytes(cpu, target.products)
-    rows, columns = partition(m, n, k, len(x_at), mr, nr)
+    rows, columns = partition(m, n, k, len(x_at), cpu)
     row_chunks, column_chunks = -(-m // rows), -(-n // columns)
     chunks = len(x_at) * row_chunks * column_chunks
     pairs = tuple((4 * a, size * b) for a, b in zip(x_at, w_at))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from litejit.ops.base import Target
 from litejit.planner.fuse_activation import fuse_activations
 from litejit.planner.fuse_excite import fuse_excitations
+from litejit.planner.fuse_pad import fuse_pads
 from litejit.planner.fuse_separable import fuse_separable
 from litejit.planner.fuse_swish import fuse_swish
 from litejit.planner.fuse_tail import fuse_tails
@@ -20,6 +21,7 @@ from litejit.planner.patterns import Uses
 
 Rule = Callable[[Uses, Target], list[str]]
 RULES: dict[str, Rule] = {  # in the order in which they are tried
+    "pad": fuse_pads,
     "activation": fuse_activations,
     "swish": fuse_swish,
     "squeeze_excite": fuse_excitations,

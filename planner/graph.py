@@ -100,6 +100,11 @@ class Value:
         self.spec = spec  # the Model's tensor
 
     @property
+    def folded(self) -> bool:
+        """A constant that is not in the file: computed from others while planning."""
+        return self.key is not None and self.key[0] == "folded"
+
+    @property
     def dtype(self) -> np.dtype:
         """NumPy dtype of an element as kernels see it."""
         name = TYPES[self.type][1]

@@ -38,7 +38,7 @@ def _make(model: Any, subgraph: int, shapes: tuple[tuple[int, ...], ...], target
     places, state_size = _places(program, offsets)
 
     def make_image() -> Image:
-        return ImageMaker(program.records, places, offsets, program.root, model.packed).image()
+        return ImageMaker(program.records, places, offsets, program.root, model).image()
 
     return Plan(graph, target, program.records, buffers, offsets, arena_size, places, state_size, make_image, notes)
 

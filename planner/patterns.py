@@ -24,9 +24,9 @@ class Uses:
     def _add(self, node: Node) -> None:
         for value in node.outputs:
             self.makers[value] = node
-        for value in node.inputs:
-            if value is not None:
-                self.users.setdefault(value, []).append(node)
+        for used in node.inputs:
+            if used is not None:
+                self.users.setdefault(used, []).append(node)
 
     def maker(self, value: Value | None, *ops: str) -> Node | None:
         """The node that makes a value, if it is one of these operators with one output."""

@@ -17,10 +17,15 @@ from litejit.ops.base import Packed, Scratch, Step
 from litejit.planner.arena import Buffer
 from litejit.planner.graph import TYPES, Node, Value, refuse
 from litejit.planner.lower import Jump
+from litejit.release import trim
 
 KERNEL, JUMP_IF_ZERO, JUMP, END = range(4)
 RECORD = 4  # int64 words of a table record
 SLACK = 64  # bytes that kernels may read past a buffer
+LARGE = 1 << 20  # bytes of a constant that kernels read in the file: those of small ones are worth aligning
+AS_NUMBERS = ("f32", "f16", "i8", "u8", "i16")  # types that kernels never index with, should the file change
+TRIM_FROM = 4 << 20  # bytes of constants whose making leaves a heap worth looking through
+READ_AT_ONCE = 8 << 20  # bytes of constants that are made before the file's memory is given back
 
 
 class Place:
@@ -59,7 +64,20 @@ class Plan:
         """Table and parameters; made when first asked for, which packs the weights."""
         if self._image is None:
             self._image = self._make_image()
+            self._forget(self._image)
         return self._image
+
+    def _forget(self, image: Image) -> None:
+        """Let go of what constants were made of: packing needs it, running does not."""
+        for step in self.steps:
+            for item in step.params.values():
+                if isinstance(item, Packed):
+                    item.forget()
+        for value, place in self.places.items():
+            if value.folded and not self.target.preserve and value not in self.graph.outputs:
+                value.data = place.array = None
+        if sum(array.nbytes for array in image.keep) >= TRIM_FROM:
+            trim()
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -184,9 +202,11 @@ class ImageMaker:
         places: dict[Value, Place],
         offsets: dict[Any, int],
         root: Any,
-        packed: dict[Any, np.ndarray],
+        model: Any,
     ) -> None:
-        self.places, self.offsets, self.root, self.packed = places, offsets, root, packed
+        self.places, self.offsets, self.root, self.model = places, offsets, root, model
+        self.packed: dict[Any, np.ndarray] = model.packed
+        self.made = 0  # bytes of constants since the file's memory was given back
         self.arena: list[int] = []
         self.state: list[int] = []
         self.own: list[int] = []
@@ -208,6 +228,7 @@ class ImageMaker:
             except Exception as error:  # weights of a kind that the operator did not expect
                 refuse(record.node, f"{type(error).__name__}: {error}", error)
         self.words[RECORD * len(records)] = END
+        self.model.let_go()
 
     def image(self) -> Image:
         """The finished image."""
@@ -251,17 +272,29 @@ class ImageMaker:
         else:
             place = self.places[item]
             if place.kind == "constant":
-                array = place.array
-                self.words[word] = self._constant(("plain", item.key), lambda: array)
+                self.words[word] = self._plain(item, place.array)
             else:
                 self.words[word] = place.offset
                 (self.arena if place.kind == "arena" else self.state).append(word)
+
+    def _plain(self, value: Value, array: Any) -> int:
+        """Address of a constant as it is: in the file if it is large and may lie there, else of a copy."""
+        start, file = array.ctypes.data, self.model.source.array
+        room = file.ctypes.data + file.nbytes - SLACK - array.nbytes
+        if value.type in AS_NUMBERS and array.nbytes >= LARGE and file.ctypes.data <= start <= room:
+            self.keep.append(array)
+            return int(start)
+        return self._constant(("plain", value.key), lambda: array)
 
     def _constant(self, key: Any, build: Any) -> int:
         """Address of a constant: made once per Model, 64-byte aligned, with slack after it."""
         array = self.packed.get(key)
         if array is None:
             array = self.packed[key] = padded(build())
+            self.made += array.nbytes
+            if self.made > READ_AT_ONCE:
+                self.model.let_go()
+                self.made = 0
         self.keep.append(array)
         return int(array.ctypes.data)
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from litejit.compiler.cpu import Cpu, target
+from litejit.compiler.cpu import Cpu, compiling_for, target
 from litejit.compiler.lazy import Kernel, MicroKernel
 from litejit.compiler.primitives import Primitive
 
@@ -169,12 +169,13 @@ def kernel_object(kernel: Kernel, cpu: Cpu | None = None) -> bytes:
 
 
 def kernel_assembly(kernel: Kernel, cpu: Cpu | None = None) -> str:
-    """Assembly of a kernel, to look at."""
+    """Assembly of a kernel, to look at: for any level of this machine's architecture, see `compiling_for`."""
     cpu = cpu or target()
-    module = emit_module(
-        kernel.resolved(), (record_type(kernel), types.int64, types.int64), kernel.symbol, cpu, kernel.fastmath
-    )
-    return machine(cpu).emit_assembly(module)
+    with global_compiler_lock, compiling_for(cpu):
+        module = emit_module(
+            kernel.resolved(), (record_type(kernel), types.int64, types.int64), kernel.symbol, cpu, kernel.fastmath
+        )
+        return machine(cpu).emit_assembly(module)
 
 
 # ---- intrinsics ----------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 
@@ -52,6 +54,7 @@ LEVELS: dict[str, Cpu] = {cpu.name: cpu for cpu in (
 
 _ARCH = {"AMD64": "x86_64", "x86-64": "x86_64", "arm64": "aarch64"}
 _chosen: Cpu | None = None
+_forced: Cpu | None = None
 
 
 def host_flags() -> frozenset[str]:
@@ -83,6 +86,8 @@ def target() -> Cpu:
     Raises ValueError for an unknown name or a level that this machine cannot execute.
     """
     global _chosen
+    if _forced is not None:
+        return _forced
     wanted = os.environ.get("LITEJIT_TARGET", "")
     if _chosen is None or (wanted and wanted != _chosen.name):
         levels = executable()
@@ -95,3 +100,17 @@ def target() -> Cpu:
                 raise ValueError(f"LITEJIT_TARGET={wanted}: this machine can execute {names}")
             _chosen = found[0]
     return _chosen
+
+
+@contextmanager
+def compiling_for(cpu: Cpu) -> Iterator[None]:
+    """Makes `cpu` the target, whether or not this machine can execute it: for code that is looked at, not run.
+
+    For the whole process; other threads must not compile meanwhile.
+    """
+    global _forced
+    before, _forced = _forced, cpu
+    try:
+        yield
+    finally:
+        _forced = before

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from litejit.compiler.cpu import target
+
 
 class Lazy:
     """Something that becomes a Numba object when it is compiled."""
@@ -24,14 +26,15 @@ class Lazy:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._built: Any = None
+        self._built: dict[str, Any] = {}            # by level: a build is for the level that was the target
         self._print: str | None = None
 
     def build(self) -> Any:
-        """The Numba object (built once per process)."""
-        if self._built is None:
-            self._built = self._build()
-        return self._built
+        """The Numba object (built once per process and CPU level)."""
+        level = target().name
+        if level not in self._built:
+            self._built[level] = self._build()
+        return self._built[level]
 
     def fingerprint(self) -> str:
         """A digest of everything that makes the code."""

@@ -56,8 +56,8 @@ def row_block(cpu: Cpu, k: int, m: int = 0) -> int:
 # ---- generators --------------------------------------------------------------------------------
 
 def tall_rows(cpu: Cpu) -> int:
-    """The most rows of a tile that the registers hold."""
-    return 8 if cpu.nregs == 32 else 6
+    """Rows of the tallest tile: with AVX-512 one more than usual, elsewhere the registers are full."""
+    return tiles(cpu).f32[0] + (cpu.vbytes == 64)
 
 
 def usual_rows(cpu: Cpu) -> int:

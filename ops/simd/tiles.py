@@ -2,7 +2,8 @@
 
 A tile is `rows` x `vectors` accumulators. AVX-512: 7 x 2 reaches the peak of CPUs with two 512-bit multiply-adds per cycle
 (7 x 1 three quarters of it: too few chains) and 97 % of those with one; 12 or 14 rows lose to the registers or to L1.
-With 16 registers two vectors per row halve the loads.
+With 16 registers two vectors per row halve the loads. NEON: the largest tiles of which LLVM keeps everything in registers
+(of 6 x 4 it stores up to 67 of them in the inner loop; tests/compiler/test_levels.py counts).
 """
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ class Tiles(NamedTuple):
 _BY_REGISTERS: dict[tuple[int, int], Tiles] = {   # (bytes of a vector, registers)
     (64, 32): Tiles((7, 2), (7, 2), 4, 4),
     (32, 16): Tiles((6, 2), (6, 2), 2, 3),
-    (16, 32): Tiles((6, 4), (6, 4), 4, 4),
+    (16, 32): Tiles((5, 4), (8, 2), 4, 4),
     (16, 16): Tiles((4, 2), (4, 2), 2, 3),
 }
 
@@ -32,6 +33,14 @@ _BY_REGISTERS: dict[tuple[int, int], Tiles] = {   # (bytes of a vector, register
 def tiles(cpu: Cpu) -> Tiles:
     """The tile shapes of a level."""
     return _BY_REGISTERS[cpu.vbytes, cpu.nregs]
+
+
+_GRAINS = {64: 1 << 18, 32: 1 << 17, 16: 1 << 16}           # by bytes of a vector
+
+
+def grain(cpu: Cpu, kind: str) -> int:
+    """Multiply-accumulates of "f32" or "int8" that are worth a chunk of their own: some three microseconds of work."""
+    return _GRAINS[cpu.vbytes] * (4 if kind == "int8" and cpu.dot else 1)
 
 
 def tile_shape(cpu: Cpu, kind: str) -> tuple[int, int]:

@@ -49,8 +49,6 @@ def run(made: Kernel, x: np.ndarray, y: np.ndarray, level: str, monkeypatch: pyt
     from litejit.compiler.load import load_image, make_image
 
     monkeypatch.setenv("LITEJIT_TARGET", level)
-    for item in (load_f16, store_f16):
-        item._built = None  # they are made for the level
     library = load_image(make_image([kernel_object(made)], [made.symbol]))
     block = np.zeros(1, PARAMS)
     block["x"], block["y"], block["n"] = x.ctypes.data, y.ctypes.data, x.size
@@ -65,8 +63,6 @@ def level_again(monkeypatch: pytest.MonkeyPatch):
     yield
     monkeypatch.undo()
     cpu_module._chosen = None
-    for item in (load_f16, store_f16):
-        item._built = None
 
 
 LEVELS = [cpu.name for cpu in cpu_module.executable()]

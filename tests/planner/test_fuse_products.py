@@ -201,6 +201,43 @@ def test_what_stays_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any(k.startswith("separable") for k in kernels(outputs(net.build())[1]))
 
 
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize("swap", [False, True])
+def test_squeeze_excite(hard: bool, swap: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights are scaled instead of the image: rounded otherwise, so nearly the same numbers."""
+    net = Net(14, 10, 20)
+    start = net.conv(20, act="RELU")
+    mean = net.add("MEAN", [start, net.graph.constant("axes", np.array([1, 2], np.int32))], (1, 1, 1, 20), keep_dims=True)
+    net.conv(6, act="RELU")
+    net.conv(20, act="RELU6" if hard else "NONE")
+    factors = net.unary("LOGISTIC") if not hard else net.add(
+        "MUL", [net.at, net.graph.constant("sixth", np.float32(1 / 6))], (1, 1, 1, 20))
+    net.add("MUL", [factors, start] if swap else [start, factors], (1, 14, 10, 20))
+    net.conv(37)
+    net.plus(net.graph.constant("zero", np.zeros((1, 14, 10, 37), np.float32)))
+    content = net.build()
+    assert mean is not None
+    (got,), fused = outputs(content)
+    assert np.array_equal(got, outputs(content, 2)[0][0])
+    assert any("MUL into the weights" in note for note in fused.plan.fused)
+    assert "scale_panels_f32" in kernels(fused) and not any(k.startswith("mul_f32") for k in kernels(fused))
+    monkeypatch.setenv("LITEJIT_FUSION_OFF", "squeeze_excite")
+    (want,), plain = outputs(content)
+    assert any(k.startswith("mul_f32") for k in kernels(plain))
+    assert np.abs(got - want).max() <= 1e-6 * np.abs(want).max() and want.std() > 0
+
+
+def test_few_pixels_are_scaled_themselves() -> None:
+    net = Net(2, 3, 20)
+    start = net.at
+    factors = net.graph.input("factors", (1, 1, 1, 20))
+    net.add("MUL", [start, factors], (1, 2, 3, 20))
+    net.conv(37)
+    interpreter = Interpreter(model_content=net.build())
+    interpreter.allocate_tensors()
+    assert not interpreter.plan.fused
+
+
 def test_switches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITEJIT_FUSION_OFF", "tail, swish")
     assert switched_off() == ("swish", "tail")
