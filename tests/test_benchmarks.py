@@ -94,7 +94,7 @@ def test_the_scripts_run() -> None:
 
 
 def test_the_other_scripts_are_known() -> None:
-    assert set(OWN) == {*SCRIPTS, "common", "contention", "layers", "memory", "models", "serving", "shapes", "store",
+    assert set(OWN) == {*SCRIPTS, "bfloat16", "common", "contention", "layers", "memory", "models", "serving", "shapes", "store",
                         "threads"}
 
 
