@@ -16,8 +16,8 @@ from litejit.compiler.primitives import store_i64
 from litejit.ops import conv_rows
 from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import FIELDS, Windows, grid
-from litejit.ops.float_product import Matrix
-from litejit.ops.simd.gemm_f32 import pack_f32, panel_columns, row_block, table_gemm_f32
+from litejit.ops.float_product import KINDS, Matrix
+from litejit.ops.simd.gemm_f32 import panel_columns, row_block, table_gemm_f32
 from litejit.ops.simd.tiles import f32_rows, grain, tiles
 from litejit.ops.tails import finish, function
 from litejit.planner.graph import Node, Value
@@ -33,7 +33,7 @@ def conv_f32_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: V
     """Steps of y [N, OH, OW, O] = clamp(conv(x, w [O, kh, kw, depth]) + bias)."""
     cpu, groups, k, m = target.cpu, windows.groups, windows.k, windows.m
     n = w.dims[0] // groups
-    panels, steps = _panels(node, target, w, bias, groups, n, k)
+    panels, steps = conv_panels(node, target, w, bias, groups, n, k)
     if conv_rows.fits(windows):
         return [*steps, *conv_rows.conv_rows_steps(node, target, x, y, panels, n, windows, bounds)]
     segments, length = windows.kh * windows.kw, windows.depth
@@ -58,18 +58,19 @@ def zeros(nbytes: int) -> Packed:
     return Packed(("zeros", size), lambda: np.zeros(size, np.uint8))
 
 
-def _panels(node: Node, target: Target, w: Value, bias: Value | None, groups: int, n: int,
-            k: int) -> tuple[Packed | Scratch, list[Step]]:
-    cpu = target.cpu
+def conv_panels(node: Node, target: Target, w: Value, bias: Value | None, groups: int, n: int,
+                k: int) -> tuple[Packed | Scratch, list[Step]]:
+    """Panels of all groups' weights for the target's kind of products, and the steps that make them while running."""
+    cpu, products = target.cpu, target.products
     if w.data is None or (bias is not None and bias.data is None):
         node.check(groups == 1, "grouped CONV_2D needs constant weights and bias")
-        return Matrix(w, columns=n, depth=k, transposed=True).pack(node, bias, cpu)
-    data, b = w.data, None if bias is None else bias.data
+        return Matrix(w, columns=n, depth=k, transposed=True).pack(node, bias, cpu, products)
+    data, b, pack = w.data, None if bias is None else bias.data, KINDS[products].pack
 
     def build() -> np.ndarray:
         flat = np.asarray(data, np.float32).reshape(groups, n, k)
-        return np.stack([pack_f32(cpu, one, None if b is None else b.reshape(groups, n)[g]) for g, one in enumerate(flat)])
-    key = (w.key, None if bias is None else bias.key, "conv f32", groups, panel_columns(cpu))
+        return np.stack([pack(cpu, one, None if b is None else b.reshape(groups, n)[g]) for g, one in enumerate(flat)])
+    key = (w.key, None if bias is None else bias.key, f"conv {products}", groups, panel_columns(cpu))
     return Packed(key, build), []
 
 

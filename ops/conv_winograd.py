@@ -31,16 +31,19 @@ SHARED_BYTES = 1 << 21                # transformed inputs of a layer that are m
 SCRATCH_BYTES = 1 << 22               # transformed inputs of all chunks, where they have their own
 TABLE_BYTES = 320                     # of 6 x 6 addresses
 PER_ELEMENT, PER_WEIGHT = 12, 6       # of a transform, of the panels: in multiply-accumulates
+RATE = {"f32": 1.0, "bf16": 2.0}      # the direct kernel's products in the time of one of float32, by what they are made of
 MOST_CHANNELS = 512                   # of tiles of 4 x 4: rounding errors grow with the channels
 F32_0, LOWEST, HIGHEST = np.float32(0), np.float32(-np.inf), np.float32(np.inf)
 
 
-def tile_size(cpu: Cpu, windows: Windows, n: int) -> int:
-    """The outputs along a side of Winograd's tiles: 4, 2, or 0 where the direct kernel is faster or the only one."""
+def tile_size(cpu: Cpu, windows: Windows, n: int, products: str = "f32") -> int:
+    """The outputs along a side of Winograd's tiles: 4, 2, or 0 where the direct kernel, whose products are of that kind, is
+    faster or the only one. Winograd's products are float32."""
     shape = (windows.kh, windows.kw, windows.sh, windows.sw, windows.dh, windows.dw, windows.groups)
     if shape != (3, 3, 1, 1, 1, 1, 1) or not cpu.fma or cpu.vbytes < 32 or windows.m == 0:
         return 0
     costs = {m: _cost(cpu, windows, n, m) for m in (0, 2, 4) if m < 4 or windows.depth <= MOST_CHANNELS}
+    costs[0] /= RATE[products]
     return min(costs, key=lambda m: costs[m])
 
 

@@ -123,7 +123,8 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
             else:
                 acc += first
         weights = v.at(panel, HEADER * width * size)
-        acc = _multiply(v, acc, [v.at(a, v.mul(lda, r)) for r in row], weights, groups, (nv, width), wide)
+        acc = multiply_groups(v, v.dot16 if wide else v.dot, acc, [v.at(a, v.mul(lda, r)) for r in row], weights, groups,
+                              (nv, width))
         second, third = ([v.load(v.f32, panel, (at * width + j) * size) for j in range(nv)] for at in (1, 2))
         c_rows = [v.at(c, v.mul(ldc, r)) for r in row]
         if end == "code":
@@ -146,11 +147,10 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
     return emit
 
 
-def _multiply(v: Any, acc: list[Any], rows: list[Any], weights: Any, groups: Any, shape: tuple[int, int],
-              wide: bool) -> list[Any]:
-    """Add the products of all groups of k; shape: vectors in use, vectors of a panel."""
+def multiply_groups(v: Any, dot: Callable[..., Any], acc: list[Any], rows: list[Any], weights: Any, groups: Any,
+                    shape: tuple[int, int]) -> list[Any]:
+    """Add the products of all groups of k, which `dot` makes of 32-bit lanes; shape: vectors in use, vectors of a panel."""
     (nv, width), size = shape, v.cpu.vbytes
-    dot = v.dot16 if wide else v.dot
 
     def steps(times: int) -> Callable[..., list[Any]]:
         def body(i: Any, acc: list[Any]) -> list[Any]:

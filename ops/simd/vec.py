@@ -1,4 +1,5 @@
-"""Vec: vector operations of one CPU level, written into an LLVM function. The only file of ops/ that knows llvmlite.
+"""Vec: vector operations of one CPU level, written into an LLVM function. With its part, products.py, the only
+file of ops/ that knows llvmlite.
 
 A generator gets a `Vec` and the arguments of its function, and calls methods here:
 
@@ -20,6 +21,7 @@ from typing import Any
 from llvmlite import ir
 
 from litejit.compiler.cpu import Cpu
+from litejit.ops.simd.products import Products
 
 I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 F32, F64, PTR = ir.FloatType(), ir.DoubleType(), ir.PointerType()
@@ -28,9 +30,6 @@ _SHORT = {I1: "i1", I8: "i8", I16: "i16", I32: "i32", I64: "i64", F32: "f32", F6
 
 # single instructions of x86 by bits of the register
 _CVTPS2DQ = {128: "llvm.x86.sse2.cvtps2dq", 256: "llvm.x86.avx.cvt.ps2dq.256"}
-_PMADDWD = {128: "llvm.x86.sse2.pmadd.wd", 256: "llvm.x86.avx2.pmadd.wd", 512: "llvm.x86.avx512.pmaddw.d.512"}
-_PACKSSDW = {128: "llvm.x86.sse2.packssdw.128", 256: "llvm.x86.avx2.packssdw", 512: "llvm.x86.avx512.packssdw.512"}
-_PACKSSWB = {128: "llvm.x86.sse2.packsswb.128", 256: "llvm.x86.avx2.packsswb", 512: "llvm.x86.avx512.packsswb.512"}
 
 
 def _binary(name: str) -> Callable[[Vec, Any, Any], Any]:
@@ -40,7 +39,7 @@ def _binary(name: str) -> Callable[[Vec, Any, Any], Any]:
     return method
 
 
-class Vec:
+class Vec(Products):
     """Vector operations on an IRBuilder for a CPU level."""
 
     def __init__(self, builder: Any, cpu: Cpu) -> None:
@@ -290,42 +289,6 @@ class Vec:
         if self.x86 and 32 * n in _CVTPS2DQ:
             return self.call(_CVTPS2DQ[32 * n], ty, [a])
         return self.b.fptosi(self.rint(a), ty)
-
-    # ---- int8 products and packing -----------------------------------------------------------------
-
-    @property
-    def group(self) -> int:
-        """Values of k in a 32-bit lane of `dot`: 4 bytes, or 2 x 16 bits where the CPU has no dot product."""
-        return 4 if self.cpu.dot else 2
-
-    def dot(self, acc: Any, a: Any, w: Any) -> Any:
-        """acc[lane] += sum of a * w over the lane's group; a, w: i32 vectors of `group` activations and weights."""
-        if not self.cpu.dot:
-            return self.dot16(acc, a, w)
-        v8 = ir.VectorType(I8, 4 * self.lanes)
-        a, w = self.b.bitcast(a, v8), self.b.bitcast(w, v8)
-        if self.cpu.dot == "sdot":
-            return self.call("llvm.aarch64.neon.sdot.v4i32.v16i8", self.i32, [acc, a, w])
-        return self.call(f"llvm.x86.avx512.vpdpbusd.{self.bits}", self.i32, [acc, a, w])
-
-    def dot16(self, acc: Any, a: Any, w: Any) -> Any:
-        """acc[lane] += the sum of two int16 products."""
-        v16 = ir.VectorType(I16, 2 * self.lanes)
-        a, w = self.b.bitcast(a, v16), self.b.bitcast(w, v16)
-        if self.x86:
-            return self.b.add(acc, self.call(_PMADDWD[self.bits], self.i32, [a, w]))
-        for odd in (0, 1):
-            x, y = (self.b.sext(self.shuffle(z, None, range(odd, 2 * self.lanes, 2)), self.i32) for z in (a, w))
-            acc = self.b.add(acc, self.b.mul(x, y))
-        return acc
-
-    def pack16(self, a: Any, b: Any) -> Any:
-        """Two i32 registers to i16 with saturation, in the order of the CPU's pack instruction (x86 only)."""
-        return self.call(_PACKSSDW[self.bits], ir.VectorType(I16, 2 * self.lanes), [a, b])
-
-    def pack8(self, a: Any, b: Any) -> Any:
-        """Two i16 registers to i8 with saturation, in the order of the CPU's pack instruction (x86 only)."""
-        return self.call(_PACKSSWB[self.bits], ir.VectorType(I8, 4 * self.lanes), [a, b])
 
     # ---- control ---------------------------------------------------------------------------------
 
