@@ -69,6 +69,16 @@ def quantize_multipliers(reals: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.array([m for m, _ in pairs], np.int32), np.array([s for _, s in pairs], np.int32)
 
 
+def fixed_point(reals: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """int32 (multipliers, shifts) [count] of real scales, for vectors.
+
+    Left shifts by more than a word leave nothing, as zeros do.
+    """
+    pair = np.stack(quantize_multipliers(np.broadcast_to(np.asarray(reals, np.float64), (count,))))
+    pair = np.ascontiguousarray(np.where(pair[1] > 31, 0, pair).astype(np.int32))
+    return pair[0], pair[1]
+
+
 def act_range(name: str, scale: Any, zero_point: int, type: str) -> tuple[int, int]:
     """Bounds of a fused activation on codes of a quantised type, as LiteRT's kernels clamp."""
     low, high = Q_RANGE[type]

@@ -15,6 +15,7 @@ from litejit.compiler.primitives import bits_f32, rint_f32
 from litejit.ops.arithmetic import (
     act_range,
     activation,
+    fixed_point,
     mbqm,
     one_over_one_plus_x,
     quantize_multiplier,
@@ -25,8 +26,9 @@ from litejit.ops.arithmetic import (
     xnn_act_range,
 )
 from litejit.ops.base import Step
-from litejit.ops.broadcast import GRAIN, Kernels, broadcast_kernels, broadcast_step, layout
+from litejit.ops.broadcast import GRAIN, Kernels, broadcast_kernels, broadcast_runs, broadcast_step, layout
 from litejit.ops.division import checked_step
+from litejit.ops.simd.scaled_binary import NAMES, left_shift, scaled_binary
 from litejit.ops.streams import LOAD, STORE, sra_i32
 from litejit.planner.graph import Node, Value
 
@@ -102,9 +104,11 @@ def sum_steps(node: Node, name: str) -> list[Step]:
     if by_shifts(node):
         ea, eb = _exponents(node)
         return [broadcast_step(node, shifted_sum_kernels(), {**_zero_points(node), "ea": -ea, "eb": -eb, "sign": sign})]
-    params, twice = _scaled_inputs(node, left := 15 if type == "i16" else 20)
-    m, e = quantize_multiplier(twice / float(_f(1 << left) * node.out.scale))
-    return [broadcast_step(node, sum_kernels(type), {**_zero_points(node), **params, "m": m, "e": e, "sign": sign})]
+    kind = name.lower()
+    params, twice = _scaled_inputs(node, left := left_shift(kind, type))
+    m, e = fixed_point(twice / float(_f(1 << left) * node.out.scale), 1)
+    params.update(_zero_points(node), m=int(m[0]), e=int(e[0]))
+    return [broadcast_step(node, scaled_kernels(kind, type), params)]
 
 
 def _xnn_sum(node: Node, sign: int) -> dict[str, Any]:
@@ -133,17 +137,21 @@ def xnn_sum_kernels(type: str) -> Kernels:
 
 
 @functools.cache
-def sum_kernels(type: str) -> Kernels:
-    @device
-    def constants(p):
-        return p.za, p.zb, p.zero, p.low, p.high, p.left, p.ma, p.ea, p.mb, p.eb, p.m, p.e, p.sign
+def scaled_kernels(kind: str, type: str) -> Kernels:
+    """ADD, SUB or SQUARED_DIFFERENCE ("add", "sub", "square") of both inputs at one scale."""
+    micro, size = scaled_binary(kind, type), 2 if type == "i16" else 1
+    both, one_a, one_b = (micro[fixed] for fixed in ("", "a", "b"))
 
     @device
-    def formula(k, x, y):
-        za, zb, zero, low, high, left, ma, ea, mb, eb, m, e, sign = k
-        total = mbqm((x - za) << left, ma, ea) + sign * mbqm((y - zb) << left, mb, eb)
-        return saturate(mbqm(total, m, e) + zero, low, high)
-    return broadcast_kernels(f"add_{type}_scaled", SUM, LOAD[type], STORE[type], constants, formula)
+    def run(p, at, ia, ib, n):
+        a, b, y = p.a + ia * size, p.b + ib * size, p.y + at * size
+        if p.a0 == 0:
+            one_a(a, b, y, n, p.za, p.ma, p.ea, p.zb, p.mb, p.eb, p.m, p.e, p.zero, p.low, p.high)
+        elif p.b0 == 0:
+            one_b(a, b, y, n, p.za, p.ma, p.ea, p.zb, p.mb, p.eb, p.m, p.e, p.zero, p.low, p.high)
+        else:
+            both(a, b, y, n, p.za, p.ma, p.ea, p.zb, p.mb, p.eb, p.m, p.e, p.zero, p.low, p.high)
+    return broadcast_runs(f"{NAMES[kind]}_{type}_scaled", SUM, run)
 
 
 @functools.cache
@@ -166,24 +174,10 @@ def shifted_sum_kernels() -> Kernels:
 
 def squared_difference_steps(node: Node, name: str) -> list[Step]:
     """SQUARED_DIFFERENCE of int8."""
-    params, twice = _scaled_inputs(node, 7)
-    m, e = quantize_multiplier(twice * twice / float(_f(1 << 14) * node.out.scale))
-    bounds = {**_zero_points(node), "low": -128, "high": 127}
-    return [broadcast_step(node, squared_difference_kernels(), {**bounds, **params, "m": m, "e": e})]
-
-
-@functools.cache
-def squared_difference_kernels() -> Kernels:
-    @device
-    def constants(p):
-        return p.za, p.zb, p.zero, p.low, p.high, p.left, p.ma, p.ea, p.mb, p.eb, p.m, p.e
-
-    @device
-    def formula(k, x, y):
-        za, zb, zero, low, high, left, ma, ea, mb, eb, m, e = k
-        d = mbqm((x - za) << left, ma, ea) - mbqm((y - zb) << left, mb, eb)
-        return saturate(mbqm(d * d, m, e) + zero, low, high)
-    return broadcast_kernels("squared_difference_i8_scaled", SUM, LOAD["i8"], STORE["i8"], constants, formula)
+    params, twice = _scaled_inputs(node, left := left_shift("square", "i8"))
+    m, e = fixed_point(twice * twice / float(_f(1 << 2 * left) * node.out.scale), 1)
+    params.update(_zero_points(node), low=-128, high=127, m=int(m[0]), e=int(e[0]))
+    return [broadcast_step(node, scaled_kernels("square", "i8"), params)]
 
 
 # ---- MUL ---------------------------------------------------------------------------------------------

@@ -197,3 +197,29 @@ def broadcast_kernels(name: str, params: np.dtype, load: Any, store: Any, consta
                     j += 1
         return 0
     return Kernels(flat, nest)
+
+
+def broadcast_runs(name: str, params: np.dtype, run: Any) -> Kernels:
+    """Kernels that do whole runs: run(p, at, ia, ib, n) makes the outputs at .. at + n of the elements from ia and ib on.
+
+    p.a0, p.b0: the strides of both, 0 where one element serves the whole run.
+    """
+    locate = _locator(params.names)
+
+    @kernel(params, name=name)
+    def runs(p, begin, end):
+        for c in prange(begin, end):
+            at = c * p.block
+            stop = min(p.total, at + p.block)
+            while at < stop:
+                ia, ib, j, column = locate(p, at)
+                while j < p.n1 and at < stop:
+                    n = min(p.n0 - column, stop - at)
+                    run(p, at, ia + column * p.a0, ib + column * p.b0, n)
+                    at += n
+                    column = 0
+                    ia += p.a1
+                    ib += p.b1
+                    j += 1
+        return 0
+    return Kernels(runs, runs)

@@ -18,6 +18,7 @@ from litejit.ops.conv_geometry import Windows, windows
 from litejit.ops.conv_hybrid import hybrid_steps
 from litejit.ops.conv_int8 import Weights, codes_steps, fixed_steps
 from litejit.ops.conv_winograd import tile_size, winograd_steps
+from litejit.ops.conv_winograd_int8 import tile_size_int8, winograd_int8_steps
 from litejit.ops.float_product import Matrix, convert, float_steps, narrow_f16, widen_f16
 from litejit.ops.tails import tail_steps
 from litejit.planner.graph import Node, Value
@@ -68,9 +69,12 @@ class Conv2D(Operator):
             return hybrid_steps(node, target, w, bias, made, weight_scales(w), float_range(activation(node), node.xnn))
         if x.type == "i16":
             return conv_16_steps(node, target, w, bias, made, real_scales(node), code_range(node))
-        weights = Weights(w, bias, made.groups)
+        weights = Weights(w, bias, made.groups, target.cpu)
         scales = xnn_scales(node)
         if node.xnn and weights.fits(scales):
+            size = tile_size_int8(target.cpu, made, weights)
+            if size:
+                return winograd_int8_steps(node, target, weights, made, scales, code_range(node), size)
             return codes_steps(node, target, weights, made, scales, code_range(node))
         return fixed_steps(node, target, weights, made, real_scales(node), code_range(node))
 

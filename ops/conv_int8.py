@@ -1,7 +1,7 @@
 """CONV_2D on 8-bit activations: pixels are gathered into staged rows, which all panels of weights then pass.
 
-One way of gathering, three ends: XNNPACK's codes (i8 and u8, fused into the tiles), LiteRT's reference codes (exact
-accumulators, then the fixed-point multiplier), and hybrid products (ops/conv_hybrid.py).
+One way of gathering, three ends, all fused into the tiles: XNNPACK's codes (i8 and u8), LiteRT's reference codes (the
+fixed-point multiplier), and hybrid products (ops/conv_hybrid.py).
 """
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from litejit.compiler import device, kernel, prange
-from litejit.compiler.primitives import load_i8, load_i16, load_i32, load_u8, store_i32, store_u8
-from litejit.ops.arithmetic import mbqm, quantize_multipliers, saturate
+from litejit.compiler.cpu import Cpu
+from litejit.compiler.lazy import Kernel
+from litejit.ops.arithmetic import fixed_point, quantize_multipliers
 from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import FIELDS, Windows, grid
 from litejit.ops.simd.epilogues import fits_requant
@@ -19,16 +20,19 @@ from litejit.ops.simd.gemm_int8 import (
     corrected_bias,
     fill_staged,
     flip,
+    k_group,
     make_gemm,
     pack_int8,
     panel_bytes,
     stage,
     stage_block,
     stage_bytes,
+    stage_pixels,
     staged_offset,
     staged_pitch,
+    sum_terms,
 )
-from litejit.ops.simd.tiles import tile_shape
+from litejit.ops.simd.tiles import grain, tile_shape
 from litejit.planner.graph import Node, Value
 
 GATHER = [*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("staged", "i8"), ("staged_size", "i8"), ("pitch", "i8"),
@@ -37,25 +41,25 @@ GATHER = [*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("staged", "i8"), ("st
 """Fields of every kernel that gathers; `columns` is whole panels, `panel_bytes` the size of one per column."""
 CODES = np.dtype([("terms", "i8"), ("row_factor", "i8"), ("sum_zero", "i8"), ("low", "i8"), ("high", "i8"),
                   ("zero_point", "i8"), ("out_flip", "i8"), *GATHER], align=True)
-FIXED = np.dtype([("terms", "i8"), ("row_factor", "i8"), ("sum_zero", "i8"), ("low", "i8"), ("high", "i8"),
-                  ("zero_point", "i8"), ("acc", "i8"), ("multipliers", "i8"), *GATHER], align=True)
-GRAIN = 1 << 20                       # multiply-accumulates worth a chunk
 
 
 class Weights:
-    """Integer weights [groups, n, k] and bias [groups, n] of a convolution, in the range of int8.
+    """Integer weights [groups, n, k] and bias [groups, n] of a convolution, as a CPU multiplies them.
 
-    uint8 weights w become w - 128; what that leaves, (128 - zero point) times the sum of the row's activations, is
-    added by the kernels: `row_factor`.
+    int16: uint8 weights less their zero point. int8: uint8 weights w become w - 128; what that leaves, (128 - zero point)
+    times the sum of the row's activations, is added by the kernels: `row_factor`.
     """
 
     __slots__ = ("array", "bias", "groups", "key", "row_factor")
 
-    def __init__(self, w: Value, bias: Value | None, groups: int) -> None:
-        o = w.dims[0]
+    def __init__(self, w: Value, bias: Value | None, groups: int, cpu: Cpu) -> None:
+        o, wide = w.dims[0], k_group(cpu) == 2
         data = np.asarray(w.data).reshape(groups, o // groups, -1)
-        self.row_factor = 128 - w.zero_point if w.type == "u8" else 0
-        self.array = (data.astype(np.int16) - 128).astype(np.int8) if w.type == "u8" else data
+        self.row_factor, self.array = 0, data
+        if w.type == "u8":
+            self.row_factor = 0 if wide else 128 - w.zero_point
+            data = data.astype(np.int16) - (w.zero_point if wide else 128)
+            self.array = data if wide else data.astype(np.int8)
         self.bias = None if bias is None else np.asarray(bias.data).reshape(groups, -1)
         self.groups = groups
         self.key = (w.key, w.zero_point if w.type == "u8" else 0, None if bias is None else bias.key, groups)
@@ -77,7 +81,7 @@ def gather_params(target: Target, windows: Windows, x: Any, x_type: str, n: int,
     """(values of the fields GATHER but y, number of chunks) of an 8-bit convolution to n columns per group."""
     cpu, k, m, groups = target.cpu, windows.k, windows.m, windows.groups
     mr, nr = tile_shape(cpu, "int8")
-    rows, columns = grid(m, n, k, mr, 4 * nr, grain=GRAIN, most=MAX_CHUNKS, by_columns=False)
+    rows, columns = grid(m, n, k, mr, 4 * nr, grain=grain(cpu, "int8"), most=MAX_CHUNKS, by_columns=False)
     block = min(stage_block(cpu, k), rows, -(-m // mr) * mr)
     pitch, row_chunks, column_chunks = staged_pitch(cpu, k), -(-m // rows), -(-n // columns)
     size, chunks = block * pitch + 64, groups * row_chunks * column_chunks
@@ -88,14 +92,14 @@ def gather_params(target: Target, windows: Windows, x: Any, x_type: str, n: int,
         "columns": columns, "row_chunks": row_chunks, "column_chunks": column_chunks, "block": block}, chunks
 
 
-def panels_of(target: Target, weights: Weights, offset: int, label: tuple[Any, ...], second: np.ndarray | None) -> Packed:
-    """All groups' panels; second: float32 scales [groups, n]."""
+def panels_of(target: Target, weights: Weights, offset: int, numbers: tuple[np.ndarray, ...]) -> Packed:
+    """All groups' panels; numbers: the second and the third ones of the columns [groups, n]."""
     cpu = target.cpu
 
     def build() -> np.ndarray:
-        return np.stack([pack_int8(cpu, weights.array[g], weights.first(g, offset), None if second is None else second[g])
+        return np.stack([pack_int8(cpu, weights.array[g], weights.first(g, offset), *(one[g] for one in numbers))
                          for g in range(weights.groups)])
-    return Packed((weights.key, "conv int8", *label), build)
+    return Packed((weights.key, "conv int8", cpu.name, offset, *((one.dtype.char, one.tobytes()) for one in numbers)), build)
 
 
 def row_terms(weights: Weights, params: dict[str, Any], chunks: int, offset: int) -> dict[str, Any]:
@@ -108,29 +112,29 @@ def row_terms(weights: Weights, params: dict[str, Any], chunks: int, offset: int
 def codes_steps(node: Node, target: Target, weights: Weights, windows: Windows, scales: np.ndarray, bounds: tuple[int, int]
                 ) -> list[Step]:
     """XNNPACK's: codes of i8 or u8 with float32 scales [O]."""
+    made = conv_codes_rows if weights.row_factor else conv_codes
+    wide = np.ascontiguousarray(np.broadcast_to(scales.astype(np.float32), (node.out.dims[3],)))
+    return [_codes_step(node, target, weights, windows, bounds, made, wide)]
+
+
+def _codes_step(node: Node, target: Target, weights: Weights, windows: Windows, bounds: tuple[int, int], made: Kernel,
+                *numbers: np.ndarray) -> Step:
+    """The step of a kernel whose tiles end in codes; numbers [O]: the second and the third ones of the panels."""
     x, y, cpu = node[0], node.out, target.cpu
-    n = weights.array.shape[1]
-    offset = x.zero_point + staged_offset(cpu, x.type)
-    second = np.ascontiguousarray(np.broadcast_to(scales.astype(np.float32), (y.dims[3],))).reshape(weights.groups, n)
-    panels = panels_of(target, weights, offset, (cpu.name, offset, second.tobytes()), second)
+    n, offset = weights.array.shape[1], x.zero_point + staged_offset(cpu, x.type)
+    panels = panels_of(target, weights, offset, tuple(one.reshape(weights.groups, n) for one in numbers))
     params, chunks = gather_params(target, windows, x, x.type, n, out_bytes=1, panels=panels, pad=x.zero_point)
     shift = 128 if y.type == "u8" else 0                               # u8 codes are made as i8 ones
     params.update(row_terms(weights, params, chunks, offset), y=y, low=bounds[0] - shift, high=bounds[1] - shift,
                   zero_point=y.zero_point - shift, out_flip=0x80 if shift else 0)
-    made = conv_codes_rows if weights.row_factor else conv_codes
-    return [Step(node, made, params, chunks, macs=windows.m * windows.k * y.dims[3])]
+    return Step(node, made, params, chunks, macs=windows.m * windows.k * y.dims[3])
 
 
 def fixed_steps(node: Node, target: Target, weights: Weights, windows: Windows, reals: np.ndarray, bounds: tuple[int, int]
                 ) -> list[Step]:
     """LiteRT's reference: codes of i8 or u8 with fixed-point multipliers of the real scales [O] or [1]."""
-    x, y, cpu = node[0], node.out, target.cpu
-    n, offset = weights.array.shape[1], x.zero_point + staged_offset(cpu, x.type)
-    panels = panels_of(target, weights, offset, (cpu.name, offset), None)
-    params, chunks = gather_params(target, windows, x, x.type, n, out_bytes=1, panels=panels, pad=x.zero_point)
-    params.update(row_terms(weights, params, chunks, offset), y=y, low=bounds[0], high=bounds[1], zero_point=y.zero_point,
-                  acc=Scratch(chunks * params["block"] * params["columns"] * 4 + 64), multipliers=multipliers(reals, y.dims[3]))
-    return [Step(node, conv_fixed, params, chunks, macs=windows.m * windows.k * y.dims[3])]
+    multiplier, shift = fixed_point(reals, node.out.dims[3])
+    return [_codes_step(node, target, weights, windows, bounds, conv_fixed, multiplier, shift)]
 
 
 def multipliers(reals: np.ndarray, count: int) -> Packed:
@@ -151,17 +155,23 @@ def gather(p, group, staged, first, count, pad):
     x_row, whole = p.width * p.channels, p.dw == 1 and p.depth == p.channels
     run, tap_row = p.kw * p.depth, p.dh * x_row
     run_bytes = run * stage_bytes()
+    low = (p.left + p.sw - 1) // p.sw                      # columns low <= ox < high see no border on the left and right
+    high = (p.width - p.kw + p.left) // p.sw + 1 if whole and p.width + p.left >= p.kw else 0
     ox, r = first % p.out_width, first // p.out_width
     oy, image = r % p.out_height, r // p.out_height
-    for i in range(count):
+    i = 0
+    while i < count:
         iy, ix, to = oy * p.sh - p.top, ox * p.sw - p.left, staged + i * p.pitch
         source = p.x + (image * p.height + iy) * x_row + ix * p.channels + group * p.depth
-        if whole and ix >= 0 and ix + p.kw <= p.width and iy >= 0 and iy + (p.kh - 1) * p.dh < p.height:
-            stage(source, to, p.kh, tap_row, run_bytes, run, p.flip)
+        pixels = 1
+        if ox >= low and ox < high and iy >= 0 and iy + (p.kh - 1) * p.dh < p.height:
+            pixels = min(count - i, high - ox)
+            stage_pixels(source, to, pixels, p.sw * p.channels, p.pitch, p.kh, tap_row, run_bytes, run, p.flip)
         else:
             gather_border(p, source, to, iy, ix, whole, pad)
-        ox += 1
-        if ox == p.out_width:
+        i += pixels
+        ox += pixels
+        if ox >= p.out_width:
             ox, oy = 0, oy + 1
         if oy == p.out_height:
             oy, image = 0, image + 1
@@ -191,30 +201,9 @@ def gather_border(p, source, to, iy, ix, whole, pad):
             fill_staged(here + high * piece, (p.kw - high) * p.depth, pad, p.flip)
 
 
-@device
-def sum_rows(p, staged, terms, count):
-    """terms[i] = row_factor * (sum of staged row i - sum_zero), 8 bytes apart."""
-    k, size, unsigned = p.kh * p.kw * p.depth, stage_bytes(), p.flip == 0
-    for i in range(count):
-        row, total = staged + i * p.pitch, 0
-        if p.row_factor == 0:
-            total = p.sum_zero
-        elif size == 2:
-            for j in range(k):
-                total += load_i16(row, j)
-        elif unsigned:
-            for j in range(k):
-                total += load_u8(row, j)
-        else:
-            for j in range(k):
-                total += load_i8(row, j)
-        store_i32(terms, 2 * i, np.int32(p.row_factor * (total - p.sum_zero)))
+def _make_codes(name: str, end: str, rows: bool) -> Kernel:
+    gemm = make_gemm(end, rows=rows)
 
-
-_gemm_codes, _gemm_codes_rows, _gemm_acc = make_gemm("code"), make_gemm("code", rows=True), make_gemm("i32", rows=True)
-
-
-def _make_codes(name: str, gemm: Any, rows: bool) -> Any:
     @kernel(CODES, name=name)
     def conv(p, begin, end):
         """A chunk is a block of pixels and some columns of one group."""
@@ -230,43 +219,13 @@ def _make_codes(name: str, gemm: Any, rows: bool) -> Any:
                 count = min(p.block, last - first)
                 gather(p, group, staged, first, count, p.pad)
                 if rows:
-                    sum_rows(p, staged, terms, count)
+                    sum_terms(staged, p.pitch, count, k, terms, p.row_factor, p.sum_zero)
                 gemm(staged, p.pitch, panels, p.y + first * p.ldc + group * p.n + column, p.ldc, count, k,
                      min(p.columns, p.n - column), terms, p.low, p.high, p.zero_point, p.out_flip)
         return 0
     return conv
 
 
-conv_codes = _make_codes("conv_codes", _gemm_codes, False)
-conv_codes_rows = _make_codes("conv_codes_rows", _gemm_codes_rows, True)
-
-
-@kernel(FIXED)
-def conv_fixed(p, begin, end):
-    """A chunk is a block of pixels and some columns of one group."""
-    staged, k = p.staged + begin * p.staged_size, p.kh * p.kw * p.depth
-    terms, acc = p.terms + begin * p.block * 8, p.acc + begin * p.block * p.columns * 4
-    for c in prange(begin, end):
-        column = c % p.column_chunks * p.columns
-        row = c // p.column_chunks % p.row_chunks * p.rows
-        group = c // (p.column_chunks * p.row_chunks)
-        last, n = min(p.m, row + p.rows), min(p.columns, p.n - column)
-        panels = p.w + group * p.group_bytes + column * p.panel_bytes
-        for first in range(row, last, p.block):
-            count = min(p.block, last - first)
-            gather(p, group, staged, first, count, p.pad)
-            sum_rows(p, staged, terms, count)
-            _gemm_acc(staged, p.pitch, panels, acc, n * 4, count, k, n, terms, 0, 0, 0, 0)
-            channel = group * p.n + column
-            for i in range(count):
-                fixed_row(acc + i * n * 4, p.multipliers + channel * 8, p.y + (first + i) * p.ldc + channel, n,
-                          p.zero_point, p.low, p.high)
-    return 0
-
-
-@device
-def fixed_row(acc, multipliers, y, n, zero_point, low, high):
-    """Codes of n accumulators, each with the multiplier and the shift of its channel."""
-    for j in range(n):
-        value = mbqm(load_i32(acc, j), load_i32(multipliers, 2 * j), load_i32(multipliers, 2 * j + 1)) + zero_point
-        store_u8(y, j, np.uint8(saturate(value, low, high) & 255))
+conv_codes = _make_codes("conv_codes", "code", False)
+conv_codes_rows = _make_codes("conv_codes_rows", "code", True)
+conv_fixed = _make_codes("conv_fixed", "fixed", True)

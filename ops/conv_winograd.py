@@ -63,14 +63,32 @@ def _cost(cpu: Cpu, windows: Windows, n: int, m: int) -> float:
 def winograd_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: Value | None, windows: Windows,
                    bounds: tuple[float, float], m: int) -> list[Step]:
     """Steps of y [N, OH, OW, O] = clamp(conv(x, w [O, 3, 3, C]) + bias) in tiles of m x m; w and bias are constants."""
-    cpu, k, n, points = target.cpu, windows.depth, w.dims[0], (m + 2) ** 2
-    nr, tall = panel_columns(cpu), tall_rows(cpu)
+    cpu, k, n = target.cpu, windows.depth, w.dims[0]
+    nr, tall, pitch = panel_columns(cpu), tall_rows(cpu), _up(4 * k + 64)
+    fields, chunks, shared = divide(windows, n, m, nr, pitch, (tall, tall - 1), grain(cpu, "f32"))
+    params = {**fields, "x": x, "w": _weights(cpu, w, m), "bias": _bias(bias, -(-n // nr) * nr), "y": y,
+              "zeros": zeros(4 * k + 64), "tall": tall, "lo": bounds[0], "hi": bounds[1]}
+    made = [Step(node, PRODUCTS[m], params, chunks, macs=windows.m * n * 9 * k)]
+    if shared is not None:
+        made.insert(0, Step(node, INPUTS[m], {**shared[0], "x": x, "zeros": zeros(4 * k + 64)}, shared[1]))
+    return made
+
+
+def divide(windows: Windows, n: int, m: int, nr: int, pitch: int, tile: tuple[int, int], least: int
+            ) -> tuple[dict[str, Any], int, tuple[dict[str, Any], int] | None]:
+    """(fields of a kernel of products in tiles of m x m, its chunks, the same of the step of the inputs if there is one).
+
+    pitch: bytes of a tile's transformed inputs at a point; nr: columns of a panel; tile: most and fewest rows of the GEMM's
+    tiles; least: multiply-accumulates worth a chunk.
+    """
+    tall, short = tile
+    k, points = windows.depth, (m + 2) ** 2
     tiles_y, tiles_x = -(-windows.out_height // m), -(-windows.out_width // m)
-    count, panels, pitch = windows.images * tiles_y * tiles_x, -(-n // nr), _up(4 * k + 64)
-    block = min(count, max(2 * tall, BLOCK_BYTES // (points * pitch) // (tall - 1) * (tall - 1)))
+    count, panels = windows.images * tiles_y * tiles_x, -(-n // nr)
+    block = min(count, max(2 * tall, BLOCK_BYTES // (points * pitch) // short * short))
     blocks = -(-count // block)
     shared = blocks < MAX_CHUNKS and points * count * pitch <= SHARED_BYTES
-    wanted = max(1, min(MAX_CHUNKS, points * count * k * n // grain(cpu, "f32")))
+    wanted = max(1, min(MAX_CHUNKS, points * count * k * n // least))
     row_chunks = min(wanted, blocks, blocks if shared else max(2, SCRATCH_BYTES // (points * block * pitch)))
     rows = -(-blocks // row_chunks) * block
     row_chunks = -(-count // rows)
@@ -83,22 +101,18 @@ def winograd_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: V
     v_at = sink_at + 4 * nr
     size = v_at + (0 if shared else points * v_step)
     every = Scratch(points * v_step) if shared else None
-    params = {
-        **windows.params(), "x": x, "w": _weights(cpu, w, m), "bias": _bias(bias, panels * nr), "y": y,
-        "zeros": zeros(4 * k + 64), "v": every, "scratch": Scratch(chunks * size), "scratch_size": size, "sums_at": sums_at,
-        "sink_at": sink_at, "v_at": v_at, "n": n, "tiles_x": tiles_x, "tiles_y": tiles_y, "tiles": count, "block": block,
-        "rows": rows, "panels": per_chunk, "row_chunks": row_chunks, "column_chunks": column_chunks, "pitch": pitch,
-        "v_step": v_step, "sums_step": sums_step, "tall": tall, "size": m + 2, "lo": bounds[0], "hi": bounds[1]}
-    made = [Step(node, PRODUCTS[m], params, chunks, macs=windows.m * n * 9 * k)]
-    if shared:
-        parts = max(1, min(MAX_CHUNKS, points * count * k * 16 // grain(cpu, "f32")))
-        rows = -(-count // parts)
-        parts = -(-count // rows)
-        made.insert(0, Step(node, INPUTS[m], {
-            **windows.params(), "x": x, "zeros": zeros(4 * k + 64), "v": every, "scratch": Scratch(parts * TABLE_BYTES),
-            "scratch_size": TABLE_BYTES, "tiles_x": tiles_x, "tiles_y": tiles_y, "tiles": count, "rows": rows, "pitch": pitch,
-            "v_step": v_step, "size": m + 2}, parts))
-    return made
+    place = {**windows.params(), "v": every, "tiles_x": tiles_x, "tiles_y": tiles_y, "tiles": count, "pitch": pitch,
+             "v_step": v_step, "size": m + 2}
+    fields = {**place, "scratch": Scratch(chunks * size), "scratch_size": size, "sums_at": sums_at, "sink_at": sink_at,
+              "v_at": v_at, "n": n, "block": block, "rows": rows, "panels": per_chunk, "row_chunks": row_chunks,
+              "column_chunks": column_chunks, "sums_step": sums_step}
+    if not shared:
+        return fields, chunks, None
+    parts = max(1, min(MAX_CHUNKS, points * count * k * 16 // least))
+    rows = -(-count // parts)
+    parts = -(-count // rows)
+    place.update(scratch=Scratch(parts * TABLE_BYTES), scratch_size=TABLE_BYTES, rows=rows)
+    return fields, chunks, (place, parts)
 
 
 def _up(nbytes: int) -> int:

@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 
 from litejit.compiler import device, kernel, prange
-from litejit.compiler.primitives import fill_bytes, load_f32, load_i32
+from litejit.compiler.primitives import fill_bytes, load_f32, load_i32, store_u8
 from litejit.ops import streams
+from litejit.ops.arithmetic import mbqm, saturate
 from litejit.ops.base import Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import Windows
-from litejit.ops.conv_int8 import fixed_row, multipliers
+from litejit.ops.conv_int8 import multipliers
 from litejit.ops.depthwise_rows import ROWS, expanded, make_rows, row_params
 from litejit.ops.hybrid import quantise_rows
+from litejit.ops.simd.depthwise_bytes import by_bytes, pack_bytes
 from litejit.ops.simd.depthwise_int8 import block_shape, columns_int8, pack_depthwise_int8
 from litejit.ops.simd.epilogues import fits_requant
 from litejit.planner.graph import Node, Value
@@ -48,10 +50,15 @@ class Weights:
     def params(self, target: Target, windows: Windows, x: Any, zero_point: int, scale: np.ndarray | None, y: Any,
                pad: Any) -> tuple[dict[str, Any], int]:
         """`row_params` of a convolution with these weights."""
-        cpu = target.cpu
-        key = (self.key, "depthwise int8", cpu.lanes, zero_point, None if scale is None else scale.tobytes())
-        packed = Packed(key, lambda: pack_depthwise_int8(cpu, self.array, self.first(zero_point), scale))
-        return row_params(cpu, windows, x, packed, y, pad, 1, block_shape(cpu, len(self.array)))
+        cpu, signed = target.cpu, y.type == "i8"
+        key = (self.key, "depthwise int8", cpu.name, zero_point, signed, None if scale is None else scale.tobytes())
+
+        def build() -> np.ndarray:
+            if scale is not None and by_bytes(cpu):
+                return pack_bytes(cpu, self.array, self.first(zero_point), scale, signed)
+            return pack_depthwise_int8(cpu, self.array, self.first(zero_point), scale)
+        shape = block_shape(cpu, len(self.array), codes=scale is not None)
+        return row_params(cpu, windows, x, Packed(key, build), y, pad, 1, shape)
 
 
 def padding(windows: Windows, code: int) -> Packed:
@@ -185,3 +192,11 @@ def depthwise_hybrid(p, begin, end):
             for ox in range(pixels):
                 scaled_pixel(p, acc + ox * p.channels * 4, zero, scale, p.y + (row * pixels + ox) * p.channels * 4)
     return 0
+
+
+@device
+def fixed_row(acc, multipliers, y, n, zero_point, low, high):
+    """Codes of n accumulators, each with the multiplier and the shift of its channel."""
+    for j in range(n):
+        value = mbqm(load_i32(acc, j), load_i32(multipliers, 2 * j), load_i32(multipliers, 2 * j + 1)) + zero_point
+        store_u8(y, j, np.uint8(saturate(value, low, high) & 255))

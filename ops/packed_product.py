@@ -1,7 +1,7 @@
 """Fast 8-bit products: packed weights and the CPU's dot product instructions.
 
-XNNPACK's codes (int8 -> int8, uint8 -> uint8) are rounded inside the tiles of ops/simd/gemm_int8.py; LiteRT's other
-roundings work on rows of accumulators. Hybrid products start from rows that a step in front has quantised and staged. One
+8-bit codes are rounded inside the tiles of ops/simd/gemm_int8.py, in XNNPACK's and LiteRT's ways; other outputs work on
+rows of accumulators. Hybrid products start from rows that a step in front has quantised and staged. One
 row is a product of a vector, bound by reading the weights.
 """
 from __future__ import annotations
@@ -15,17 +15,13 @@ from litejit.compiler.lazy import Kernel
 from litejit.compiler.primitives import (
     bits_f32,
     load_f64,
-    load_i8,
-    load_i16,
     load_i32,
     load_i64,
-    load_u8,
     rint_f32,
     round_f64,
     store_i8,
-    store_i32,
 )
-from litejit.ops.arithmetic import mbqm, saturate
+from litejit.ops.arithmetic import fixed_point, mbqm, saturate
 from litejit.ops.base import Packed, Scratch, Step, Target
 from litejit.ops.float_product import split, turned
 from litejit.ops.hybrid import quantise_rows
@@ -47,30 +43,29 @@ from litejit.ops.simd.gemm_int8 import (
     pack_int8,
     panel_bytes,
     stage_block,
-    stage_bytes,
     stage_rows,
     staged_offset,
     staged_pitch,
+    sum_terms,
 )
 from litejit.ops.simd.gemv_int8 import make_gemv
-from litejit.ops.simd.tiles import tile_shape
+from litejit.ops.simd.tiles import grain, tile_shape
 from litejit.planner.graph import Node, Value
 
 GRID = [("x", "i8"), ("panels", "i8"), ("y", "i8"), ("offsets", "i8"), ("m", "i8"), ("n", "i8"), ("k", "i8"), ("pitch", "i8"),
         ("ldc", "i8"), ("rows", "i8"), ("columns", "i8"), ("row_chunks", "i8"), ("column_chunks", "i8"), ("column_bytes", "i8"),
         ("block", "i8"), ("terms", "i8")]
-STAGE = [("staged", "i8"), ("staged_size", "i8"), ("flip", "i8"), ("unsigned", "i8"), ("row_factor", "i8"), ("sum_zero", "i8")]
+STAGE = [("staged", "i8"), ("staged_size", "i8"), ("flip", "i8"), ("row_factor", "i8"), ("sum_zero", "i8")]
 CODES = np.dtype([*GRID, *STAGE, ("low", "i8"), ("high", "i8"), ("zero_point", "i8"), ("out_flip", "i8")], align=True)
 ROUNDED = np.dtype([*(field for field in GRID if field[0] != "y"), *STAGE, *ROUNDING, ("acc", "i8")], align=True)
 HYBRID = np.dtype([*GRID, ("lo", "f4"), ("hi", "f4")], align=True)
-GRAIN = 1 << 21                       # multiply-accumulates worth a chunk
 ACCUMULATORS = 1 << 14                # that a chunk keeps
 
 
 def grid(target: Target, m: int, n: int, k: int, batches: int) -> tuple[dict[str, int], int]:
     """(sizes and chunks as fields of GRID, number of chunks)."""
     mr, nr = tile_shape(target.cpu, "int8")
-    rows, columns = split(m, n, k, batches, mr, 2 * nr, GRAIN)
+    rows, columns = split(m, n, k, batches, mr, 2 * nr, grain(target.cpu, "int8"))
     row_chunks, column_chunks = -(-m // rows), -(-n // columns)
     return {"m": m, "n": n, "k": k, "pitch": staged_pitch(target.cpu, k), "rows": rows, "columns": columns,
             "row_chunks": row_chunks, "column_chunks": column_chunks, "column_bytes": panel_bytes(target.cpu, k) // nr,
@@ -90,32 +85,44 @@ def quantised_steps(node: Node, target: Target, x: Value, y: Value, w: Value, bi
     layout = layout or Layout(x.size // w.dims[1], w.dims[0], w.dims[1])
     cpu, m, n, k = target.cpu, layout.m, layout.n, layout.k
     right, offset = RightSide(w, w_zero, bias, layout, cpu), x.zero_point + staged_offset(cpu, x.type)
-    xnn = rounding.kind == XNN
-    scales = np.ascontiguousarray(np.broadcast_to(rounding.scales, (n,)), np.float32) if xnn else None
-    if scales is not None and not right.fits(scales):
+    end, numbers = _end(rounding, right, y, n)
+    if rounding.kind == XNN and not end:
         return [product_step(node, x, w, y, bias, layout, rounding, x.zero_point, w_zero)]
-    panels, steps = right.panels(node, bias, offset, scales)
+    panels, steps = right.panels(node, bias, offset, numbers)
     source: Any = x
     if layout.x_step != 1:
         source, step = turned(node, x, x.size // (m * k), k, m, size=1)
         steps.append(step)
     fields, chunks = grid(target, m, n, k, len(layout.x_at))
-    if not xnn:
+    if not end:
         mr = tile_shape(cpu, "int8")[0]
         fields["block"] = min(fields["block"], max(1, ACCUMULATORS // fields["columns"] // mr) * mr)
     staged_size = fields["block"] * fields["pitch"] + 64
     params = {**fields, "x": source, "panels": panels, "staged": Scratch(chunks * staged_size), "staged_size": staged_size,
               "offsets": _pairs(layout.x_at, (i // (n * k) * right.matrix_bytes for i in layout.w_at)),
-              "flip": flip(cpu, x.type), "unsigned": staged_offset(cpu, "u8") == 0,
+              "flip": flip(cpu, x.type),
               "terms": Scratch(chunks * fields["block"] * 8), "row_factor": right.row_factor, "sum_zero": k * offset}
-    if not xnn:
+    if not end:
         params.update(rounding.params(y, n, None), ldc=n, acc=Scratch(chunks * fields["block"] * fields["columns"] * 4 + 64))
         return [*steps, Step(node, product_rounded, params, chunks, macs=len(layout.x_at) * m * n * k)]
     (low, high), shift = rounding.bounds, 128 if y.type == "u8" else 0       # uint8 codes are made as int8 ones
     params.update(y=y, ldc=n, low=low - shift, high=high - shift, zero_point=y.zero_point - shift,
                   out_flip=0x80 if shift else 0)
-    made = CODE_KERNELS[right.row_factor != 0, m == 1]
+    made = CODE_KERNELS[right.row_factor != 0, m == 1] if end == "code" else EXACT_KERNELS[end]
     return [*steps, Step(node, made, params, chunks, macs=len(layout.x_at) * m * n * k)]
+
+
+def _end(rounding: Rounding, right: RightSide, y: Value, n: int) -> tuple[str, tuple[np.ndarray, ...]]:
+    """(the end of the tiles, or "" where accumulators are rounded in memory; the columns' second and third numbers)."""
+    kind, scales = rounding.kind, np.ascontiguousarray(np.broadcast_to(rounding.scales, (n,)))
+    if kind == XNN:
+        return ("code", (scales.astype(np.float32),)) if right.fits(scales.astype(np.float32)) else ("", ())
+    if y.type in ("i8", "u8"):
+        if kind == FIXED:
+            return "fixed", fixed_point(scales, n)
+        if kind == DOUBLE and right.fits(scales):
+            return "double", (scales,)
+    return "", ()
 
 
 # ---- hybrid -------------------------------------------------------------------------------------
@@ -147,28 +154,9 @@ def hybrid_steps(node: Node, target: Target, x: Value, y: Value, w: Value, bias:
 
 # ---- kernels ------------------------------------------------------------------------------------
 
-@device
-def sum_rows(p, staged, count, terms):
-    """Terms of staged rows: row_factor * (sum - sum_zero), 8 bytes apart."""
-    for i in range(count):
-        row, total = staged + i * p.pitch, 0
-        if p.row_factor == 0:
-            total = p.sum_zero
-        elif stage_bytes() == 2:
-            for j in range(p.k):
-                total += load_i16(row, j)
-        elif p.unsigned != 0:
-            for j in range(p.k):
-                total += load_u8(row, j)
-        else:
-            for j in range(p.k):
-                total += load_i8(row, j)
-        store_i32(terms, 2 * i, np.int32(p.row_factor * (total - p.sum_zero)))
-
-
-def _code_kernel(rows: bool, vector: bool) -> Kernel:
-    gemm = make_gemv("code", rows) if vector else make_gemm("code", rows=rows)
-    name = f"product_codes{'_terms' if rows else ''}{'_row' if vector else ''}"
+def _code_kernel(rows: bool, vector: bool, end: str = "code") -> Kernel:
+    gemm = make_gemv(end, rows) if vector else make_gemm(end, rows=rows)
+    name = f"product_{'codes' if end == 'code' else end}{'_terms' if rows else ''}{'_row' if vector else ''}"
 
     if vector:
         @kernel(CODES, name=name)
@@ -179,7 +167,7 @@ def _code_kernel(rows: bool, vector: bool) -> Kernel:
                 column, batch = c % p.column_chunks * p.columns, c // p.column_chunks
                 stage_rows(p.x + load_i64(p.offsets, 2 * batch), 0, 1, p.k, staged, p.pitch, p.flip)
                 if rows:
-                    sum_rows(p, staged, 1, terms)
+                    sum_terms(staged, p.pitch, 1, p.k, terms, p.row_factor, p.sum_zero)
                 gemm(staged, p.panels + load_i64(p.offsets, 2 * batch + 1) + column * p.column_bytes,
                      p.y + batch * p.ldc + column, p.k, min(p.columns, p.n - column), terms, p.low, p.high, p.zero_point,
                      p.out_flip)
@@ -201,7 +189,7 @@ def _code_kernel(rows: bool, vector: bool) -> Kernel:
                 count = min(p.block, last - first)
                 stage_rows(x + first * p.k, p.k, count, p.k, staged, p.pitch, p.flip)
                 if rows:
-                    sum_rows(p, staged, count, terms)
+                    sum_terms(staged, p.pitch, count, p.k, terms, p.row_factor, p.sum_zero)
                 gemm(staged, p.pitch, panels, p.y + (batch * p.m + first) * p.ldc + column, p.ldc, count, p.k,
                      min(p.columns, p.n - column), terms, p.low, p.high, p.zero_point, p.out_flip)
         return 0
@@ -209,6 +197,7 @@ def _code_kernel(rows: bool, vector: bool) -> Kernel:
 
 
 CODE_KERNELS = {(rows, vector): _code_kernel(rows, vector) for rows in (False, True) for vector in (False, True)}
+EXACT_KERNELS = {end: _code_kernel(True, False, end) for end in ("fixed", "double")}
 _gemm_acc, _gemm_f32, _gemv_f32 = make_gemm("i32", rows=True), make_gemm("f32"), make_gemv("f32")
 
 
@@ -276,7 +265,7 @@ def product_rounded(p, begin, end):
         for first in range(row, last, p.block):
             count = min(p.block, last - first)
             stage_rows(x + first * p.k, p.k, count, p.k, staged, p.pitch, p.flip)
-            sum_rows(p, staged, count, terms)
+            sum_terms(staged, p.pitch, count, p.k, terms, p.row_factor, p.sum_zero)
             _gemm_acc(staged, p.pitch, panels, acc, n * 4, count, p.k, n, terms, 0, 0, 0, 0)
             for i in range(count):
                 round_row(acc + i * n * 4, (batch * p.m + first + i) * p.ldc + column, column, n, p)

@@ -12,7 +12,7 @@ from litejit.compiler.primitives import bits_f32, float_bits
 from litejit.ops.base import Operator, Step, Target, chunked
 from litejit.ops.simd.row_sweeps import softmax
 from litejit.ops.softmax_quantised import log_softmax_steps, softmax_int16_steps, softmax_steps
-from litejit.ops.softmax_table import softmax_table_steps
+from litejit.ops.softmax_table import log_softmax_table_steps, softmax_table_steps
 from litejit.ops.streams import LOAD, STORE
 from litejit.ops.tables import check_codes
 from litejit.ops.vector_math import ONE, ZERO, exp_nonpositive, log_f32
@@ -73,7 +73,7 @@ class LogSoftmax(Operator):
 
     def steps(self, node: Node, target: Target) -> list[Step]:
         if node[0].type != "f32":
-            return log_softmax_steps(node)
+            return log_softmax_steps(node) if target.mode == "ref" else log_softmax_table_steps(node)
         return [_row_step(node, log_softmax_rows, 1.0)]
 
 

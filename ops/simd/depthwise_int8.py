@@ -18,6 +18,7 @@ import numpy as np
 from litejit.compiler import micro_kernel
 from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import MicroKernel
+from litejit.ops.simd.depthwise_bytes import by_bytes, emit_bytes
 from litejit.ops.simd.epilogues import Fixed
 from litejit.ops.simd.tiles import tiles
 
@@ -30,8 +31,10 @@ def lane_order(lanes: int) -> list[int]:
     return [p + r for p in parts for r in range(4)] + [p + r for p in parts for r in range(4, 8)]
 
 
-def block_shape(cpu: Cpu, taps: int, fixed: bool = False) -> tuple[int, int]:
-    """(channels of a block, bytes of its weights); fixed: with shifts."""
+def block_shape(cpu: Cpu, taps: int, fixed: bool = False, codes: bool = False) -> tuple[int, int]:
+    """(channels of a block, bytes of its weights); fixed: with shifts; codes: for the "code" end."""
+    if codes and by_bytes(cpu):
+        return 4 * cpu.lanes, (2 + -(-taps // 2)) * 4 * cpu.vbytes
     return 2 * cpu.lanes, (2 + fixed + -(-taps // 2)) * 2 * cpu.vbytes
 
 
@@ -70,6 +73,9 @@ def emit_columns(type: str, end: str, single: bool) -> Callable[..., None]:
     """
     def emit(v: Any, table: Any, pairs: Any, tiles_: Any, offset: Any, step: Any, weights: Any, y: Any, out_step: Any,
              channels: Any, lo: Any, hi: Any, zero_point: Any) -> None:
+        if end == "code" and by_bytes(v.cpu):
+            emit_bytes(type, single, v, table, pairs, tiles_, offset, step, weights, y, out_step, channels, lo, hi, zero_point)
+            return
         count, size, width = 1 if single else tiles(v.cpu).depthwise, v.cpu.vbytes, 2 * v.lanes
         x_at, y_at = ([v.mul(s, t) for t in range(count)] for s in (step, out_step))
         bounds = tuple(v.splat(v.trunc(x, "i16"), width) for x in (lo, hi, zero_point))

@@ -1,11 +1,12 @@
 """Ends of integer tiles: accumulators of a tile become codes or floats, in vectors.
 
 XNNPACK's requantisation is a float32 product rounded to nearest even; saturating packs make float clamps unnecessary, as
-long as |accumulator * scale| < 2**31, which the packing functions check (`fits_requant`). LiteRT's int16 codes are products of
-integers with 64 bits: exact everywhere.
+long as |accumulator * scale| < 2**31, which the packing functions check (`fits_requant`). LiteRT's fixed point is made of
+products of integers with 64 bits: exact everywhere.
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,10 @@ def fits_requant(weights: np.ndarray, bias: np.ndarray | None, scale: np.ndarray
 
 
 class Codes:
-    """clamp(nearest(acc * scale) + zero_point, low, high) ^ out_flip as bytes, for registers of i32 lanes."""
+    """clamp(code(acc) + zero_point, low, high) ^ out_flip as bytes, for registers of i32 lanes.
+
+    code: what makes i32 lanes of an accumulator, which need not be clamped: `Nearest`, `Fixed` or `Double`.
+    """
 
     def __init__(self, v: Any, low: Any, high: Any, zero_point: Any, out_flip: Any) -> None:
         self.v, lanes = v, v.lanes
@@ -29,34 +33,61 @@ class Codes:
             self.low, self.high = (v.splat(v.trunc(x, "i8"), 4 * lanes) for x in (low, high))
             self.zero = v.splat(v.trunc(zero_point, "i16"), 2 * lanes)
         else:
-            self.low, self.high = (v.splat(v.to_float(v.sub(x, zero_point))) for x in (low, high))
+            self.low, self.high = (v.splat(v.trunc(v.sub(x, zero_point), "i32")) for x in (low, high))
             self.zero = v.splat(v.trunc(zero_point, "i32"))
 
-    def __call__(self, accs: list[Any], scale: Any) -> list[Any]:
-        """Vectors of `lanes` bytes, one for each accumulator."""
-        if not self.v.x86:
-            return [self._plain(a, scale) for a in accs]
+    def __call__(self, accs: list[Any], codes: list[Callable[[Any], Any]]) -> list[Any]:
+        """The rows of a tile as bytes: accs[row * len(codes) + column], a code for each of 1, 2 or 4 columns of registers."""
+        v, nv = self.v, len(codes)
+        q = [codes[i % nv](acc) for i, acc in enumerate(accs)]
+        if not v.x86:
+            q = [self._plain(x) for x in q]
+            while nv > 1:
+                q, nv = [v.join(a, b) for a, b in zip(q[::2], q[1::2])], nv // 2
+            return q
         made: list[Any] = []
-        for first in range(0, len(accs), 4):
-            made += self._four(accs[first:first + 4], scale)
+        for first in range(0, len(q), 4):
+            made += self._four(q[first:first + 4], nv)
         return made
 
-    def _plain(self, acc: Any, scale: Any) -> Any:
+    def _plain(self, code: Any) -> Any:
         v = self.v
-        x = v.clamp(v.fmul(v.to_float(acc), scale), self.low, self.high)
-        return v.xor(v.trunc(v.add(v.nearest(x), self.zero), "i8"), self.flip)
+        return v.xor(v.trunc(v.add(v.min(v.max(code, self.low), self.high), self.zero), "i8"), self.flip)
 
-    def _four(self, accs: list[Any], scale: Any) -> list[Any]:
-        """Up to four accumulators narrowed together."""
-        v, lanes = self.v, self.v.lanes
-        q = [v.nearest(v.fmul(v.to_float(a), scale)) for a in accs]
-        q += [q[-1]] * (4 - len(q))
+    def _four(self, q: list[Any], nv: int) -> list[Any]:
+        """Up to four registers, nv of a row, narrowed together, saturating."""
+        v, lanes, rows, size = self.v, self.v.lanes, len(q) // nv, nv * self.v.lanes
+        q = q + [q[-1]] * (4 - len(q))
         pairs = [v.sat_add(v.pack16(q[i], q[i + 1]), self.zero) for i in (0, 2)]
         x = v.xor(v.min(v.max(v.pack8(*pairs), self.low), self.high), self.flip)
-        if lanes > 4:                                          # 128-bit part l of accumulator r is at dword 4 l + r
+        if lanes > 4:                                          # 128-bit part l of register r is at dword 4 l + r
             x = v.shuffle(v.bitcast(x, v.i32), None, [4 * part + r for r in range(4) for part in range(lanes // 4)])
         x = v.bitcast(x, v.type("i8", 4 * lanes))
-        return [v.shuffle(x, None, range(r * lanes, (r + 1) * lanes)) for r in range(len(accs))]
+        return [v.shuffle(x, None, range(r * size, (r + 1) * size)) for r in range(rows)]
+
+
+class Nearest:
+    """XNNPACK's: the float32 product with the scales of the columns, to the nearest integer."""
+
+    def __init__(self, v: Any, scale: Any) -> None:
+        self.v, self.scale = v, scale
+
+    def __call__(self, acc: Any) -> Any:
+        return self.v.nearest(self.v.fmul(self.v.to_float(acc), self.scale))
+
+
+class Double:
+    """LiteRT's FULLY_CONNECTED: the float64 product with scales [lanes], halves away from zero; it must fit 32 bits."""
+
+    def __init__(self, v: Any, scale: Any) -> None:
+        self.v, self.scale = v, scale
+        self.sign, self.half = v.type("i64", v.lanes), v.const(v.type("f64", v.lanes), float(np.nextafter(0.5, 0)))
+
+    def __call__(self, acc: Any) -> Any:
+        v = self.v
+        x = v.fmul(v.b.sitofp(acc, self.scale.type), self.scale)
+        half = v.or_(v.and_(v.bitcast(x, self.sign), -1 << 63), v.bitcast(self.half, self.sign))
+        return v.truncate(v.fadd(x, v.bitcast(half, x.type)))       # just below 1/2: what has no fraction stays
 
 
 class Fixed:

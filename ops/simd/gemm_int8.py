@@ -11,6 +11,8 @@ product wants, so that tails of k and the pitch of A do not matter to the tiles:
 A panel is [first nr x i32][second nr x f32][third nr x f32][k groups][nr][group], zero padded. Ends of a tile:
 
     "code"   clamp(nearest((first + row + sum) * second) + zero_point) ^ out_flip     XNNPACK's requantisation
+    "fixed"  the same with fixed point by second, third instead of the product        LiteRT's (`epilogues.Fixed`, twice)
+    "double" the same with float64 scales, in the place of second and third           LiteRT's (`epilogues.Double`)
     "f32"    clamp(fma(f32(sum + row * first) * factor, second, third))               XNNPACK's hybrid products
     "i32"    first + row + sum, or sum + row * first (hybrid)                          for exact ends outside
     "once", "twice"   clamp(fixed point of (first + sum) by second, third) as int16   LiteRT's 16x8 (`epilogues.Fixed`)
@@ -30,13 +32,13 @@ from litejit.compiler import device, micro_kernel
 from litejit.compiler.cpu import Cpu, target
 from litejit.compiler.lazy import MicroKernel
 from litejit.compiler.primitives import Primitive
-from litejit.ops.simd.epilogues import Codes, Fixed
+from litejit.ops.simd.epilogues import Codes, Double, Fixed, Nearest
 from litejit.ops.simd.gemm_f32 import store_tile
 from litejit.ops.simd.tiles import int8_columns, int8_rows, tile_shape, tiles
 
-UNROLL = 2
 STAGE_BYTES = 1 << 16             # rows that stay in L2 while all panels pass
 HEADER = 3                        # vectors of nr lanes in front of a panel's weights
+CODES = ("code", "fixed", "double")          # the ends that make bytes
 
 
 # ---- packing -----------------------------------------------------------------------------------
@@ -69,29 +71,44 @@ def panel_bytes(cpu: Cpu, k: int, wide: bool = False) -> int:
 
 
 def pack_int8(cpu: Cpu, weights: np.ndarray, first: np.ndarray, second: np.ndarray | None = None,
-              third: np.ndarray | None = None, wide: bool = False) -> np.ndarray:
-    """weights [n, k] in int8's range and the numbers of the columns -> panels, uint8 [panels, panel_bytes].
+              third: np.ndarray | None = None, *, wide: bool = False) -> np.ndarray:
+    """weights [n, k] and the numbers of the columns -> panels, uint8 [panels, panel_bytes].
 
-    first: int32 (wraps), second and third: float32, or int32 for "once" and "twice", all [n]; see the ends above.
+    weights: in the range of int8; of int16 where a group has two values. first: int32 (wraps); second and third: see
+    `column_numbers`; all [n].
     """
     (n, k), nr, group = weights.shape, tile_shape(cpu, "int8")[1], k_group(cpu, wide)
     count, groups = -(-n // nr), -(-k // group)
     out = np.zeros((count, HEADER + groups, nr, 4), np.uint8)
-
-    def header(at: int, values: np.ndarray, dtype: Any) -> None:
-        whole = np.zeros(count * nr, dtype)
-        whole[:n] = values.astype(np.int64).astype(np.int32) if dtype == np.int32 else values
-        out[:, at] = whole.view(np.uint8).reshape(count, nr, 4)
-    header(0, first, np.int32)
-    if second is not None:
-        header(1, second, np.int32 if second.dtype == np.int32 else np.float32)
-    if third is not None:
-        header(2, third, np.int32 if third.dtype == np.int32 else np.float32)
+    bias = np.zeros(count * nr, np.int32)
+    bias[:n] = first.astype(np.int64).astype(np.int32)
+    out[:, 0] = bias.view(np.uint8).reshape(count, nr, 4)
+    out[:, 1:HEADER] = column_numbers(cpu, n, second, third)
     whole = np.zeros((count * nr, groups * group), np.int8 if group == 4 else np.int16)
     whole[:n, :k] = weights
     cut = np.ascontiguousarray(whole.reshape(count, nr, groups, group).transpose(0, 2, 1, 3))
     out[:, HEADER:] = cut.view(np.uint8).reshape(count, groups, nr, 4)
     return out.reshape(count, -1)
+
+
+def column_numbers(cpu: Cpu, n: int, second: np.ndarray | None, third: np.ndarray | None = None) -> np.ndarray:
+    """The second and the third numbers of n columns: uint8 [panels, 2, nr, 4].
+
+    float32, or int32 for fixed point; float64 scales, which fill the place of both.
+    """
+    nr = tile_shape(cpu, "int8")[1]
+    count = -(-n // nr)
+    out = np.zeros((count, 2, nr, 4), np.uint8)
+    if second is not None and second.dtype == np.float64:
+        whole = np.zeros(count * nr)
+        whole[:n] = second
+        return whole.view(np.uint8).reshape(out.shape)
+    for at, values in enumerate((second, third)):
+        if values is not None:
+            numbers = np.zeros(count * nr, np.int32 if values.dtype == np.int32 else np.float32)
+            numbers[:n] = values
+            out[:, at] = numbers.view(np.uint8).reshape(count, nr, 4)
+    return out
 
 
 def corrected_bias(weights: np.ndarray, bias: np.ndarray | None, offset: int) -> np.ndarray:
@@ -123,14 +140,14 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
             else:
                 acc += first
         weights = v.at(panel, HEADER * width * size)
-        acc = multiply_groups(v, v.dot16 if wide else v.dot, acc, [v.at(a, v.mul(lda, r)) for r in row], weights, groups,
-                              (nv, width))
+        acc = multiply_groups(v, lambda accs, x, ws: v.dots(accs, x, ws, wide), acc, [v.at(a, v.mul(lda, r)) for r in row],
+                              weights, groups, (nv, width), ordered=not v.cpu.dot)
         second, third = ([v.load(v.f32, panel, (at * width + j) * size) for j in range(nv)] for at in (1, 2))
         c_rows = [v.at(c, v.mul(ldc, r)) for r in row]
-        if end == "code":
+        if end in CODES:
             codes = Codes(v, lo, hi, zero_point, out_flip)
-            made = [codes([acc[r * nv + j] for r in range(mr)], second[j]) for j in range(nv)]
-            store_tile(v, [made[j][r] for r in range(mr) for j in range(nv)], c_rows, columns, nv, v.lanes)
+            made = codes(acc, [_code(v, end, panel, width, j) for j in range(nv)])
+            store_tile(v, made, c_rows, columns, 1, nv * v.lanes)
             return
         if end in ("once", "twice"):
             low, high = (v.splat(v.trunc(x, "i32")) for x in (lo, hi))
@@ -147,25 +164,44 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
     return emit
 
 
-def multiply_groups(v: Any, dot: Callable[..., Any], acc: list[Any], rows: list[Any], weights: Any, groups: Any,
-                    shape: tuple[int, int]) -> list[Any]:
-    """Add the products of all groups of k, which `dot` makes of 32-bit lanes; shape: vectors in use, vectors of a panel."""
+def _code(v: Any, end: str, panel: Any, width: int, j: int) -> Callable[[Any], Any]:
+    """What makes codes of the accumulators of vector j."""
+    size = v.cpu.vbytes
+    if end == "double":
+        return Double(v, v.load(v.type("f64", v.lanes), panel, (width + 2 * j) * size))
+    if end == "fixed":
+        return Fixed(v, True, *(v.load(v.i32, panel, (at * width + j) * size) for at in (1, 2)))
+    return Nearest(v, v.load(v.f32, panel, (width + j) * size))
+
+
+def multiply_groups(v: Any, dots: Callable[..., list[Any]], acc: list[Any], rows: list[Any], weights: Any, groups: Any,
+                    shape: tuple[int, int], ordered: bool = False) -> list[Any]:
+    """Add the products of all groups of k; shape: vectors in use, vectors of a panel.
+
+    dots(accumulators, x, weights) adds the products of x with each of some vectors. ordered: it makes all of them first, so
+    that two steps would not fit few registers; these levels wait for the weights, too: the next panel is asked for.
+    """
     (nv, width), size = shape, v.cpu.vbytes
+    ahead = v.mul(v.add(groups, HEADER), width * size) if ordered else None
 
     def steps(times: int) -> Callable[..., list[Any]]:
         def body(i: Any, acc: list[Any]) -> list[Any]:
             at_a, at_w = v.shl(i, 2), v.mul(i, width * size)
+            if ahead is not None:
+                v.prefetch(weights, v.add(at_w, ahead))
             for t in range(times):
                 w = [v.load(v.i32, weights, v.add(at_w, (t * width + j) * size)) for j in range(nv)]
                 made = []
                 for r, row in enumerate(rows):
                     x = v.isplat(row, v.add(at_a, 4 * t))
-                    made += [dot(acc[r * nv + j], x, w[j]) for j in range(nv)]
+                    made += dots(acc[r * nv:(r + 1) * nv], x, w)
                 acc = made
             return acc
         return body
-    whole = v.and_(groups, -UNROLL)
-    acc = v.loop(whole, acc, steps(UNROLL), step=UNROLL)
+    if v.cpu.nregs < 32 and ordered:
+        return v.loop(groups, acc, steps(1))
+    whole = v.and_(groups, -2)
+    acc = v.loop(whole, acc, steps(2), step=2)
     return v.loop(groups, acc, steps(1), start=whole)
 
 
@@ -175,18 +211,41 @@ def emit_stage(v: Any, source: Any, dest: Any, runs: Any, step: Any, to_step: An
     Every byte is xored with `flip`; without a dot product the result is widened to int16. Whole vectors are written:
     up to 64 bytes after the end.
     """
-    wide = not v.cpu.dot
-    lanes = v.cpu.vbytes // 2 if wide else v.cpu.vbytes
-    xor = v.splat(v.trunc(flip, "i8"), lanes)
+    move = _mover(v, flip)
 
     def piece(s: Any, _: Any) -> None:
         here, there = v.at(source, v.mul(s, step)), v.at(dest, v.mul(s, to_step))
-
-        def part(i: Any, _: Any) -> None:
-            x = v.xor(v.load(v.type("i8", lanes), here, i), xor)
-            v.store(v.sext(x, "i16") if wide else x, there, v.shl(i, 1) if wide else i)
-        v.loop(count, [], part, step=lanes)
+        v.loop(count, [], lambda i, _: move(here, there, i), step=_staged_lanes(v))
     v.loop(runs, [], piece)
+
+
+def emit_stage_pixels(v: Any, source: Any, dest: Any, pixels: Any, pixel_step: Any, pitch: Any, runs: Any, step: Any,
+                      to_step: Any, count: Any, flip: Any) -> None:
+    """`emit_stage` for each of some pixels, from `pixel_step` bytes apart to `pitch` bytes apart."""
+    move, lanes = _mover(v, flip), _staged_lanes(v)
+
+    def pieces(one: Callable[[Any, Any], None]) -> None:
+        def pixel(i: Any, _: Any) -> None:
+            here, there = v.at(source, v.mul(i, pixel_step)), v.at(dest, v.mul(i, pitch))
+            v.loop(runs, [], lambda s, _: one(v.at(here, v.mul(s, step)), v.at(there, v.mul(s, to_step))))
+        v.loop(pixels, [], pixel)
+    v.either(v.icmp("<=", count, lanes), lambda: pieces(lambda here, there: move(here, there, v.i(0))),
+             lambda: pieces(lambda here, there: (v.loop(count, [], lambda i, _: move(here, there, i), step=lanes), None)[1]))
+
+
+def _staged_lanes(v: Any) -> int:
+    return int(v.cpu.vbytes if v.cpu.dot else v.cpu.vbytes // 2)
+
+
+def _mover(v: Any, flip: Any) -> Callable[[Any, Any, Any], None]:
+    """move(here, there, i): stage the bytes from i on that fill a vector."""
+    wide, lanes = not v.cpu.dot, _staged_lanes(v)
+    xor = v.splat(v.trunc(flip, "i8"), lanes)
+
+    def move(here: Any, there: Any, i: Any) -> None:
+        x = v.xor(v.load(v.type("i8", lanes), here, i), xor)
+        v.store(v.sext(x, "i16") if wide else x, there, v.shl(i, 1) if wide else i)
+    return move
 
 
 def emit_fill(v: Any, dest: Any, count: Any, code: Any, flip: Any) -> None:
@@ -208,9 +267,28 @@ def emit_stage_int16(v: Any, source: Any, dest: Any, runs: Any, step: Any, to_st
     v.loop(runs, [], piece)
 
 
+def emit_sum(v: Any, staged: Any, pitch: Any, rows: Any, count: Any, terms: Any, factor: Any, zero: Any) -> None:
+    """terms[i] = factor * (the sum of staged row i of `count` bytes - zero) as int32, 8 bytes apart."""
+    ones, size = v.const(v.i32, 0x01010101 if v.cpu.dot else 0x00010001), v.cpu.vbytes
+    ty, whole, left = v.type("i8", size), v.and_(count, -size), v.and_(count, size - 1)
+    inside = v.sext(v.mask(size, left), "i8")
+
+    def row(r: Any, _: Any) -> None:
+        at = v.at(staged, v.mul(r, pitch))
+
+        def part(i: Any, acc: list[Any]) -> list[Any]:
+            return [v.dot(acc[0], v.load(v.i32, at, i), ones)]
+        acc, = v.loop(whole, [v.zero(v.i32)], part, step=size)
+        acc = v.dot(acc, v.bitcast(v.and_(v.load(ty, at, whole), inside), v.i32), ones)
+        v.store(v.mul(v.trunc(factor, "i32"), v.sub(v.sum(acc), v.trunc(zero, "i32"))), terms, v.shl(r, 3))
+    v.loop(rows, [], row)
+
+
 stage = micro_kernel("stage_int8", "ppiiiii", emit_stage)
+stage_pixels = micro_kernel("stage_pixels_int8", "ppiiiiiiii", emit_stage_pixels)
 stage_int16 = micro_kernel("stage_int16", "ppiiii", emit_stage_int16)
 fill_staged = micro_kernel("fill_int8", "piii", emit_fill)
+sum_staged = micro_kernel("sum_int8", "piiipii", emit_sum)
 _ARGS = "pippiiiipiiii"
 
 
@@ -225,15 +303,21 @@ def tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = False,
 
 stage_bytes = Primitive("stage_bytes", "int64", (), lambda ir, b, args: ir.IntType(64)(1 if target().dot else 2),
                         lambda: 1 if target().dot else 2)                # bytes of a staged element
-_GROUPS = {False: Primitive("int8_group", "int64", (), lambda ir, b, args: ir.IntType(64)(k_group(target())),
-                            lambda: k_group(target())),
-           True: Primitive("int16_group", "int64", (), lambda ir, b, args: ir.IntType(64)(2), lambda: 2)}
+int8_group = Primitive("int8_group", "int64", (), lambda ir, b, args: ir.IntType(64)(k_group(target())),
+                       lambda: k_group(target()))                        # values of k in a lane
+int16_group = Primitive("int16_group", "int64", (), lambda ir, b, args: ir.IntType(64)(2), lambda: 2)
 
 
 @device
 def stage_rows(a, lda, m, k, staged, pitch, flip):
     """Stage m rows of k bytes."""
     stage(a, staged, m, lda, pitch, k, flip)
+
+
+@device
+def sum_terms(staged, pitch, m, k, terms, factor, zero):
+    """terms[i] = factor * (the sum of staged row i - zero), 8 bytes apart; factor 0: zeros."""
+    sum_staged(staged, pitch, m, k * stage_bytes() if factor != 0 else 0, terms, factor, zero)
 
 
 def make_gemm(end: str, rows: bool = False, wide: bool = False, hybrid: bool = False) -> Any:
@@ -243,8 +327,8 @@ def make_gemm(end: str, rows: bool = False, wide: bool = False, hybrid: bool = F
     """
     hybrid = hybrid or end == "f32"
     whole, half = (tile(end, narrow, rows, wide, hybrid) for narrow in (False, True))
-    group_of = _GROUPS[wide]
-    size_of = {"code": 1, "i32": 4, "f32": 4, "once": 2, "twice": 2}[end]
+    group_of = int16_group if wide else int8_group
+    size_of = {**dict.fromkeys(CODES, 1), "i32": 4, "f32": 4, "once": 2, "twice": 2}[end]
     term = 8 if rows or hybrid else 0
 
     @device

@@ -10,10 +10,9 @@ from typing import Any
 
 from litejit.compiler import device, micro_kernel
 from litejit.ops.simd.gemm_f32 import store_tile
-from litejit.ops.simd.gemm_int8 import _GROUPS, HEADER
+from litejit.ops.simd.gemm_int8 import HEADER, int8_group
 from litejit.ops.simd.tiles import int8_columns, tiles
 
-int8_group = _GROUPS[False]
 CHAINS = 4
 
 

@@ -64,12 +64,37 @@ class Products:
             return self.call("llvm.aarch64.neon.sdot.v4i32.v16i8", self.i32, [acc, a, w])
         return self.call(f"llvm.x86.avx512.vpdpbusd.{self.bits}", self.i32, [acc, a, w])
 
+    def dots(self, accs: list[Any], a: Any, ws: list[Any], wide: bool = False) -> list[Any]:
+        """acc[lane] += the products of a with each of ws: `dot`, or `dot16` where wide.
+
+        All multiplications before the additions: in turns they get into each other's way (3 % of the rate of Zen 3).
+        """
+        if self.x86 and not self.cpu.dot:
+            made = self.together([self.products16(a, w) for w in ws])
+            return [self.b.add(acc, x) for acc, x in zip(accs, made)]
+        return [(self.dot16 if wide else self.dot)(acc, a, w) for acc, w in zip(accs, ws)]
+
+    def together(self, values: list[Any]) -> list[Any]:
+        """The values (vectors on x86), none of which the scheduler lets be used before all of them are made."""
+        if len(values) == 1:
+            return values
+        types, places = [x.type for x in values], range(len(values))
+        constraints = ",".join(["=v" if self.cpu.vbytes == 64 else "=x"] * len(values) + [str(i) for i in places])
+        barrier = ir.InlineAsm(ir.FunctionType(ir.LiteralStructType(types), types), "", constraints)
+        made = self.b.call(barrier, values)
+        return [self.b.extract_value(made, i) for i in places]
+
+    def products16(self, a: Any, w: Any) -> Any:
+        """The sum of two int16 products in each lane (x86 only)."""
+        v16 = ir.VectorType(I16, 2 * self.lanes)
+        return self.call(_PMADDWD[self.bits], self.i32, [self.b.bitcast(a, v16), self.b.bitcast(w, v16)])
+
     def dot16(self, acc: Any, a: Any, w: Any) -> Any:
         """acc[lane] += the sum of two int16 products."""
+        if self.x86:
+            return self.b.add(acc, self.products16(a, w))
         v16 = ir.VectorType(I16, 2 * self.lanes)
         a, w = self.b.bitcast(a, v16), self.b.bitcast(w, v16)
-        if self.x86:
-            return self.b.add(acc, self.call(_PMADDWD[self.bits], self.i32, [a, w]))
         for odd in (0, 1):
             x, y = (self.b.sext(self.shuffle(z, None, range(odd, 2 * self.lanes, 2)), self.i32) for z in (a, w))
             acc = self.b.add(acc, self.b.mul(x, y))

@@ -21,9 +21,9 @@ from typing import Any
 from llvmlite import ir
 
 from litejit.compiler.cpu import Cpu
-from litejit.ops.simd.products import Products
+from litejit.ops.simd.products import I8, I16, I32, Products
 
-I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
+I1, I64 = (ir.IntType(bits) for bits in (1, 64))
 F32, F64, PTR = ir.FloatType(), ir.DoubleType(), ir.PointerType()
 _SCALARS = {"i1": I1, "i8": I8, "i16": I16, "i32": I32, "i64": I64, "f32": F32, "f64": F64, "ptr": PTR}
 _SHORT = {I1: "i1", I8: "i8", I16: "i16", I32: "i32", I64: "i64", F32: "f32", F64: "f64"}
@@ -102,6 +102,10 @@ class Vec(Products):
     def isplat(self, ptr: Any, off: Any = 0) -> Any:
         """One 32-bit lane of memory in all lanes."""
         return self.splat(self.load(I32, ptr, off))
+
+    def prefetch(self, ptr: Any, off: Any = 0) -> None:
+        """Ask for the cache line of an address, which need not exist, in the second level."""
+        self.call("llvm.prefetch.p0", ir.VoidType(), [self.at(ptr, off), I32(0), I32(2), I32(1)])
 
     def mask(self, count: int, n: Any) -> Any:
         """<count x i1>, true in the first n lanes (n: i64)."""

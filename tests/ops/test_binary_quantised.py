@@ -62,10 +62,12 @@ def test_quotients(arithmetic, rng, dtype):
 
 
 def test_squared_difference(arithmetic, rng):
-    for _ in range(6):
+    shapes = [((5, 70), (70,)), ((5, 70), (5, 1)), ((1, 70), (6, 1)), ((3, 130), (3, 130)), ((70,), ()), ((2, 3, 65), (3, 1)),
+              ((300, 90), (300, 1)), ((7, 1, 33), (1, 4, 33))]
+    for left, right in shapes:
         xq, yq, oq = scales(rng, np.int8)
         oq = (np.float32(max(xq[0], yq[0]) ** 2 * 90), oq[1])
-        x, y = codes(rng, (5, 70), np.int8), codes(rng, (70,), np.int8)
+        x, y = codes(rng, left, np.int8), codes(rng, right, np.int8)
         want = arithmetic.squared_difference_int8(x, y, xq, yq, oq)
         np.testing.assert_array_equal(run("SQUARED_DIFFERENCE", x, y, xq, yq, oq, "auto"), want)
 

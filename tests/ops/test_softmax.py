@@ -72,9 +72,11 @@ def test_log_softmax_of_bytes(name, arithmetic, rng):
             want = arithmetic.log_softmax_int_ref(x, np.float32(scale))
             if name == "UINT8":
                 x, want = ((v.view(np.uint8) ^ 0x80) for v in (x, want))
-            quant = Quant(16 / 256, 127 if name == "INT8" else 255)
-            got = run_op("LOG_SOFTMAX", [In(x, Quant(scale, 3))], Out(name, quant, shape=shape))
-            np.testing.assert_array_equal(got, want)
+            zero = 127 if name == "INT8" else 255
+            given = [In(x, Quant(scale, 3))], Out(name, Quant(16 / 256, zero), shape=shape)
+            np.testing.assert_array_equal(run_op("LOG_SOFTMAX", *given, mode="ref"), want)
+            want = arithmetic.log_softmax_int_opt(x, np.float32(scale), (np.float32(16 / 256), zero))
+            np.testing.assert_array_equal(run_op("LOG_SOFTMAX", *given), want)
 
 
 def test_l2_normalization(arithmetic, rng):

@@ -1,0 +1,177 @@
+"""CONV_2D of 8-bit codes, 3 x 3 with stride 1, by Winograd's F(4x4, 3x3) or F(2x2, 3x3) in int16: the bits of conv_int8.
+
+A quarter, or 4 / 9, of the multiplications. Chosen on CPUs without a dot product of bytes, which multiply int16 anyway; with
+one (twice the products an instruction) it has not been measured. Blocks, chunks and panels as in ops/conv_winograd.py; the
+outputs end as XNNPACK's codes.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from litejit.compiler import device, kernel, prange
+from litejit.compiler.cpu import Cpu
+from litejit.ops.base import Packed, Step, Target
+from litejit.ops.conv_geometry import FIELDS, Windows
+from litejit.ops.conv_int8 import Weights
+from litejit.ops.conv_winograd import TABLE_BYTES, addresses, divide
+from litejit.ops.simd.gemm_int8 import corrected_bias, make_gemm, panel_bytes
+from litejit.ops.simd.tiles import grain, int8_columns, tile_shape
+from litejit.ops.simd.winograd_int8 import (
+    fits_winograd,
+    input_transform_int8,
+    output_transform_int8,
+    pack_winograd_int8,
+)
+from litejit.planner.graph import Node
+
+WINOGRAD = np.dtype([*FIELDS, *((name, "i8") for name in (
+    "x", "w", "first", "scale", "y", "outside", "flip", "v", "size", "scratch", "scratch_size", "sums_at", "sink_at", "v_at",
+    "n", "tiles_x", "tiles_y", "tiles", "block", "rows", "panels", "row_chunks", "column_chunks", "pitch", "v_step",
+    "sums_step", "panel_bytes", "low", "high", "zero_point", "out_flip"))], align=True)
+PER_INPUT, PER_SUM, PER_WEIGHT = 4, 8, 4          # of a transform, of the panels: in multiply-accumulates
+
+
+def tile_size_int8(cpu: Cpu, windows: Windows, weights: Weights) -> int:
+    """The outputs along a side of Winograd's tiles: 4, 2, or 0 where the direct kernel is faster or the only one."""
+    shape = (windows.kh, windows.kw, windows.sh, windows.sw, windows.dh, windows.dw, windows.groups)
+    if shape != (3, 3, 1, 1, 1, 1, 1) or cpu.arch != "x86_64" or cpu.dot or windows.m == 0:
+        return 0
+    real = _real(weights).reshape(weights.array.shape[1], -1)
+    costs = {m: _cost(cpu, windows, len(real), m) for m in (0, 2, 4) if m == 0 or fits_winograd(real, m)}
+    return min(costs, key=lambda m: costs[m])
+
+
+def _cost(cpu: Cpu, windows: Windows, n: int, m: int) -> float:
+    """Multiply-accumulates that take as long as tiles of m x m, or (0) the direct kernel (measured with AVX2)."""
+    k, (mr, nr) = windows.depth, tile_shape(cpu, "int8")
+    columns = -(-n // nr) * nr
+    if m == 0:
+        return 9.0 * k * columns * (-(-windows.m // mr) * mr + PER_WEIGHT)
+    points, count = (m + 2) ** 2, windows.images * -(-windows.out_height // m) * -(-windows.out_width // m)
+    each = PER_INPUT * -(-k // (2 * cpu.lanes)) * 2 * cpu.lanes + PER_SUM * columns
+    return float(points) * (k * columns * (-(-count // mr) * mr + PER_WEIGHT) + count * each)
+
+
+def _real(weights: Weights) -> np.ndarray:
+    """Weights [1, n, 9 k] without their zero point."""
+    return weights.array.astype(np.int16) + np.int16(weights.row_factor)
+
+
+def winograd_int8_steps(node: Node, target: Target, weights: Weights, windows: Windows, scales: np.ndarray,
+                        bounds: tuple[int, int], m: int) -> list[Step]:
+    """Steps of XNNPACK's codes of i8 or u8 with float32 scales [O] or [1], in tiles of m x m."""
+    x, y, cpu = node[0], node.out, target.cpu
+    n, k, (mr, nr) = y.dims[3], windows.depth, tile_shape(cpu, "int8")
+    fields, chunks, shared = divide(windows, n, m, nr, -(-2 * k // 64) * 64 | 64, (mr, mr), grain(cpu, "int8"))
+    size = -(-n // nr) * nr
+    offset, turn = (0, 0) if x.type == "i8" else (-128, 0x80)          # signed on every CPU: they become int16
+    shift = 128 if y.type == "u8" else 0                               # u8 codes are made as i8 ones
+    wide = np.ascontiguousarray(np.broadcast_to(scales.astype(np.float32), (n,)))
+    source = {"x": x, "flip": turn, "outside": Packed(
+        ("codes outside", x.zero_point, k), lambda: np.full(k + 64, x.zero_point & 255, np.uint8))}
+    params = {**fields, **source, "w": _panels(cpu, weights, windows, m), "y": y,
+              "first": _first(weights, x.zero_point + offset, size),
+              "scale": Packed(("winograd scale", size, wide.tobytes()), lambda: _filled(wide, size)),
+              "panel_bytes": panel_bytes(cpu, k, wide=True), "low": bounds[0] - shift, "high": bounds[1] - shift,
+              "zero_point": y.zero_point - shift, "out_flip": 0x80 if shift else 0}
+    made = [Step(node, PRODUCTS[m], params, chunks, macs=windows.m * n * 9 * k)]
+    if shared is not None:
+        made.insert(0, Step(node, INPUTS[m], {**shared[0], **source}, shared[1]))
+    return made
+
+
+def _panels(cpu: Cpu, weights: Weights, windows: Windows, m: int) -> Packed:
+    return Packed((weights.key, "winograd int8", m, cpu.name), lambda: pack_winograd_int8(
+        cpu, _real(weights).reshape(-1, 3, 3, windows.depth), m))
+
+
+def _first(weights: Weights, offset: int, size: int) -> Packed:
+    def build() -> np.ndarray:
+        bias = None if weights.bias is None else weights.bias[0]
+        return _filled(corrected_bias(_real(weights)[0], bias, offset).astype(np.int32), size)
+    return Packed((weights.key, "winograd first", offset, size), build)
+
+
+def _filled(values: np.ndarray, size: int) -> np.ndarray:
+    made = np.zeros(size, values.dtype)
+    made[:len(values)] = values
+    return made
+
+
+# ---- kernels ---------------------------------------------------------------------------------------
+
+_gemm = make_gemm("i32", wide=True)
+
+
+def _make_inputs(m: int) -> Any:
+    """(inputs(p, table, first, count, v): transform tiles; the kernel that does only that)."""
+    transform = input_transform_int8(m)
+
+    @device
+    def inputs(p, table, first, count, v):
+        for i in range(count):
+            tx, r = (first + i) % p.tiles_x, (first + i) // p.tiles_x
+            image = p.x + r // p.tiles_y * p.height * p.width * p.channels
+            y, x = r % p.tiles_y * m - p.top, tx * m - p.left
+            addresses(table, p.size, image, y, x, p.height, p.width, p.channels, p.outside)
+            transform(table, v + i * p.pitch, p.v_step, p.depth, p.flip)
+
+    @kernel(WINOGRAD, name=f"winograd_int8_{m}_inputs")
+    def all_inputs(p, begin, end):
+        """A chunk is some tiles."""
+        table = p.scratch + begin * p.scratch_size
+        for c in prange(begin, end):
+            first = c * p.rows
+            inputs(p, table, first, min(p.rows, p.tiles - first), p.v + first * p.pitch)
+        return 0
+    return inputs, all_inputs
+
+
+def _make(m: int) -> Any:
+    """(kernel of the inputs, kernel of the products and outputs)."""
+    points, transform = (m + 2) ** 2, output_transform_int8(m)
+    inputs, all_inputs = _make_inputs(m)
+
+    @device
+    def outputs(p, scratch, first, count, q):
+        """The outputs of tiles in the columns of panel q."""
+        nr, table = int8_columns(), scratch + TABLE_BYTES
+        columns, sums, column = min(nr, p.n - q * nr), scratch + p.sums_at, q * nr
+        for i in range(count):
+            tx, r = (first + i) % p.tiles_x, (first + i) // p.tiles_x
+            image = p.y + r // p.tiles_y * p.out_height * p.out_width * p.n + column
+            addresses(table, p.size - 2, image, r % p.tiles_y * m, tx * m, p.out_height, p.out_width, p.n, scratch + p.sink_at)
+            transform(sums + i * nr * 4, p.sums_step, p.first + 4 * column, p.scale + 4 * column, table, columns, p.low, p.high,
+                      p.zero_point, p.out_flip)
+
+    @kernel(WINOGRAD, name=f"winograd_int8_{m}")
+    def winograd(p, begin, end):
+        """A chunk is some blocks of tiles, and some panels of columns where the transformed inputs are there."""
+        nr = int8_columns()
+        scratch = p.scratch + begin * p.scratch_size
+        sums = scratch + p.sums_at
+        for c in prange(begin, end):
+            panel = c % p.column_chunks * p.panels
+            columns = min(p.n, (panel + p.panels) * nr)
+            row = c // p.column_chunks * p.rows
+            last = min(p.tiles, row + p.rows)
+            for first in range(row, last, p.block):
+                count = min(p.block, last - first)
+                v = p.v + first * p.pitch
+                if p.v == 0:
+                    v = scratch + p.v_at
+                    inputs(p, scratch, first, count, v)
+                for q in range(panel, (columns + nr - 1) // nr):
+                    width = nr if 2 * (p.n - q * nr) > nr else nr // 2
+                    for t in range(points):
+                        _gemm(v + t * p.v_step, p.pitch, p.w + (q * points + t) * p.panel_bytes, sums + t * p.sums_step, nr * 4,
+                              count, p.depth, width, 0, 0, 0, 0, 0)
+                    outputs(p, scratch, first, count, q)
+        return 0
+    return all_inputs, winograd
+
+
+_KERNELS = {m: _make(m) for m in (2, 4)}
+INPUTS, PRODUCTS = ({m: made[k] for m, made in _KERNELS.items()} for k in (0, 1))
