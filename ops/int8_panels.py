@@ -43,10 +43,9 @@ class RightSide:
         """Names the contents."""
         return (self.w.key, None if bias is None else bias.key, self.layout.w_step == 1, self.cpu.name)
 
-    @property
-    def matrix_bytes(self) -> int:
+    def matrix_bytes(self, narrow: bool = False) -> int:
         """Bytes of the panels of one matrix."""
-        return -(-self.layout.n // tile_shape(self.cpu, "int8")[1]) * panel_bytes(self.cpu, self.layout.k)
+        return -(-self.layout.n // tile_shape(self.cpu, "int8")[1]) * panel_bytes(self.cpu, self.layout.k, narrow=narrow)
 
     def fits(self, scales: np.ndarray) -> bool:
         """Whether vectors may requantise with these scales (ops/simd/epilogues.py)."""
@@ -57,24 +56,27 @@ class RightSide:
         flat = self.data if not factor else np.abs(self.data.astype(np.int16)) + factor
         return all(fits_requant(one, self.bias, scales) for one in flat)
 
-    def panels(self, node: Node, bias: Value | None, offset: int, numbers: tuple[np.ndarray, ...]) -> tuple[Any, list[Step]]:
+    def panels(self, node: Node, bias: Value | None, offset: int, numbers: tuple[np.ndarray, ...], narrow: bool = False
+               ) -> tuple[Any, list[Step]]:
         """The panels for activations with that zero point (moved as they are staged), and the steps that make them.
 
         numbers: the second and the third ones of the columns [n]; the same for all of them where w is no constant.
+        narrow: of bytes on every CPU; constants only.
         """
         data = self.data
         named = tuple((one.dtype.char, one.tobytes()) for one in numbers)
         if data is None:
             panels, step = self._run_time(node, offset, numbers, named)
             return panels, [step]
-        return Packed((*self.key(bias), "panels int8", offset, *named), lambda: np.concatenate(
-            [pack_int8(self.cpu, one, corrected_bias(one, self.bias, offset), *numbers).reshape(-1) for one in data])), []
+        return Packed((*self.key(bias), "panels int8", narrow, offset, *named), lambda: np.concatenate(
+            [pack_int8(self.cpu, one, corrected_bias(one, self.bias, offset), *numbers, narrow=narrow).reshape(-1)
+             for one in data])), []
 
     def _run_time(self, node: Node, offset: int, numbers: tuple[np.ndarray, ...], named: tuple[Any, ...]
                   ) -> tuple[Scratch, Step]:
         w, n, k, cpu, nr = self.w, self.layout.n, self.layout.k, self.cpu, tile_shape(self.cpu, "int8")[1]
         count, per_matrix, pitch = w.size // (n * k), -(-n // nr), staged_pitch(cpu, k)
-        panels = Scratch(count * self.matrix_bytes + 64)
+        panels = Scratch(count * self.matrix_bytes() + 64)
         chunks, size = count * per_matrix, nr * pitch + 64
         first: list[Any] = [np.broadcast_to(one[:1], (nr,)) for one in numbers] or [None]
         params = {"w": w, "panels": panels, "n": n, "k": k, "batch": n * k, "w_step": self.layout.w_step,

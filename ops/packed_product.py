@@ -62,13 +62,14 @@ HYBRID = np.dtype([*GRID, ("lo", "f4"), ("hi", "f4")], align=True)
 ACCUMULATORS = 1 << 14                # that a chunk keeps
 
 
-def grid(target: Target, m: int, n: int, k: int, batches: int) -> tuple[dict[str, int], int]:
-    """(sizes and chunks as fields of GRID, number of chunks)."""
+def grid(target: Target, m: int, n: int, k: int, batches: int, narrow: bool = False) -> tuple[dict[str, int], int]:
+    """(sizes and chunks as fields of GRID, number of chunks). narrow: of panels."""
     mr, nr = tile_shape(target.cpu, "int8")
     rows, columns = split(m, n, k, batches, mr, 2 * nr, grain(target.cpu, "int8"))
     row_chunks, column_chunks = -(-m // rows), -(-n // columns)
     return {"m": m, "n": n, "k": k, "pitch": staged_pitch(target.cpu, k), "rows": rows, "columns": columns,
-            "row_chunks": row_chunks, "column_chunks": column_chunks, "column_bytes": panel_bytes(target.cpu, k) // nr,
+            "row_chunks": row_chunks, "column_chunks": column_chunks,
+            "column_bytes": panel_bytes(target.cpu, k, narrow=narrow) // nr,
             "block": min(stage_block(target.cpu, k), -(-rows // mr) * mr)}, batches * row_chunks * column_chunks
 
 
@@ -88,18 +89,19 @@ def quantised_steps(node: Node, target: Target, x: Value, y: Value, w: Value, bi
     end, numbers = _end(rounding, right, y, n)
     if rounding.kind == XNN and not end:
         return [product_step(node, x, w, y, bias, layout, rounding, x.zero_point, w_zero)]
-    panels, steps = right.panels(node, bias, offset, numbers)
+    narrow = m == 1 and end == "code" and right.data is not None
+    panels, steps = right.panels(node, bias, offset, numbers, narrow)
     source: Any = x
     if layout.x_step != 1:
         source, step = turned(node, x, x.size // (m * k), k, m, size=1)
         steps.append(step)
-    fields, chunks = grid(target, m, n, k, len(layout.x_at))
+    fields, chunks = grid(target, m, n, k, len(layout.x_at), narrow)
     if not end:
         mr = tile_shape(cpu, "int8")[0]
         fields["block"] = min(fields["block"], max(1, ACCUMULATORS // fields["columns"] // mr) * mr)
     staged_size = fields["block"] * fields["pitch"] + 64
     params = {**fields, "x": source, "panels": panels, "staged": Scratch(chunks * staged_size), "staged_size": staged_size,
-              "offsets": _pairs(layout.x_at, (i // (n * k) * right.matrix_bytes for i in layout.w_at)),
+              "offsets": _pairs(layout.x_at, (i // (n * k) * right.matrix_bytes(narrow) for i in layout.w_at)),
               "flip": flip(cpu, x.type),
               "terms": Scratch(chunks * fields["block"] * 8), "row_factor": right.row_factor, "sum_zero": k * offset}
     if not end:
@@ -108,7 +110,8 @@ def quantised_steps(node: Node, target: Target, x: Value, y: Value, w: Value, bi
     (low, high), shift = rounding.bounds, 128 if y.type == "u8" else 0       # uint8 codes are made as int8 ones
     params.update(y=y, ldc=n, low=low - shift, high=high - shift, zero_point=y.zero_point - shift,
                   out_flip=0x80 if shift else 0)
-    made = CODE_KERNELS[right.row_factor != 0, m == 1] if end == "code" else EXACT_KERNELS[end]
+    shape = "rows" if m > 1 else "row" if narrow or cpu.dot else "row_wide"
+    made = CODE_KERNELS[right.row_factor != 0, shape] if end == "code" else EXACT_KERNELS[end]
     return [*steps, Step(node, made, params, chunks, macs=len(layout.x_at) * m * n * k)]
 
 
@@ -141,22 +144,25 @@ def hybrid_steps(node: Node, target: Target, x: Value, y: Value, w: Value, bias:
     weights = right.data
     assert weights is not None
     b = np.zeros(n, np.float32) if bias is None else np.asarray(bias.data, np.float32).ravel()
-    key = (*right.key(bias), "panels hybrid", scales.tobytes())
+    narrow = m == 1
+    key = (*right.key(bias), "panels hybrid", narrow, scales.tobytes())
     panels = Packed(key, lambda: np.concatenate(
-        [pack_int8(cpu, one, -one.sum(axis=1, dtype=np.int64), scales, b).reshape(-1) for one in weights]))
-    size, (low, high) = right.matrix_bytes, rounding.bounds
-    fields, chunks = grid(target, m, n, k, len(layout.x_at))
+        [pack_int8(cpu, one, -one.sum(axis=1, dtype=np.int64), scales, b, narrow=narrow).reshape(-1) for one in weights]))
+    size, (low, high) = right.matrix_bytes(narrow), rounding.bounds
+    fields, chunks = grid(target, m, n, k, len(layout.x_at), narrow)
     params = {**fields, "x": made.codes, "panels": panels, "y": y, "ldc": 4 * n, "terms": made.terms, "lo": low, "hi": high,
               "offsets": _pairs((i // k for i in layout.x_at), (i // (n * k) * size for i in layout.w_at))}
-    return [made.step, Step(node, product_qd8_row if m == 1 else product_qd8, params, chunks,
+    return [made.step, Step(node, product_qd8_row if narrow else product_qd8, params, chunks,
                             macs=len(layout.x_at) * m * n * k)]
 
 
 # ---- kernels ------------------------------------------------------------------------------------
 
-def _code_kernel(rows: bool, vector: bool, end: str = "code") -> Kernel:
-    gemm = make_gemv(end, rows) if vector else make_gemm(end, rows=rows)
-    name = f"product_{'codes' if end == 'code' else end}{'_terms' if rows else ''}{'_row' if vector else ''}"
+def _code_kernel(rows: bool, shape: str, end: str = "code") -> Kernel:
+    """shape: "rows", one "row" times narrow panels, or "row_wide", times those of the tiles."""
+    vector = shape != "rows"
+    gemm = make_gemv(end, rows, shape == "row_wide") if vector else make_gemm(end, rows=rows)
+    name = f"product_{'codes' if end == 'code' else end}{'_terms' if rows else ''}{f'_{shape}' if vector else ''}"
 
     if vector:
         @kernel(CODES, name=name)
@@ -196,8 +202,8 @@ def _code_kernel(rows: bool, vector: bool, end: str = "code") -> Kernel:
     return products
 
 
-CODE_KERNELS = {(rows, vector): _code_kernel(rows, vector) for rows in (False, True) for vector in (False, True)}
-EXACT_KERNELS = {end: _code_kernel(True, False, end) for end in ("fixed", "double")}
+CODE_KERNELS = {(rows, shape): _code_kernel(rows, shape) for rows in (False, True) for shape in ("rows", "row", "row_wide")}
+EXACT_KERNELS = {end: _code_kernel(True, "rows", end) for end in ("fixed", "double")}
 _gemm_acc, _gemm_f32, _gemv_f32 = make_gemm("i32", rows=True), make_gemm("f32"), make_gemv("f32")
 
 

@@ -8,7 +8,8 @@ product wants, so that tails of k and the pitch of A do not matter to the tiles:
     sdot       4       signed byte                    0 / -128
     others     2       int16                          0 / -128
 
-A panel is [first nr x i32][second nr x f32][third nr x f32][k groups][nr][group], zero padded. Ends of a tile:
+A panel is [first nr x i32][second nr x f32][third nr x f32][k groups][nr][group], zero padded; narrow panels, for a single
+row, have bytes at every level. Ends of a tile:
 
     "code"   clamp(nearest((first + row + sum) * second) + zero_point) ^ out_flip     XNNPACK's requantisation
     "fixed"  the same with fixed point by second, third instead of the product        LiteRT's (`epilogues.Fixed`, twice)
@@ -64,31 +65,32 @@ def staged_pitch(cpu: Cpu, k: int) -> int:
     return -(-(k if cpu.dot else 2 * k) // 64) * 64 | 64
 
 
-def panel_bytes(cpu: Cpu, k: int, wide: bool = False) -> int:
-    """Bytes of a panel."""
-    nr = tile_shape(cpu, "int8")[1]
-    return nr * 4 * (HEADER + -(-k // k_group(cpu, wide)))
+def panel_bytes(cpu: Cpu, k: int, wide: bool = False, narrow: bool = False) -> int:
+    """Bytes of a panel; narrow: its weights are bytes on every CPU (ops/simd/gemv_int8.py)."""
+    nr, group = tile_shape(cpu, "int8")[1], k_group(cpu, wide)
+    return nr * (4 * HEADER + -(-k // group) * (group if narrow else 4))
 
 
 def pack_int8(cpu: Cpu, weights: np.ndarray, first: np.ndarray, second: np.ndarray | None = None,
-              third: np.ndarray | None = None, *, wide: bool = False) -> np.ndarray:
+              third: np.ndarray | None = None, *, wide: bool = False, narrow: bool = False) -> np.ndarray:
     """weights [n, k] and the numbers of the columns -> panels, uint8 [panels, panel_bytes].
 
-    weights: in the range of int8; of int16 where a group has two values. first: int32 (wraps); second and third: see
-    `column_numbers`; all [n].
+    weights: in the range of int8; of int16 where a group has two values and they are not narrow. first: int32 (wraps);
+    second and third: see `column_numbers`; all [n].
     """
     (n, k), nr, group = weights.shape, tile_shape(cpu, "int8")[1], k_group(cpu, wide)
     count, groups = -(-n // nr), -(-k // group)
-    out = np.zeros((count, HEADER + groups, nr, 4), np.uint8)
+    out = np.zeros((count, panel_bytes(cpu, k, wide, narrow)), np.uint8)
+    header = out[:, :HEADER * nr * 4].reshape(count, HEADER, nr, 4)
     bias = np.zeros(count * nr, np.int32)
     bias[:n] = first.astype(np.int64).astype(np.int32)
-    out[:, 0] = bias.view(np.uint8).reshape(count, nr, 4)
-    out[:, 1:HEADER] = column_numbers(cpu, n, second, third)
-    whole = np.zeros((count * nr, groups * group), np.int8 if group == 4 else np.int16)
+    header[:, 0] = bias.view(np.uint8).reshape(count, nr, 4)
+    header[:, 1:] = column_numbers(cpu, n, second, third)
+    whole = np.zeros((count * nr, groups * group), np.int8 if group == 4 or narrow else np.int16)
     whole[:n, :k] = weights
     cut = np.ascontiguousarray(whole.reshape(count, nr, groups, group).transpose(0, 2, 1, 3))
-    out[:, HEADER:] = cut.view(np.uint8).reshape(count, groups, nr, 4)
-    return out.reshape(count, -1)
+    out[:, HEADER * nr * 4:] = cut.view(np.uint8).reshape(count, -1)
+    return out
 
 
 def column_numbers(cpu: Cpu, n: int, second: np.ndarray | None, third: np.ndarray | None = None) -> np.ndarray:

@@ -1,7 +1,8 @@
 """One row times the panels of ops/simd/gemm_int8.py, with the same ends "code" and "f32": bound by reading the panels.
 
 Panels lie one after the other, so that the weights are one stream; four groups of k at a time, in accumulators of their
-own, are enough chains to hide the latency.
+own, are enough chains to hide the latency. Weights are bytes in memory on every CPU: where products are of int16, they are
+widened on the way, which costs less than reading twice as much.
 """
 from __future__ import annotations
 
@@ -14,25 +15,37 @@ from litejit.ops.simd.gemm_int8 import HEADER, int8_group
 from litejit.ops.simd.tiles import int8_columns, tiles
 
 CHAINS = 4
+AHEAD = 4096                          # bytes that are asked for before they are widened: the CPU keeps less in flight
 
 
-def emit_vector(end: str, rows: bool) -> Callable[..., None]:
+def emit_vector(end: str, rows: bool, wide: bool = False) -> Callable[..., None]:
     """Generator: (a, panel, c, groups, columns, terms, lo, hi, zero_point, out_flip).
 
-    rows: the row's term is added ("f32": it multiplies the first numbers of columns).
+    rows: the row's term is added ("f32": it multiplies the first numbers of columns). wide: panels as the tiles have
+    them, of int16 where the CPU has no dot product.
     """
     def emit(v: Any, a: Any, panel: Any, c: Any, groups: Any, columns: Any, terms: Any, lo: Any, hi: Any,
              zero_point: Any, out_flip: Any) -> None:
         nv, size = tiles(v.cpu).int8[1], v.cpu.vbytes
+        step = size if wide or v.cpu.dot else size // 2                          # bytes of a vector of weights
 
         def header(ty: Any, at: int) -> list[Any]:
             return [v.load(ty, panel, (at * nv + j) * size) for j in range(nv)]
 
         def group(i: Any, acc: list[Any]) -> list[Any]:
-            x, at = v.isplat(a, v.shl(i, 2)), v.mul(v.add(i, HEADER), nv * size)
-            return [v.dot(acc[j], x, v.load(v.i32, panel, v.add(at, j * size))) for j in range(nv)]
+            x, at = v.isplat(a, v.shl(i, 2)), v.add(v.mul(i, nv * step), HEADER * nv * size)
+            return [v.dot(acc[j], x, weights(v.add(at, j * step))) for j in range(nv)]
+
+        def weights(at: Any) -> Any:
+            if step == size:
+                return v.load(v.i32, panel, at)
+            return v.bitcast(v.sext(v.load(v.type("i8", step), panel, at), "i16"), v.i32)
 
         def chains(i: Any, acc: list[Any]) -> list[Any]:
+            if step < size:
+                ahead = v.add(v.mul(i, nv * step), HEADER * nv * size + AHEAD)
+                for line in range(0, CHAINS * nv * step, 64):
+                    v.prefetch(panel, v.add(ahead, line))
             return [y for t in range(CHAINS) for y in group(v.add(i, t), acc[t * nv:(t + 1) * nv])]
         acc = header(v.i32, 0)
         if rows or end == "f32":
@@ -60,16 +73,17 @@ def emit_vector(end: str, rows: bool) -> Callable[..., None]:
     return emit
 
 
-def make_gemv(end: str, rows: bool = False) -> Any:
+def make_gemv(end: str, rows: bool = False, wide: bool = False) -> Any:
     """Device function (staged, panels, c, k, n, terms, lo, hi, zero_point, out_flip): all panels past one staged row."""
-    vector = micro_kernel(f"gemv_int8_{end}{'_rows' if rows else ''}", "pppiipiiii", emit_vector(end, rows))
+    marks = "".join(f"_{mark}" for mark, on in (("rows", rows), ("wide", wide)) if on)
+    vector = micro_kernel(f"gemv_int8_{end}{marks}", "pppiipiiii", emit_vector(end, rows, wide))
     size_of = {"code": 1, "f32": 4}[end]
 
     @device
     def gemv(staged, panels, c, k, n, terms, lo, hi, zero_point, out_flip):
         nr, group = int8_columns(), int8_group()
         groups = (k + group - 1) // group
-        size, count = (HEADER + groups) * nr * 4, (n + nr - 1) // nr
+        size, count = (HEADER * 4 + groups * (4 if wide else group)) * nr, (n + nr - 1) // nr
         for q in range(count):
             vector(staged, panels + q * size, c + q * nr * size_of, groups, n - q * nr, terms, lo, hi, zero_point, out_flip)
     return gemv
