@@ -1,9 +1,10 @@
 """Functions of float32 streams, y[i] = f(x[i]), written for the vectors of each CPU level.
 
-The formulas are those of ops/vector_math.py where the CPU has nothing better. AVX-512 looks 2^(i/32) up in two
-registers and scales by powers of two in one instruction, takes logarithms apart with getexp and getmant, and refines
-estimates of 1 / sqrt. Operations are emitted for several vectors in turn: the dependent chains are longer than what a
-CPU keeps in flight of a loop over one vector.
+The formulas are those of ops/vector_math.py where the CPU has nothing better; errors are as there. AVX2 refines
+estimates of 1 / sqrt, and looks 2^(i/8) up in a register for GELU. AVX-512 looks 2^(i/32) up in two registers and scales
+by powers of two in one instruction, takes logarithms apart with getexp and getmant, and refines estimates of 1 / sqrt.
+Operations are emitted for several vectors in turn: the dependent chains are longer than what a CPU keeps in flight of a
+loop over one vector. Polynomials are cut into short chains where it still waits for them.
 """
 from __future__ import annotations
 
@@ -17,17 +18,22 @@ import numpy as np
 from litejit.compiler import micro_kernel
 from litejit.compiler.lazy import MicroKernel
 
-UNROLL, UNROLL_ROOTS = 4, 2             # vectors in turn
+UNROLL, UNROLL_ROOTS = 4, 2             # vectors in turn; of roots on AVX-512
 LOG2E, LN2 = 1.4426950408889634, 0.6931471805599453
 LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4                  # few bits: the product with a whole number is exact
 MAGIC = 12582912.0                                               # 1.5 * 2^23: adding it rounds to a whole number
 EXP_32 = (1.00001466, 0.500004514)                                # (exp(r) - 1) / r, |r| <= ln 2 / 64
+EXP_8 = (0.99999997, 0.50005213, 0.16675847)                      # (exp(r) - 1) / r, |r| <= ln 2 / 16
 EXP = (1.0, 1.00000005, 0.49999127, 0.16666356, 0.04190044, 0.00837958)              # exp(r), |r| <= ln 2 / 2
 TANH_TOP = 9.02
 TANH_P = (9.9999998515e-01, 1.3387061814e-01, 3.5026005864e-03, 2.0717458251e-05, 1.3490457254e-08)
 TANH_Q = (1.0, 4.6720382016e-01, 2.5904075694e-02, 3.2968085512e-04, 7.8352343966e-07)
 GELU_P = (4.999998243e-01, 3.606150652e-01, 1.187539928e-01, 1.686366000e-02)
 GELU_Q = (1.0, 1.519097125e+00, 9.497123423e-01, 2.974572379e-01, 4.227637001e-02)
+# the same for AVX2: closer near 0, where 1 - the tail is rounded once more
+GELU_8_P = (4.999998930e-01, 3.548179552e-01, 1.153695872e-01, 1.604861768e-02)
+GELU_8_Q = (1.0, 1.507509137e+00, 9.336534833e-01, 2.889302155e-01, 4.023477248e-02)
+GELU_TOP = math.sqrt(2 * math.log(2) * 127)                       # exp(-t^2 / 2) is 2^-127 there: 0
 GELU_A, GELU_B = 1.5957691216057308, 1.5957691216057308 * 0.044715
 # (log(1 + f) - f) / f^2 on [sqrt(1/2) - 1, sqrt(2) - 1], and on [-1/4, 1/2]
 LOG = (-0.5, 0.33333858, -0.25001747, 0.19965396, -0.16565635, 0.14876985, -0.14350201, 0.08917791)
@@ -57,6 +63,15 @@ class Lockstep:
             made = self.fma(made, x, self.c(a))
         return made
 
+    def short(self, x: list[Any], coefficients: tuple[float, ...]) -> list[Any]:
+        """The polynomial by Estrin's scheme: two multiplications more, and a chain of the logarithm of the length."""
+        terms: list[Any] = [self.c(a) for a in coefficients]
+        while len(terms) > 1:
+            pairs = [self.fma(b, x, a) for a, b in zip(terms[::2], terms[1::2])]
+            terms = pairs + terms[len(terms) & ~1:]
+            x = self.fmul(x, x) if len(terms) > 1 else x
+        return terms[0]
+
     def limit(self, x: list[Any], low: float, high: float) -> list[Any]:
         """x within [low, high]; NaN stays NaN."""
         return self.fmin(self.c(high), self.fmax(self.c(low), x))
@@ -66,6 +81,15 @@ class Lockstep:
 
     def float(self, x: list[Any]) -> list[Any]:
         return self.bitcast(x, self.v.f32)
+
+    @property
+    def estimates(self) -> bool:
+        """Whether there are estimates of 12 bits (`estimate`), and fused multiply-add to refine them."""
+        return self.v.x86 and self.v.lanes == 8
+
+    def estimate(self, name: str, x: list[Any]) -> list[Any]:
+        """"rcp" or "rsqrt" of AVX: 12 bits of the reciprocal (of the root); denormals are taken for 0."""
+        return [self.v.call(f"llvm.x86.avx.{name}.ps.256", self.v.f32, [a]) for a in x]
 
     def avx512(self, name: str, *args: Any) -> list[Any]:
         """An AVX-512 instruction with a mask and (where it rounds) a rounding mode, both left at their defaults."""
@@ -155,11 +179,32 @@ def gelu_tanh(m: Lockstep, x: list[Any]) -> list[Any]:
 
 def gelu(m: Lockstep, x: list[Any]) -> list[Any]:
     """max(x, 0) - |x| * the smaller tail of the normal distribution, which is exp(-x^2 / 2) * P / Q."""
-    t = m.fmin(m.c(15 if m.wide else 13.26), m.fabs(x))
+    t = m.fmin(m.c(15 if m.wide else GELU_TOP if m.estimates else 13.26), m.fabs(x))
+    if m.estimates:
+        return _gelu_8(m, x, t)
     e = _exponential(m, m.fmul(t, t), -0.5)
     tail = m.fmul(e, m.fdiv(m.polynomial(t, GELU_P), m.polynomial(t, GELU_Q)))
     distance = m.fmax(m.fneg(x), t)                                         # |x|, limited where x > 0
     return m.fma(m.fneg(distance), tail, m.fmax(m.c(0), x))
+
+
+def _gelu_8(m: Lockstep, x: list[Any], t: list[Any]) -> list[Any]:
+    """x times the tail, or what it leaves of 1; in short chains, with 2^(i/8) from a register, i the low bits of k."""
+    z = m.fmul(t, t)
+    k = m.fma(z, m.c(-0.5 * LOG2E), m.c(MAGIC / 8))
+    r = m.fma(m.fsub(k, m.c(MAGIC / 8)), m.c(2 * LN2), z)
+    table = m.v.const(m.v.i32, [int(np.float32(2 ** (i / 8)).view(np.int32)) - (i << 20) for i in range(8)])
+    power = [m.v.call("llvm.x86.avx2.permd", m.v.i32, [table, one]) for one in m.bits(k)]
+    power = m.float(m.add(power, m.shl(m.bits(k), 20)))                     # i << 20 is taken off the table
+    one, two, three = (c * (-0.5) ** i for i, c in enumerate(EXP_8, 1))
+    e = m.fma(m.fmul(power, r), m.fma(m.fma(r, m.c(three), m.c(two)), r, m.c(one)), power)
+
+    def pair(c: tuple[float, ...], i: int) -> list[Any]:
+        return m.fma(t, m.c(c[i + 1]), m.c(c[i]))
+    p = m.fma(pair(GELU_8_P, 2), z, pair(GELU_8_P, 0))
+    q = m.fma(m.fma(z, m.c(GELU_8_Q[4]), pair(GELU_8_Q, 2)), z, pair(GELU_8_Q, 0))
+    tail = m.fdiv(m.fmul(e, p), q)
+    return m.fmul(x, m.select(m.icmp("<", m.bits(x), 0), tail, m.fsub(m.c(1), tail)))
 
 
 def tanh(m: Lockstep, x: list[Any]) -> list[Any]:
@@ -178,15 +223,32 @@ def log(m: Lockstep, x: list[Any]) -> list[Any]:
         n = m.fsub(m.avx512("mask.getexp", x), m.avx512("mask.getexp", mantissa))
         f = m.fsub(mantissa, m.c(1))
         return m.fma(n, m.c(LN2), m.fma(m.polynomial(f, LOG_512), m.fmul(f, f), f))
+    if m.estimates:
+        return _usual(m, x, lambda: _log_normal(m, x), lambda: _log_any(m, x))
+    return _log_any(m, x)
+
+
+def _log_normal(m: Lockstep, x: list[Any]) -> list[Any]:
+    """Of normal numbers; NaN of negative ones."""
+    return m.float(m.or_(m.bits(_log_of_bits(m, m.bits(x), None)), m.ashr(m.bits(x), 31)))
+
+
+def _log_any(m: Lockstep, x: list[Any]) -> list[Any]:
     small = m.fcmp("<", x, m.c(SMALLEST_NORMAL))
-    bits = m.bits(m.select(small, m.fmul(x, m.c(TWO_23)), x))
-    e = m.ashr(m.sub(bits, SQRT_HALF_BITS), 23)
-    f = m.fsub(m.float(m.sub(bits, m.shl(e, 23))), m.c(1))
-    n = m.fsub(m.to_float(e), m.select(small, m.c(23), m.c(0)))
-    y = m.fma(n, m.c(LN2), m.fma(m.polynomial(f, LOG), m.fmul(f, f), f))
+    y = _log_of_bits(m, m.bits(m.select(small, m.fmul(x, m.c(TWO_23)), x)), small)
     y = m.select(m.fcmp("<", x, m.c(np.inf)), y, x)                         # inf, NaN
     y = m.select(m.fcmp("==", x, m.c(0)), m.c(-np.inf), y)
     return m.select(m.fcmp("<", x, m.c(0)), m.c(np.nan), y)
+
+
+def _log_of_bits(m: Lockstep, bits: list[Any], small: list[Any] | None) -> list[Any]:
+    """Of a positive normal number; small: those that were multiplied with 2^23."""
+    e = m.ashr(m.sub(bits, SQRT_HALF_BITS), 23)
+    f = m.fsub(m.float(m.sub(bits, m.shl(e, 23))), m.c(1))
+    n = m.to_float(e)
+    if small is not None:
+        n = m.fsub(n, m.select(small, m.c(23), m.c(0)))
+    return m.fma(n, m.c(LN2), m.fma(m.short(f, LOG), m.fmul(f, f), f))
 
 
 # ---- roots and the rest --------------------------------------------------------------------------------
@@ -200,19 +262,14 @@ def rsqrt(m: Lockstep, x: list[Any]) -> list[Any]:
 
     def divided() -> list[Any]:
         return m.fdiv(m.c(1), m.sqrt(x))
-    if not (m.v.x86 and m.v.cpu.fma):
+    if not m.estimates:
         return divided()
 
     def estimated() -> list[Any]:
-        y = [m.v.call("llvm.x86.avx.rsqrt.ps.256", m.v.f32, [a]) for a in x]
+        y = m.estimate("rsqrt", x)
         r = m.fma(m.fneg(m.fmul(x, y)), y, m.c(1))
         return m.fma(m.fmul(y, r), m.fma(r, m.c(0.375), m.c(0.5)), y)
-
-    def either() -> list[Any]:
-        """What a number becomes must not depend on those beside it."""
-        normal = m.icmp("<", m.sub(m.bits(x), SMALLEST_NORMAL_BITS), INFINITY_BITS - SMALLEST_NORMAL_BITS, False)
-        return m.select(normal, estimated(), divided())
-    return _if_all_from(m, SMALLEST_NORMAL, x, estimated, either)
+    return _usual(m, x, estimated, divided)
 
 
 def sqrt(m: Lockstep, x: list[Any]) -> list[Any]:
@@ -242,6 +299,23 @@ def _if_all_from(m: Lockstep, low: float, x: list[Any], yes: Callable[[], list[A
     return v.choose(every, yes, no)
 
 
+def _usual(m: Lockstep, x: list[Any], yes: Callable[[], list[Any]], no: Callable[[], list[Any]]) -> list[Any]:
+    """yes() where all lanes are normal numbers, of any sign; where one is not, no() for that one.
+
+    So what a number becomes does not depend on those beside it.
+    """
+    v, bits = m.v, m.bits(x)
+    double = m.shl(bits, 1)
+    least, most = double[0], bits[0]
+    for a, b in zip(double[1:], bits[1:]):
+        least, most = v.min(least, a, signed=False), v.max(most, b)
+
+    def odd(least: Any, most: Any) -> Any:
+        return v.or_(v.icmp("<", least, 2 * SMALLEST_NORMAL_BITS, signed=False), v.icmp(">=", most, INFINITY_BITS))
+    some = v.call(f"llvm.vector.reduce.or.v{v.lanes}i1", v.type("i1"), [odd(least, most)])
+    return v.choose(some, lambda: m.select([odd(a, b) for a, b in zip(double, bits)], no(), yes()), yes)
+
+
 def hard_swish(m: Lockstep, x: list[Any]) -> list[Any]:
     return m.fmul(x, m.fmul(m.limit(m.fadd(x, m.c(3)), 0, 6), m.c(1 / 6)))
 
@@ -251,9 +325,12 @@ def hard_swish(m: Lockstep, x: list[Any]) -> list[Any]:
 Formula = Callable[[Lockstep, list[Any]], list[Any]]
 
 
-def _emitter(formula: Formula, unroll: int) -> Callable[..., None]:
+def _emitter(name: str) -> Callable[..., None]:
+    formula = FORMULAS[name]
+
     def emit(v: Any, x: Any, y: Any, n: Any) -> None:
         x, y = v.pointer(x), v.pointer(y)
+        unroll = UNROLL_ROOTS if v.lanes == 16 and name in ("sqrt", "rsqrt") else UNROLL
         group, size = Lockstep(v, unroll), v.cpu.vbytes
         full = v.sub(n, v.b.srem(n, v.i(unroll * v.lanes)))
 
@@ -287,5 +364,4 @@ FORMULAS: dict[str, Formula] = {
 
 def stream(name: str, scalar: Callable[[Any], Any]) -> MicroKernel:
     """The micro-kernel (x, y, n) of FORMULAS[name], also in place; scalar: the same in Python, of one number."""
-    unroll = UNROLL_ROOTS if name in ("sqrt", "rsqrt") else UNROLL
-    return micro_kernel(f"stream_{name}", "iii", _emitter(FORMULAS[name], unroll), _twin(scalar))
+    return micro_kernel(f"stream_{name}", "iii", _emitter(name), _twin(scalar))

@@ -11,6 +11,7 @@ from typing import Any
 
 from litejit.compiler import micro_kernel
 
+TOGETHER = 4                          # registers of indices that a part is loaded for
 _SHUFFLE = {16: "llvm.x86.ssse3.pshuf.b.128", 32: "llvm.x86.avx2.pshuf.b", 64: "llvm.x86.avx512.pshuf.b.512"}
 
 
@@ -22,15 +23,15 @@ def _permuted(v: Any, parts: list[Any], index: Any) -> Any:
     return v.select(v.icmp("<", index, 0), high, low)
 
 
-def _shuffled(v: Any, parts: list[Any], index: Any) -> Any:
-    """parts: the sixteen differences."""
-    sixteen = v.const(index.type, 16)
-    result = v.zero(index.type)
+def _shuffled(v: Any, parts: list[Any], indices: list[Any]) -> list[Any]:
+    """parts: the sixteen differences; each is used for several registers of indices."""
+    ty = indices[0].type
+    sixteen, results = v.const(ty, 16), [v.zero(ty) for _ in indices]
     for k, part in enumerate(parts):
-        result = v.xor(result, v.call(_SHUFFLE[v.cpu.vbytes], index.type, [part, index]))
-        index = v.sub(index, sixteen) if k < 8 else v.call(
-            f"llvm.ssub.sat.v{index.type.count}i8", index.type, [index, sixteen])    # from 128 on signed
-    return result
+        results = [v.xor(made, v.call(_SHUFFLE[v.cpu.vbytes], ty, [part, index])) for made, index in zip(results, indices)]
+        indices = [v.sub(index, sixteen) if k < 8 else v.call(f"llvm.ssub.sat.v{ty.count}i8", ty, [index, sixteen])
+                   for index in indices]                                             # from 128 on signed
+    return results
 
 
 def _differences(v: Any, table: Any) -> list[Any]:
@@ -55,13 +56,21 @@ def _emit(v: Any, x: Any, y: Any, table: Any, n: Any) -> None:
         return
     ty = v.type("i8", v.cpu.vbytes)
     if "avx512vbmi" in v.cpu.llvm_features:
-        parts, pick = [v.load(ty, table, 64 * k) for k in range(4)], _permuted
-    else:
-        parts, pick = _differences(v, table), _shuffled
+        parts = [v.load(ty, table, 64 * k) for k in range(4)]
+        v.vectors(n, lambda i, store: store(_permuted(v, parts, v.load(ty, x, i)), y, i), v.cpu.vbytes)
+        return
+    parts, size = _differences(v, table), v.cpu.vbytes
+    if v.cpu.nregs > 16:                                                             # that hold all parts
+        v.vectors(n, lambda i, store: store(_shuffled(v, parts, [v.load(ty, x, i)])[0], y, i), size)
+        return
+    full = v.sub(n, v.b.srem(n, v.i(TOGETHER * size)))
 
-    def body(i: Any, store: Any) -> None:
-        store(pick(v, parts, v.load(ty, x, i)), y, i)
-    v.vectors(n, body, v.cpu.vbytes)
+    def together(i: Any, _: Any) -> None:
+        for k, made in enumerate(_shuffled(v, parts, [v.load(ty, x, v.add(i, k * size)) for k in range(TOGETHER)])):
+            v.store(made, y, v.add(i, k * size))
+    v.loop(full, [], together, step=TOGETHER * size)
+    x, y = v.at(x, full), v.at(y, full)
+    v.vectors(v.sub(n, full), lambda i, store: store(_shuffled(v, parts, [v.load(ty, x, i)])[0], y, i), size)
 
 
 def _twin(x: int, y: int, table: int, n: int) -> None:

@@ -13,6 +13,7 @@ from litejit.compiler.lazy import digest, simd_digest
 from litejit.compiler.primitives import Primitive
 
 LANE = 16                             # bytes of the part of a register that interleaving instructions work on
+LINE = 64                             # bytes of a row of results that are written together: a line that the cache may not keep
 
 
 # ---- long runs -----------------------------------------------------------------------------------
@@ -167,25 +168,29 @@ def _emit_transpose(size: int, v: Any, y: Any, x: Any, y_stride: Any, x_stride: 
         if j + 2 < len(registers):
             v.either(v.icmp(">", columns, j + 1), lambda: put(registers, to, j + 1))
 
-    def tiles(count: int, width: int, r: Any) -> None:
-        """Rows r .. r + k * count - 1 of all columns; the last of several tiles overlaps the one before it."""
+    def tiles(count: int, width: int, r: Any, strips: int) -> None:
+        """Rows r .. r + k * count * strips - 1 of all columns; the last of several tiles overlaps the one before it."""
         source, to = v.at(x, v.mul(r, x_stride)), v.at(y, v.mul(r, size))
 
         def tile(c: Any, _: Any) -> None:
             c = v.min(c, v.sub(columns, width))
             at = v.at(to, v.mul(c, y_stride))
-            for j, register in enumerate(_tile(v, size, count, v.at(source, v.mul(c, size)), x_stride, width > k)):
-                v.store(register, at, v.mul(y_stride, j))
+            for s in range(strips):
+                here = v.at(v.at(source, v.mul(c, size)), v.mul(x_stride, s * k * count))
+                for j, register in enumerate(_tile(v, size, count, here, x_stride, width > k)):
+                    v.store(register, at, v.add(v.mul(y_stride, j), s * k * count * size))
         v.loop(columns, [], tile, step=width)
 
-    def columns_of(count: int, r: Any) -> None:
+    def columns_of(count: int, r: Any, strips: int = 1) -> None:
         def few() -> None:
-            put(_tile(v, size, count, v.at(x, v.mul(r, x_stride)), x_stride, False), v.at(y, v.mul(r, size)))
+            for s in range(strips):
+                row = v.add(r, s * k * count)
+                put(_tile(v, size, count, v.at(x, v.mul(row, x_stride)), x_stride, False), v.at(y, v.mul(row, size)))
 
         def narrow() -> None:
-            v.either(v.icmp(">=", columns, k), lambda: tiles(count, k, r), few)
+            v.either(v.icmp(">=", columns, k), lambda: tiles(count, k, r, strips), few)
         if count > 1 and size >= 4:
-            v.either(v.icmp(">=", columns, k * count), lambda: tiles(count, k * count, r), narrow)
+            v.either(v.icmp(">=", columns, k * count), lambda: tiles(count, k * count, r, strips), narrow)
         else:
             narrow()
 
@@ -193,9 +198,12 @@ def _emit_transpose(size: int, v: Any, y: Any, x: Any, y_stride: Any, x_stride: 
         v.loop(rows, [], lambda r, _: columns_of(1, v.min(r, v.sub(rows, k))), step=k, start=start)
 
     def vectors() -> None:
-        whole = v.sub(rows, v.b.srem(rows, v.i(k * lanes)))
-        v.loop(whole, [], lambda r, _: columns_of(lanes, r), step=k * lanes)
-        narrow_rows(whole)
+        start: Any = 0
+        for strips in dict.fromkeys((LINE // v.cpu.vbytes, 1)):
+            whole = v.sub(rows, v.b.srem(rows, v.i(k * lanes * strips)))
+            v.loop(whole, [], lambda r, _, strips=strips: columns_of(lanes, r, strips), step=k * lanes * strips, start=start)
+            start = whole
+        narrow_rows(start)
 
     def scalars() -> None:
         ty = v.type(f"i{8 * size}")

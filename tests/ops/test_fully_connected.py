@@ -9,7 +9,8 @@ from tests.twins import products as twin
 
 F32 = np.float32
 FLOATS = Out()
-SHAPES = [(1, 7, 5), (1, 128, 128), (1, 300, 100), (1, 520, 4100), (3, 1, 1), (4, 33, 70), (8, 64, 48), (29, 130, 33)]
+SHAPES = [  # m, k, n
+    (1, 7, 5), (1, 128, 128), (1, 300, 100), (1, 520, 4100), (3, 1, 1), (4, 33, 70), (8, 64, 48), (29, 130, 33)]
 
 
 def run(x, w, bias, out=FLOATS, **options):
