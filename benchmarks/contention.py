@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from serving import PEER, serve, stored_inputs
+from serving import OURS, PEER, serve, stored_inputs
 
-from litejit.cli.bench_command import OURS, Worker
+from litejit.cli.bench_command import Worker
 
 HEAD = ("model", "runtime", "1 thread, ms", "p99", "2 threads, ms", "p99", "two / one", "busy")
 

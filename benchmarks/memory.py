@@ -11,9 +11,9 @@ import argparse
 from pathlib import Path
 from typing import NamedTuple
 
-from serving import PEER, serve, stored_inputs
+from serving import OURS, PEER, serve, stored_inputs
 
-from litejit.cli.bench_command import OURS, Worker
+from litejit.cli.bench_command import Worker
 
 HEAD = ("model", "file", "litejit at most", "LiteRT at most", "difference", "litejit stays", "LiteRT stays")
 MB = 1e6

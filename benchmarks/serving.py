@@ -13,7 +13,7 @@ from litejit.cli.run_command import random_inputs
 from litejit.errors import LiteJitError
 from litejit.model import Model
 
-PEER = "litert"
+OURS, PEER = "litejit", "litert"
 
 
 @contextmanager

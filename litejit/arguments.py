@@ -1,4 +1,4 @@
-"""Arguments of an Interpreter: how many threads, and which model."""
+"""Arguments of an Interpreter: how many threads, which precision, and which model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,22 @@ from typing import Any
 
 from litejit.arrays import index_of
 from litejit.model import Model
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+def precision_of(precision: Any) -> str:
+    """The precision, if it is one; says in the debug log where the CPU computes in float32 all the same."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be {' or '.join(map(repr, PRECISIONS))}, not {precision!r}")
+    if precision == "bfloat16":
+        from litejit.compiler.cpu import target
+
+        if not target().bf16:
+            import logging
+
+            logging.getLogger("litejit").debug("no bfloat16 instructions on %s: computing in float32", target().name)
+    return str(precision)
 
 
 def thread_count(num_threads: Any) -> int:

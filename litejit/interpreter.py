@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from litejit.arguments import model_of, thread_count
+from litejit.arguments import model_of, precision_of, thread_count
 from litejit.arrays import as_array, checked, index_of, shape_of
 from litejit.delegates import Delegate, load_delegate
 from litejit.errors import LiteJitError
@@ -55,7 +55,8 @@ class Interpreter(Inspection):
     experimental_op_resolver_type: the arithmetic. experimental_preserve_all_tensors: keep intermediate tensors readable.
     The other arguments of the original are accepted; delegates must be None. Of litejit's own, keyword only:
     model (a `Model` to share instead of a file), fuse (one compiled function per subgraph, or step by step through a
-    table), cache_dir (the store of compiled code), precision ("float32").
+    table), cache_dir (the store of compiled code), precision ("float32", or "bfloat16": float32 convolutions and matrix
+    products of bfloat16 numbers, where the CPU has the instruction).
 
     Raises LiteJitError (a ValueError and a RuntimeError) for models that cannot be read or run, ValueError and TypeError
     for bad arguments.
@@ -85,8 +86,7 @@ class Interpreter(Inspection):
             raise ValueError(f"Unrecognized passed in op resolver type: {experimental_op_resolver_type}")
         if experimental_delegates:
             raise LiteJitError("litejit has no delegates: experimental_delegates must be None or empty")
-        if precision != "float32":
-            raise ValueError(f"precision must be 'float32', not {precision!r}")
+        self._precision = precision_of(precision)
         self._threads = thread_count(num_threads)
         self._model = model_of(model_path, model_content, model)
         refuse_missing_builtins(self._model)
@@ -95,10 +95,9 @@ class Interpreter(Inspection):
         from litejit.store import open_store
 
         self._resolver, self._fuse, self._cache_dir = experimental_op_resolver_type, bool(fuse), cache_dir
-        self._precision = precision
         self._compress = bool(experimental_compress_quantization_zero_points)
         self._target = Target(
-            target(), _MODES[experimental_op_resolver_type], precision, bool(experimental_preserve_all_tensors),
+            target(), _MODES[experimental_op_resolver_type], self._precision, bool(experimental_preserve_all_tensors),
             switched_off(),
         )
         self._store = open_store(cache_dir)

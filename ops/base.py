@@ -23,9 +23,18 @@ class Target(NamedTuple):
 
     cpu: Cpu
     mode: str = "auto"  # "auto" (LiteRT's default), "opt" (no XNNPACK), "ref" (reference kernels)
-    precision: str = "float32"
+    precision: str = "float32"  # or "bfloat16": float32 products may be made of bfloat16 numbers
     preserve: bool = False  # every tensor keeps its memory
     without: tuple[str, ...] = ()  # rules of planner/fuse.py that are switched off
+
+    @property
+    def products(self) -> str:
+        """What float32 products are made of: "bf16" where that is asked for and the CPU has the instruction, else "f32"."""
+        return "bf16" if self.precision == "bfloat16" and self.cpu.bf16 and self.mode != "ref" else "f32"
+
+    def exact(self) -> Target:
+        """The same with products of float32."""
+        return self._replace(precision="float32")
 
 
 class Packed:
@@ -65,7 +74,7 @@ class Step:
     Every tensor that the kernel touches must be named there: lifetimes are read off it.
     """
 
-    __slots__ = ("chunks", "kernel", "macs", "node", "note", "params", "touched")
+    __slots__ = ("chunks", "kernel", "macs", "node", "note", "params", "products", "touched")
 
     def __init__(
         self,
@@ -77,11 +86,13 @@ class Step:
         macs: int = 0,
         touched: int = 0,
         note: str = "",
+        products: str = "",
     ) -> None:
         self.node, self.kernel, self.params, self.chunks = node, kernel, params, chunks
         self.macs = macs  # multiply-accumulates
         self.touched = touched  # bytes read and written (0: those of the node's tensors)
         self.note = note
+        self.products = products  # type of what is multiplied ("bf16"), where it is not that of the node's tensors
 
 
 def chunked(total: int, grain: int, most: int = MAX_CHUNKS) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 """CONV_2D: y[n, oy, ox, o] = activation(sum over taps and channels of x * w + bias[o]), in all types.
 
-x [N, H, W, C], w [O, kh, kw, C / groups] with scales per tensor or per output channel, bias [O]. Arithmetic: float32 (and
-float16, computed in float32), int8 x int8/int4, uint8, int16 x int8/int4/int16, float32 x int8/uint8/int4/int2 (hybrid).
+x [N, H, W, C], w [O, kh, kw, C / groups] with scales per tensor or per output channel, bias [O]. Arithmetic: float32 (on
+request with products of bfloat16), float16 computed in float32, int8 x int8/int4, uint8, int16 x int8/int4/int16,
+float32 x int8/uint8/int4/int2 (hybrid).
 """
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from litejit.ops import reference_float
 from litejit.ops.arithmetic import act_range, activation, float_range, xnn_act_range
 from litejit.ops.base import Operator, Scratch, Step, Target
 from litejit.ops.conv_16x8 import conv_16_steps
+from litejit.ops.conv_bf16 import conv_bf16_steps
 from litejit.ops.conv_f32 import conv_f32_steps
 from litejit.ops.conv_geometry import Windows, windows
 from litejit.ops.conv_hybrid import hybrid_steps
@@ -25,6 +27,7 @@ WEIGHTS = {"f32": ("f32", "i8", "u8", "i4", "i2"), "f16": ("f16",), "i8": ("i8",
            "i16": ("i8", "i4", "i16")}
 BIASES = {"f32": ("f32",), "f16": ("f16", "f32"), "i8": ("i32",), "u8": ("i32",), "i16": ("i32", "i64")}
 PLAIN = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6")
+WINDOWS = {"f32": conv_f32_steps, "bf16": conv_bf16_steps}          # by what products are made of
 
 
 class Conv2D(Operator):
@@ -91,10 +94,10 @@ def _float(node: Node, target: Target, x: Value | Scratch, y: Value | Scratch, w
         matrix = Matrix(w, columns=w.dims[0], depth=w.dims[3], transposed=True)
         return float_steps(node, target, x, y, matrix, bias, bounds=bounds, m=made.m)
     if target.mode != "ref" and w.data is not None and (bias is None or bias.data is not None):
-        size = tile_size(target.cpu, made, w.dims[0])
+        size = tile_size(target.cpu, made, w.dims[0], target.products)
         if size:
             return [*winograd_steps(node, target, x, y, w, bias, made, bounds, size), *tail_steps(node)]
-    return conv_f32_steps(node, target, x, y, w, bias, made, bounds)
+    return WINDOWS[target.products](node, target, x, y, w, bias, made, bounds)
 
 
 def _half(node: Node, target: Target, made: Windows) -> list[Step]:
@@ -102,7 +105,7 @@ def _half(node: Node, target: Target, made: Windows) -> list[Step]:
     x, y = node[0], node.out
     wide_x, wide_y = Scratch(4 * x.size), Scratch(4 * y.size)
     bias = node.optional(2)
-    middle = _float(node, target, wide_x, wide_y, widened(node, node[1]), bias and widened(node, bias), made)
+    middle = _float(node, target.exact(), wide_x, wide_y, widened(node, node[1]), bias and widened(node, bias), made)
     return [convert(node, widen_f16, x, wide_x, x.size), *middle, convert(node, narrow_f16, wide_y, y, y.size)]
 
 

@@ -18,7 +18,7 @@ from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import FIELDS, Windows, grid
 from litejit.ops.conv_int8 import multipliers
 from litejit.ops.simd.gemm_int8 import make_gemm, pack_int8, panel_bytes, stage_block, stage_int16
-from litejit.ops.simd.tiles import tile_shape, tiles
+from litejit.ops.simd.tiles import grain, tile_shape, tiles
 from litejit.planner.graph import Node, Value
 
 SUM_LIMIT = 1 << 16                   # of absolute weights: below, sums with int16 activations fit 32 bits
@@ -27,7 +27,6 @@ COMMON = [*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("scratch", "i8"), ("s
 FUSED = np.dtype([*COMMON, ("panel_bytes", "i8"), ("columns", "i8"), ("row_chunks", "i8"), ("column_chunks", "i8")], align=True)
 CONV16 = np.dtype([*COMMON, ("bias", "i8"), ("multipliers", "i8"), ("k_block", "i8"), ("block_bytes", "i8"), ("narrow", "i8")],
                   align=True)
-GRAIN = 1 << 19                       # multiply-accumulates worth a chunk
 
 
 class Rounding16:
@@ -101,7 +100,7 @@ def _fused_step(node: Node, target: Target, w: Value, data: np.ndarray, windows:
     """All of k in one tile, which ends in codes."""
     (groups, n, k), cpu, m = data.shape, target.cpu, windows.m
     mr, nr = tile_shape(cpu, "int8")
-    rows, columns = grid(m, n, k, mr, 2 * nr, grain=GRAIN, most=MAX_CHUNKS, by_columns=False)
+    rows, columns = grid(m, n, k, mr, 2 * nr, grain=grain(cpu, "f32"), most=MAX_CHUNKS, by_columns=False)
     row_chunks, column_chunks = -(-m // rows), -(-n // columns)
     direct = windows.kh * windows.kw * windows.sh * windows.sw == 1
     pitch = windows.channels * 2 if direct else -(-2 * k // 64) * 64 | 64
@@ -124,7 +123,7 @@ def _exact_step(node: Node, target: Target, made: Any, windows: Windows, roundin
                 common: dict[str, Any]) -> Step:
     """Accumulators of 64 bits in memory."""
     k, m, n, groups, mr = windows.k, windows.m, common["n"], windows.groups, tiles(target.cpu).int8[0]
-    rows, _ = grid(m, n * groups, k, mr, n * groups, grain=GRAIN, most=MAX_CHUNKS, by_columns=False)
+    rows, _ = grid(m, n * groups, k, mr, n * groups, grain=grain(target.cpu, "f32"), most=MAX_CHUNKS, by_columns=False)
     chunks, block = -(-m // rows), min(rows, 8 * mr)
     pitch = -(-2 * k // 64) * 64 | 64
     size = block * pitch + 64 + -(-(block * n * 12 + 64) // 64) * 64

@@ -16,9 +16,9 @@ from litejit.compiler.primitives import store_i64
 from litejit.ops import conv_rows
 from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import FIELDS, Windows, grid
-from litejit.ops.float_product import Matrix
-from litejit.ops.simd.gemm_f32 import pack_f32, panel_columns, row_block, table_gemm_f32
-from litejit.ops.simd.tiles import f32_rows, tiles
+from litejit.ops.float_product import KINDS, Matrix
+from litejit.ops.simd.gemm_f32 import panel_columns, row_block, table_gemm_f32
+from litejit.ops.simd.tiles import f32_rows, grain, tiles
 from litejit.ops.tails import finish, function
 from litejit.planner.graph import Node, Value
 
@@ -26,7 +26,6 @@ CONV = np.dtype([*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("zeros", "i8")
                  ("scratch_size", "i8"), ("segments", "i8"), ("length", "i8"), ("n", "i8"), ("ldc", "i8"),
                  ("group_bytes", "i8"), ("rows", "i8"), ("columns", "i8"), ("row_chunks", "i8"), ("column_chunks", "i8"),
                  ("block", "i8"), ("lo", "f4"), ("hi", "f4")], align=True)
-GRAIN = 1 << 19                       # multiply-accumulates worth a chunk
 
 
 def conv_f32_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: Value | None, windows: Windows,
@@ -34,12 +33,12 @@ def conv_f32_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: V
     """Steps of y [N, OH, OW, O] = clamp(conv(x, w [O, kh, kw, depth]) + bias)."""
     cpu, groups, k, m = target.cpu, windows.groups, windows.k, windows.m
     n = w.dims[0] // groups
-    panels, steps = _panels(node, target, w, bias, groups, n, k)
+    panels, steps = conv_panels(node, target, w, bias, groups, n, k)
     if conv_rows.fits(windows):
         return [*steps, *conv_rows.conv_rows_steps(node, target, x, y, panels, n, windows, bounds)]
     segments, length = windows.kh * windows.kw, windows.depth
     mr, nr = tiles(cpu).f32[0], panel_columns(cpu)
-    rows, columns = grid(m, n, k, mr, nr, grain=GRAIN, most=MAX_CHUNKS, by_columns=n * k > m * windows.depth)
+    rows, columns = grid(m, n, k, mr, nr, grain=grain(cpu, "f32"), most=MAX_CHUNKS, by_columns=n * k > m * windows.depth)
     row_chunks, column_chunks = -(-m // rows), -(-n // columns)
     own = windows.depth * min(windows.sh, windows.kh) * min(windows.sw, windows.kw)          # inputs that a pixel adds
     block = min(row_block(cpu, own), rows)
@@ -59,18 +58,19 @@ def zeros(nbytes: int) -> Packed:
     return Packed(("zeros", size), lambda: np.zeros(size, np.uint8))
 
 
-def _panels(node: Node, target: Target, w: Value, bias: Value | None, groups: int, n: int,
-            k: int) -> tuple[Packed | Scratch, list[Step]]:
-    cpu = target.cpu
+def conv_panels(node: Node, target: Target, w: Value, bias: Value | None, groups: int, n: int,
+                k: int) -> tuple[Packed | Scratch, list[Step]]:
+    """Panels of all groups' weights for the target's kind of products, and the steps that make them while running."""
+    cpu, products = target.cpu, target.products
     if w.data is None or (bias is not None and bias.data is None):
         node.check(groups == 1, "grouped CONV_2D needs constant weights and bias")
-        return Matrix(w, columns=n, depth=k, transposed=True).pack(node, bias, cpu)
-    data, b = w.data, None if bias is None else bias.data
+        return Matrix(w, columns=n, depth=k, transposed=True).pack(node, bias, cpu, products)
+    data, b, pack = w.data, None if bias is None else bias.data, KINDS[products].pack
 
     def build() -> np.ndarray:
         flat = np.asarray(data, np.float32).reshape(groups, n, k)
-        return np.stack([pack_f32(cpu, one, None if b is None else b.reshape(groups, n)[g]) for g, one in enumerate(flat)])
-    key = (w.key, None if bias is None else bias.key, "conv f32", groups, panel_columns(cpu))
+        return np.stack([pack(cpu, one, None if b is None else b.reshape(groups, n)[g]) for g, one in enumerate(flat)])
+    key = (w.key, None if bias is None else bias.key, f"conv {products}", groups, panel_columns(cpu))
     return Packed(key, build), []
 
 

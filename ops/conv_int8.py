@@ -32,7 +32,7 @@ from litejit.ops.simd.gemm_int8 import (
     staged_pitch,
     sum_terms,
 )
-from litejit.ops.simd.tiles import tile_shape
+from litejit.ops.simd.tiles import grain, tile_shape
 from litejit.planner.graph import Node, Value
 
 GATHER = [*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("staged", "i8"), ("staged_size", "i8"), ("pitch", "i8"),
@@ -41,7 +41,6 @@ GATHER = [*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("staged", "i8"), ("st
 """Fields of every kernel that gathers; `columns` is whole panels, `panel_bytes` the size of one per column."""
 CODES = np.dtype([("terms", "i8"), ("row_factor", "i8"), ("sum_zero", "i8"), ("low", "i8"), ("high", "i8"),
                   ("zero_point", "i8"), ("out_flip", "i8"), *GATHER], align=True)
-GRAIN = 1 << 20                       # multiply-accumulates worth a chunk
 
 
 class Weights:
@@ -82,7 +81,7 @@ def gather_params(target: Target, windows: Windows, x: Any, x_type: str, n: int,
     """(values of the fields GATHER but y, number of chunks) of an 8-bit convolution to n columns per group."""
     cpu, k, m, groups = target.cpu, windows.k, windows.m, windows.groups
     mr, nr = tile_shape(cpu, "int8")
-    rows, columns = grid(m, n, k, mr, 4 * nr, grain=GRAIN, most=MAX_CHUNKS, by_columns=False)
+    rows, columns = grid(m, n, k, mr, 4 * nr, grain=grain(cpu, "int8"), most=MAX_CHUNKS, by_columns=False)
     block = min(stage_block(cpu, k), rows, -(-m // mr) * mr)
     pitch, row_chunks, column_chunks = staged_pitch(cpu, k), -(-m // rows), -(-n // columns)
     size, chunks = block * pitch + 64, groups * row_chunks * column_chunks

@@ -16,12 +16,12 @@ from litejit.compiler.primitives import copy_bytes, fill_bytes
 from litejit.ops.base import Packed, Scratch, Step, Target, chunked
 from litejit.ops.conv_geometry import FIELDS, Windows
 from litejit.ops.simd.gemm_f32 import segment_gemm_f32
+from litejit.ops.simd.tiles import grain
 from litejit.ops.tails import finish, function
 from litejit.planner.graph import Node
 
 ROWS = np.dtype([*FIELDS, *((name, "i8") for name in (
     "x", "w", "y", "n", "scratch", "scratch_size", "pitch", "rows", "row_chunks")), ("lo", "f4"), ("hi", "f4")], align=True)
-GRAIN = 1 << 19                       # multiply-accumulates worth a chunk
 FEW_CHANNELS = 16                     # fewer: the runs of whole kernel rows are worth the copy
 
 
@@ -34,7 +34,7 @@ def conv_rows_steps(node: Node, target: Target, x: Any, y: Any, panels: Packed |
                     bounds: tuple[float, float]) -> list[Step]:
     """Steps of y [N, OH, OW, O] = clamp(conv(x, w) + bias); panels: of w [O, kh * kw * C] and bias."""
     work = windows.out_width * n * windows.k
-    row_chunks, rows = chunked(windows.out_height, max(1, GRAIN // max(work, 1)))
+    row_chunks, rows = chunked(windows.out_height, max(1, grain(target.cpu, "f32") // max(work, 1)))
     pixels = (windows.out_width - 1) * windows.sw + windows.kw
     pitch = -(-pixels * windows.channels * 4 // 64) * 64 | 64              # an odd number of cache lines
     size = ((rows - 1) * windows.sh + (windows.kh - 1) * windows.dh + 1) * pitch + 64

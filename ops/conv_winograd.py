@@ -18,7 +18,7 @@ from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target
 from litejit.ops.conv_f32 import zeros
 from litejit.ops.conv_geometry import FIELDS, Windows
 from litejit.ops.simd.gemm_f32 import panel_columns, panel_gemm_f32, tall_rows
-from litejit.ops.simd.tiles import f32_columns, tiles
+from litejit.ops.simd.tiles import f32_columns, grain, tiles
 from litejit.ops.simd.winograd import input_transform, output_transform, pack_winograd, tap_by_tap
 from litejit.planner.graph import Node, Value
 
@@ -26,22 +26,24 @@ WINOGRAD = np.dtype([*FIELDS, *((name, "i8") for name in (
     "x", "w", "bias", "y", "zeros", "v", "size", "scratch", "scratch_size", "sums_at", "sink_at", "v_at", "n", "tiles_x",
     "tiles_y", "tiles", "block", "rows", "panels", "row_chunks", "column_chunks", "pitch", "v_step", "sums_step",
     "tall")), ("lo", "f4"), ("hi", "f4")], align=True)
-GRAIN = 1 << 19                       # multiply-accumulates worth a chunk
 BLOCK_BYTES = 1 << 18                 # transformed inputs of a block, in L2 beside the weights that pass
 SHARED_BYTES = 1 << 21                # transformed inputs of a layer that are made by a step of their own
 SCRATCH_BYTES = 1 << 22               # transformed inputs of all chunks, where they have their own
 TABLE_BYTES = 320                     # of 6 x 6 addresses
 PER_ELEMENT, PER_WEIGHT = 12, 6       # of a transform, of the panels: in multiply-accumulates
+RATE = {"f32": 1.0, "bf16": 2.0}      # the direct kernel's products in the time of one of float32, by what they are made of
 MOST_CHANNELS = 512                   # of tiles of 4 x 4: rounding errors grow with the channels
 F32_0, LOWEST, HIGHEST = np.float32(0), np.float32(-np.inf), np.float32(np.inf)
 
 
-def tile_size(cpu: Cpu, windows: Windows, n: int) -> int:
-    """The outputs along a side of Winograd's tiles: 4, 2, or 0 where the direct kernel is faster or the only one."""
+def tile_size(cpu: Cpu, windows: Windows, n: int, products: str = "f32") -> int:
+    """The outputs along a side of Winograd's tiles: 4, 2, or 0 where the direct kernel, whose products are of that kind, is
+    faster or the only one. Winograd's products are float32."""
     shape = (windows.kh, windows.kw, windows.sh, windows.sw, windows.dh, windows.dw, windows.groups)
     if shape != (3, 3, 1, 1, 1, 1, 1) or not cpu.fma or cpu.vbytes < 32 or windows.m == 0:
         return 0
     costs = {m: _cost(cpu, windows, n, m) for m in (0, 2, 4) if m < 4 or windows.depth <= MOST_CHANNELS}
+    costs[0] /= RATE[products]
     return min(costs, key=lambda m: costs[m])
 
 
@@ -63,7 +65,7 @@ def winograd_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: V
     """Steps of y [N, OH, OW, O] = clamp(conv(x, w [O, 3, 3, C]) + bias) in tiles of m x m; w and bias are constants."""
     cpu, k, n = target.cpu, windows.depth, w.dims[0]
     nr, tall, pitch = panel_columns(cpu), tall_rows(cpu), _up(4 * k + 64)
-    fields, chunks, shared = divide(windows, n, m, nr, pitch, tall, tall - 1)
+    fields, chunks, shared = divide(windows, n, m, nr, pitch, (tall, tall - 1), grain(cpu, "f32"))
     params = {**fields, "x": x, "w": _weights(cpu, w, m), "bias": _bias(bias, -(-n // nr) * nr), "y": y,
               "zeros": zeros(4 * k + 64), "tall": tall, "lo": bounds[0], "hi": bounds[1]}
     made = [Step(node, PRODUCTS[m], params, chunks, macs=windows.m * n * 9 * k)]
@@ -72,19 +74,21 @@ def winograd_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: V
     return made
 
 
-def divide(windows: Windows, n: int, m: int, nr: int, pitch: int, tall: int, short: int
-           ) -> tuple[dict[str, Any], int, tuple[dict[str, Any], int] | None]:
+def divide(windows: Windows, n: int, m: int, nr: int, pitch: int, tile: tuple[int, int], least: int
+            ) -> tuple[dict[str, Any], int, tuple[dict[str, Any], int] | None]:
     """(fields of a kernel of products in tiles of m x m, its chunks, the same of the step of the inputs if there is one).
 
-    pitch: bytes of a tile's transformed inputs at a point; nr: columns of a panel; the GEMM's tiles have tall rows or short.
+    pitch: bytes of a tile's transformed inputs at a point; nr: columns of a panel; tile: most and fewest rows of the GEMM's
+    tiles; least: multiply-accumulates worth a chunk.
     """
+    tall, short = tile
     k, points = windows.depth, (m + 2) ** 2
     tiles_y, tiles_x = -(-windows.out_height // m), -(-windows.out_width // m)
     count, panels = windows.images * tiles_y * tiles_x, -(-n // nr)
     block = min(count, max(2 * tall, BLOCK_BYTES // (points * pitch) // short * short))
     blocks = -(-count // block)
     shared = blocks < MAX_CHUNKS and points * count * pitch <= SHARED_BYTES
-    wanted = max(1, min(MAX_CHUNKS, points * count * k * n // GRAIN))
+    wanted = max(1, min(MAX_CHUNKS, points * count * k * n // least))
     row_chunks = min(wanted, blocks, blocks if shared else max(2, SCRATCH_BYTES // (points * block * pitch)))
     rows = -(-blocks // row_chunks) * block
     row_chunks = -(-count // rows)
@@ -104,7 +108,7 @@ def divide(windows: Windows, n: int, m: int, nr: int, pitch: int, tall: int, sho
               "column_chunks": column_chunks, "sums_step": sums_step}
     if not shared:
         return fields, chunks, None
-    parts = max(1, min(MAX_CHUNKS, points * count * k * 16 // GRAIN))
+    parts = max(1, min(MAX_CHUNKS, points * count * k * 16 // least))
     rows = -(-count // parts)
     parts = -(-count // rows)
     place.update(scratch=Scratch(parts * TABLE_BYTES), scratch_size=TABLE_BYTES, rows=rows)

@@ -17,7 +17,7 @@ from litejit.ops.conv_geometry import FIELDS, Windows
 from litejit.ops.conv_int8 import Weights
 from litejit.ops.conv_winograd import TABLE_BYTES, addresses, divide
 from litejit.ops.simd.gemm_int8 import corrected_bias, make_gemm, panel_bytes
-from litejit.ops.simd.tiles import int8_columns, tile_shape
+from litejit.ops.simd.tiles import grain, int8_columns, tile_shape
 from litejit.ops.simd.winograd_int8 import (
     fits_winograd,
     input_transform_int8,
@@ -64,7 +64,7 @@ def winograd_int8_steps(node: Node, target: Target, weights: Weights, windows: W
     """Steps of XNNPACK's codes of i8 or u8 with float32 scales [O] or [1], in tiles of m x m."""
     x, y, cpu = node[0], node.out, target.cpu
     n, k, (mr, nr) = y.dims[3], windows.depth, tile_shape(cpu, "int8")
-    fields, chunks, shared = divide(windows, n, m, nr, -(-2 * k // 64) * 64 | 64, mr, mr)
+    fields, chunks, shared = divide(windows, n, m, nr, -(-2 * k // 64) * 64 | 64, (mr, mr), grain(cpu, "int8"))
     size = -(-n // nr) * nr
     offset, turn = (0, 0) if x.type == "i8" else (-128, 0x80)          # signed on every CPU: they become int16
     shift = 128 if y.type == "u8" else 0                               # u8 codes are made as i8 ones

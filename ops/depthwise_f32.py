@@ -17,8 +17,9 @@ from litejit.compiler.primitives import store_i64
 from litejit.ops.base import Scratch, chunked
 from litejit.ops.conv_f32 import zeros
 from litejit.ops.conv_geometry import FIELDS, Windows
-from litejit.ops.depthwise_rows import GRAIN, STRIP_BYTES, inner_columns
+from litejit.ops.depthwise_rows import STRIP_BYTES, inner_columns
 from litejit.ops.simd.depthwise_f32 import columns_f32, tile_columns
+from litejit.ops.simd.tiles import grain
 from litejit.ops.tails import finish, function
 from litejit.planner.graph import Node
 
@@ -54,7 +55,7 @@ def depthwise_params(cpu: Cpu, windows: Windows, x: Any, w: Any, y: Any, bounds:
                      ) -> tuple[dict[str, Any], int]:
     """(values of the fields ROWS, chunks). A chunk is `rows` output rows."""
     work = windows.out_width * windows.channels * windows.kh * windows.kw
-    chunks, rows = chunked(windows.images * windows.out_height, max(1, GRAIN // max(work, 1)))
+    chunks, rows = chunked(windows.images * windows.out_height, max(1, grain(cpu, "f32") // 2 // max(work, 1)))
     size = table_bytes(cpu, windows)
     return {**tiled_params(cpu, windows, w, bounds), "x": x, "y": y, "table": Scratch(chunks * size), "table_size": size,
             "rows": rows}, chunks

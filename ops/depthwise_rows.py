@@ -11,7 +11,7 @@ from litejit.compiler.lazy import Kernel
 from litejit.compiler.primitives import LOAD, STORE, Primitive, store_i64
 from litejit.ops.base import Scratch, Step, chunked
 from litejit.ops.conv_geometry import FIELDS, Windows
-from litejit.ops.simd.tiles import tiles
+from litejit.ops.simd.tiles import grain, tiles
 from litejit.planner.graph import Node
 
 ROWS = [*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("pad", "i8"), ("table", "i8"), ("table_size", "i8"), ("rows", "i8"),
@@ -20,7 +20,6 @@ ROWS = [*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("pad", "i8"), ("table",
 in strips of `strip` columns and `channel_block` channels, whose weights are `block_bytes`. Tap (ky, kx) is number
 ky * tap_row + kx * tap_column of the table."""
 EXPAND = np.dtype([("x", "i8"), ("y", "i8"), ("total", "i8"), ("times", "i8"), ("block", "i8")], align=True)
-GRAIN = 1 << 18                       # outputs times taps worth a chunk
 STRIP_BYTES = 36 << 10                # of input rows that should stay in L1
 
 tile_columns = Primitive("depthwise_columns", "int64", (), lambda ir, b, args: ir.IntType(64)(tiles(target()).depthwise),
@@ -42,7 +41,7 @@ def row_params(cpu: Cpu, windows: Windows, x: Any, w: Any, y: Any, pad: Any, siz
     block = ceil(count, ceil(count, most)) * lanes
     strip = max(1, STRIP_BYTES // (column * block * windows.sw) // wide) * wide
     work = windows.out_width * windows.channels * taps
-    chunks, rows = chunked(windows.images * windows.out_height, max(1, GRAIN // max(work, 1)))
+    chunks, rows = chunked(windows.images * windows.out_height, max(1, grain(cpu, "f32") // 2 // max(work, 1)))
     size = -(-(taps + 1) * 8 // 64) * 128
     return {**windows.params(), "x": x, "w": w, "y": y, "pad": pad, "table": Scratch(chunks * size), "table_size": size,
             "tap_row": 1 if by_columns else windows.kw, "tap_column": windows.kh if by_columns else 1,

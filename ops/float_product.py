@@ -1,11 +1,12 @@
 """float32 matrix products on packed panels: y[b, m, n] = clamp(sum_k x[b, m, k] * w[b, k, n] + bias[n]).
 
 Constant right sides are packed once per model, others by a step in front of the product. One row is a product of a vector
-(bound by reading the panels), more rows use the tiles of ops/simd/gemm_f32.py. float16 nodes are widened and narrowed.
+(bound by reading the panels), more rows use the tiles of ops/simd/gemm_f32.py, or of gemm_bf16.py where the target asks for
+products of bfloat16 (`KINDS`). float16 nodes are widened and narrowed.
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -17,9 +18,18 @@ from litejit.compiler.lazy import Kernel
 from litejit.compiler.primitives import copy_bytes, load_f16, load_f32, load_i64, store_f16, store_f32
 from litejit.ops import streams
 from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target, chunked
+from litejit.ops.bf16_product import (
+    pack_memory,
+    pack_panels_bf16,
+    product_bf16,
+    product_memory,
+    product_row_bf16,
+    scale_panels_bf16,
+)
+from litejit.ops.simd.gemm_bf16 import pack_bf16
 from litejit.ops.simd.gemm_f32 import gemm_f32, gemv_f32, pack_f32, panel_columns, row_block
 from litejit.ops.simd.moves import TRANSPOSE
-from litejit.ops.simd.tiles import f32_columns, tile_shape
+from litejit.ops.simd.tiles import f32_columns, grain, tile_shape
 from litejit.ops.tails import finish, function, residual
 from litejit.planner.graph import Node, Value
 
@@ -34,7 +44,6 @@ TURN = np.dtype([("x", "i8"), ("y", "i8"), ("rows", "i8"), ("columns", "i8")], a
 CONVERT = np.dtype([("x", "i8"), ("y", "i8"), ("total", "i8"), ("block", "i8")], align=True)
 _load, _store = streams.LOAD["f32"], streams.STORE["f32"]
 _transpose, _transpose_bytes = TRANSPOSE[4], TRANSPOSE[1]
-GRAIN = 1 << 19                       # multiply-accumulates worth a chunk
 
 
 class Scale(NamedTuple):
@@ -54,43 +63,45 @@ class Matrix:
         self.data = value.data
         self.key: Any = (value.key, transposed, count)
 
-    def panel_bytes(self, cpu: Cpu) -> int:
+    def panel_bytes(self, cpu: Cpu, products: str = "f32") -> int:
         """Bytes of the panels of one matrix."""
         nr = panel_columns(cpu)
-        return -(-self.columns // nr) * (self.depth + 1) * nr * 4
+        return -(-self.columns // nr) * (1 + -(-self.depth // KINDS[products].group)) * nr * 4
 
-    def pack(self, node: Node, bias: Value | None, cpu: Cpu) -> tuple[Packed | Scratch, list[Step]]:
-        """The panels, and the steps that make them while running."""
+    def pack(self, node: Node, bias: Value | None, cpu: Cpu, products: str = "f32") -> tuple[Packed | Scratch, list[Step]]:
+        """The panels for a kind of products, and the steps that make them while running."""
         if self.data is not None and (bias is None or bias.data is not None):
-            return self._constant(bias, cpu), []
+            return self._constant(bias, cpu, products), []
         nr = panel_columns(cpu)
-        panels, per_matrix = Scratch(self.count * self.panel_bytes(cpu)), -(-self.columns // nr)
+        panels, per_matrix = Scratch(self.count * self.panel_bytes(cpu, products)), -(-self.columns // nr)
         step, column = (1, self.depth) if self.transposed else (self.columns, 1)
+        memory, chunks = KINDS[products].pack_memory(cpu, self.count * per_matrix)
         params = {"w": self.value, "bias": bias, "panels": panels, "n": self.columns, "k": self.depth, "nr": nr,
-                  "batch": self.columns * self.depth, "w_step": step, "w_column": column, "per_matrix": per_matrix}
-        return panels, [Step(node, pack_panels_f32, params, self.count * per_matrix)]
+                  "batch": self.columns * self.depth, "w_step": step, "w_column": column, "per_matrix": per_matrix, **memory}
+        return panels, [Step(node, KINDS[products].pack_panels, params, chunks)]
 
-    def scaled(self, node: Node, bias: Value | None, cpu: Cpu, scale: Scale) -> tuple[Scratch, list[Step]]:
-        """Panels of one constant matrix with its rows scaled, and the step that makes them."""
-        source, panels = self._constant(bias, cpu), Scratch(self.panel_bytes(cpu))
-        count = self.panel_bytes(cpu) // (4 * (self.depth + 1) * panel_columns(cpu))
-        chunks, block = chunked(count, max(1, (1 << 14) // (self.depth * panel_columns(cpu))))
+    def scaled(self, node: Node, bias: Value | None, cpu: Cpu, scale: Scale,
+               products: str = "f32") -> tuple[Scratch, list[Step]]:
+        """Panels of one constant matrix with its rows scaled, and the step that makes them of float32 ones."""
+        source, panels, nr = self._constant(bias, cpu, "f32"), Scratch(self.panel_bytes(cpu, products)), panel_columns(cpu)
+        count = -(-self.columns // nr)
+        chunks, block = chunked(count, max(1, (1 << 14) // (self.depth * nr)))
         params = {"source": source, "scale": scale.by, "panels": panels, "k": self.depth, "count": count, "block": block,
                   "factor": scale.factor}
-        return panels, [Step(node, scale_panels_f32, params, chunks)]
+        return panels, [Step(node, KINDS[products].scale_panels, params, chunks)]
 
-    def _constant(self, bias: Value | None, cpu: Cpu) -> Packed:
-        data, shape = self.data, (self.count, self.columns, self.depth)
+    def _constant(self, bias: Value | None, cpu: Cpu, products: str) -> Packed:
+        data, shape, pack = self.data, (self.count, self.columns, self.depth), KINDS[products].pack
 
         def build() -> np.ndarray:
             w = np.asarray(data, np.float32)
             w = w.reshape(shape) if self.transposed else w.reshape(shape[0], shape[2], shape[1]).transpose(0, 2, 1)
             b = np.zeros(shape[1], np.float32) if bias is None else np.asarray(bias.data, np.float32).ravel()
-            return np.concatenate([pack_f32(cpu, one, b).reshape(-1) for one in w])
-        return Packed((self.key, None if bias is None else bias.key, "panels f32", panel_columns(cpu)), build)
+            return np.concatenate([pack(cpu, one, b).reshape(-1) for one in w])
+        return Packed((self.key, None if bias is None else bias.key, f"panels {products}", panel_columns(cpu)), build)
 
 
-def split(m: int, n: int, k: int, batches: int, tile: int, nr: int, grain: int = GRAIN) -> tuple[int, int]:
+def split(m: int, n: int, k: int, batches: int, tile: int, nr: int, grain: int) -> tuple[int, int]:
     """(rows, columns) of a chunk: whole tiles; by rows where there are enough of them, else by columns."""
     most = max(1, MAX_CHUNKS // batches)
     grain = grain if m > 1 else grain // 4              # one row is bound by memory
@@ -102,13 +113,14 @@ def split(m: int, n: int, k: int, batches: int, tile: int, nr: int, grain: int =
     return m, -(-panels // wanted) * nr
 
 
-def partition(m: int, n: int, k: int, batches: int, tile: int, nr: int) -> tuple[int, int]:
+def partition(m: int, n: int, k: int, batches: int, cpu: Cpu) -> tuple[int, int]:
     """(rows, columns) of a chunk: whole tiles, cut so that the chunks together read the least.
 
     A chunk reads its rows of the left side and its panels of the right side; every further cut across reads one of them again.
     """
-    grain = GRAIN if m > 1 else GRAIN // 4              # one row is bound by memory
-    wanted = min(max(1, MAX_CHUNKS // batches), max(1, m * n * k // grain))
+    tile, nr = tile_shape(cpu, "f32")
+    least = grain(cpu, "f32") // (1 if m > 1 else 4)        # one row is bound by memory
+    wanted = min(max(1, MAX_CHUNKS // batches), max(1, m * n * k // least))
     tiles_down, tiles_across = -(-m // tile), -(-n // nr)
     cuts = [(min(down, tiles_down), min(-(-wanted // down), tiles_across)) for down in range(1, wanted + 1)]
     most = max(down * across for down, across in cuts)
@@ -119,22 +131,26 @@ def partition(m: int, n: int, k: int, batches: int, tile: int, nr: int) -> tuple
 def float_steps(node: Node, target: Target, x: Any, y: Any, matrix: Matrix, bias: Value | None, *,
                 bounds: tuple[float, float], m: int = 0, x_at: Sequence[int] = (0,), w_at: Sequence[int] = (0,)) -> list[Step]:
     """Steps of y[b] = x[b] @ matrices[w_at[b]] + bias, x[b] beginning at element x_at[b]; m rows in each."""
-    n, k, cpu = matrix.columns, matrix.depth, target.cpu
+    n, k, cpu, kind = matrix.columns, matrix.depth, target.cpu, KINDS[target.products]
     m = m or x.size // k
     if m == 1 and len(x_at) > 1 and len(set(w_at)) == 1 and x_at == tuple(range(0, len(x_at) * k, k)):
         m, x_at, w_at = len(x_at), (0,), w_at[:1]
-    mr, nr = tile_shape(cpu, "f32")
-    panels, steps = matrix.pack(node, bias, cpu) if node.scale is None else matrix.scaled(node, bias, cpu, node.scale)
-    size = matrix.panel_bytes(cpu)
-    rows, columns = partition(m, n, k, len(x_at), mr, nr)
+    if node.scale is None:
+        panels, steps = matrix.pack(node, bias, cpu, target.products)
+    else:
+        panels, steps = matrix.scaled(node, bias, cpu, node.scale, target.products)
+    size = matrix.panel_bytes(cpu, target.products)
+    rows, columns = partition(m, n, k, len(x_at), cpu)
     row_chunks, column_chunks = -(-m // rows), -(-n // columns)
+    chunks = len(x_at) * row_chunks * column_chunks
     pairs = tuple((4 * a, size * b) for a, b in zip(x_at, w_at))
     params = {"x": x, "panels": panels, "y": y, "m": m, "n": n, "k": k, "lda": 4 * k, "ldc": 4 * n, "rows": rows,
-              "columns": columns, "row_chunks": row_chunks, "column_chunks": column_chunks, "block": row_block(cpu, k, rows),
-              **residual(node, bounds),
+              "columns": columns, "row_chunks": row_chunks, "column_chunks": column_chunks, **residual(node, bounds),
+              **kind.memory(cpu, rows, k, chunks),
               "offsets": Packed(("offsets", pairs), lambda: np.array(pairs, np.int64))}
-    made = (product_row if m == 1 else product)(function(node))
-    return [*steps, Step(node, made, params, len(x_at) * row_chunks * column_chunks, macs=len(x_at) * m * n * k)]
+    touched = 4 * m * (k * len(set(x_at)) + n * len(x_at)) + size * len(set(w_at))
+    return [*steps, Step(node, (kind.row if m == 1 else kind.product)(function(node)), params, chunks,
+                         macs=len(x_at) * m * n * k, touched=touched, products=target.products)]
 
 
 def turned(node: Node, x: Any, count: int, rows: int, columns: int, size: int = 4) -> tuple[Scratch, Step]:
@@ -153,6 +169,7 @@ def convert(node: Node, kind: Any, x: Any, y: Any, total: int) -> Step:
 def half_steps(node: Node, target: Target, x: Value, y: Value, matrix: Matrix, bias: Value | None,
                bounds: tuple[float, float], turn: tuple[int, int, int] | None = None, **batches: Any) -> list[Step]:
     """A product of float16 tensors: computed in float32, rounded once; `turn`: x is to be `turned` first."""
+    target = target.exact()
     wide_x, wide_y = Scratch(4 * x.size), Scratch(4 * y.size)
     steps = [convert(node, widen_f16, x, wide_x, x.size)]
     if turn is not None:
@@ -277,3 +294,26 @@ def narrow_f16(p, begin, end):
         for i in range(c * p.block, min(p.total, (c + 1) * p.block)):
             store_f16(p.y, i, load_f32(p.x, i))
     return 0
+
+
+# ---- kinds of products -----------------------------------------------------------------------------
+
+class Kind(NamedTuple):
+    """What float32 products are made of: packing and kernels, and the parameters of the memory that they work in."""
+
+    group: int                                           # values of k in 32 bits of a panel
+    pack: Callable[..., np.ndarray]                      # (cpu, weights [n, k], bias [n] or None) -> panels
+    pack_panels: Kernel                                  # the same while running
+    scale_panels: Kernel                                 # of float32 panels, with other factors of the rows
+    pack_memory: Callable[[Cpu, int], tuple[dict[str, Any], int]]            # (cpu, panels) -> parameters, chunks
+    product: Callable[[str], Kernel]                     # the function of a tail -> products of some rows
+    row: Callable[[str], Kernel]                         # of a single row
+    memory: Callable[[Cpu, int, int, int], dict[str, Any]]                   # (cpu, rows of a chunk, k, chunks)
+
+
+KINDS = {
+    "f32": Kind(1, pack_f32, pack_panels_f32, scale_panels_f32, lambda cpu, panels: ({}, panels), product, product_row,
+                lambda cpu, rows, k, chunks: {"block": row_block(cpu, k, rows)}),
+    "bf16": Kind(2, pack_bf16, pack_panels_bf16, scale_panels_bf16, pack_memory, product_bf16, product_row_bf16,
+                 product_memory),
+}

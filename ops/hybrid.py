@@ -85,6 +85,14 @@ def row_range(x, step, depth):
 
 
 @device
+def row_at(p, r):
+    """The address of row r; there is no division where all rows lie in one matrix."""
+    if r < p.inner:
+        return p.x + 4 * r * p.x_row
+    return p.x + 4 * (r // p.inner * p.x_outer + r % p.inner * p.x_row)
+
+
+@device
 def code_xnn(v, scale, zero, offset):
     """XNNPACK's code of a value, plus the offset."""
     v = rint_f32(min(v * scale, F32_I16)) + zero
@@ -97,7 +105,7 @@ def quantise_rows_xnn(p, begin, end):
     depth, step, offset = p.depth, p.x_step, np.float32(p.offset)
     for c in prange(begin, end):
         for r in range(c * p.block, min(p.rows, (c + 1) * p.block)):
-            x, q, term = p.x + 4 * (r // p.inner * p.x_outer + r % p.inner * p.x_row), p.q + r * p.pitch, p.terms + 8 * r
+            x, q, term = row_at(p, r), p.q + r * p.pitch, p.terms + 8 * r
             if step == 1:
                 vector_range(x, depth, term)
                 low, high = load_f32(term, 0), load_f32(term, 1)
@@ -136,7 +144,7 @@ def quantise_rows_symmetric(p, begin, end):
     body = depth - depth % 8
     for c in prange(begin, end):
         for r in range(c * p.block, min(p.rows, (c + 1) * p.block)):
-            x, q = p.x + 4 * (r // p.inner * p.x_outer + r % p.inner * p.x_row), p.q + r * p.pitch
+            x, q = row_at(p, r), p.q + r * p.pitch
             low, high = row_range(x, step, depth)
             most = max(-low, high)
             inverse = F32_127 / most if most > F32_0 else F32_0
@@ -158,7 +166,7 @@ def quantise_rows_asymmetric(p, begin, end):
     body = depth - depth % 8
     for c in prange(begin, end):
         for r in range(c * p.block, min(p.rows, (c + 1) * p.block)):
-            x, q = p.x + 4 * (r // p.inner * p.x_outer + r % p.inner * p.x_row), p.q + r * p.pitch
+            x, q = row_at(p, r), p.q + r * p.pitch
             if step == 1:
                 vector_range(x, depth, p.terms + 8 * r)
                 low, high = load_f32(p.terms, 2 * r), load_f32(p.terms, 2 * r + 1)

@@ -49,7 +49,7 @@ from litejit.ops.simd.gemm_int8 import (
     sum_terms,
 )
 from litejit.ops.simd.gemv_int8 import make_gemv
-from litejit.ops.simd.tiles import tile_shape
+from litejit.ops.simd.tiles import grain, tile_shape
 from litejit.planner.graph import Node, Value
 
 GRID = [("x", "i8"), ("panels", "i8"), ("y", "i8"), ("offsets", "i8"), ("m", "i8"), ("n", "i8"), ("k", "i8"), ("pitch", "i8"),
@@ -59,14 +59,13 @@ STAGE = [("staged", "i8"), ("staged_size", "i8"), ("flip", "i8"), ("row_factor",
 CODES = np.dtype([*GRID, *STAGE, ("low", "i8"), ("high", "i8"), ("zero_point", "i8"), ("out_flip", "i8")], align=True)
 ROUNDED = np.dtype([*(field for field in GRID if field[0] != "y"), *STAGE, *ROUNDING, ("acc", "i8")], align=True)
 HYBRID = np.dtype([*GRID, ("lo", "f4"), ("hi", "f4")], align=True)
-GRAIN = 1 << 21                       # multiply-accumulates worth a chunk
 ACCUMULATORS = 1 << 14                # that a chunk keeps
 
 
 def grid(target: Target, m: int, n: int, k: int, batches: int, narrow: bool = False) -> tuple[dict[str, int], int]:
     """(sizes and chunks as fields of GRID, number of chunks). narrow: of panels."""
     mr, nr = tile_shape(target.cpu, "int8")
-    rows, columns = split(m, n, k, batches, mr, 2 * nr, GRAIN)
+    rows, columns = split(m, n, k, batches, mr, 2 * nr, grain(target.cpu, "int8"))
     row_chunks, column_chunks = -(-m // rows), -(-n // columns)
     return {"m": m, "n": n, "k": k, "pitch": staged_pitch(target.cpu, k), "rows": rows, "columns": columns,
             "row_chunks": row_chunks, "column_chunks": column_chunks,

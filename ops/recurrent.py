@@ -217,7 +217,8 @@ def _float_inputs(node: Node, target: Target, lstm: Lstm, before: Scratch) -> li
     weights = _Joined(_chosen(lstm, lstm.weights), "f32")
     matrix = Matrix(weights, weights.dims[0], lstm.depth, transposed=True)
     bounds = (-np.inf, np.inf)
-    return float_steps(node, target, lstm.x, before, matrix, _early_bias(lstm), bounds=bounds, m=lstm.time * lstm.batch)
+    return float_steps(node, target.exact(), lstm.x, before, matrix, _early_bias(lstm), bounds=bounds,
+                       m=lstm.time * lstm.batch)
 
 
 # ---- hybrid -------------------------------------------------------------------------------------

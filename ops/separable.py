@@ -19,13 +19,13 @@ from litejit.ops.depthwise import packed_weights, wide_windows
 from litejit.ops.depthwise_f32 import TILED, make_block, shape_mark, special, table_bytes, tiled_params
 from litejit.ops.float_product import Matrix
 from litejit.ops.simd.gemm_f32 import gemm_f32
+from litejit.ops.simd.tiles import grain
 from litejit.ops.tails import finish, function, residual
 from litejit.planner.graph import Node
 
 SEPARABLE = np.dtype([*TILED, *((name, "i8") for name in (
     "x", "y", "other", "expand", "inputs", "project", "n", "ring", "scratch", "scratch_size", "ring_at", "middle_at", "rows",
     "group")), *((name, "f4") for name in ("expand_lo", "expand_hi", "project_lo", "project_hi"))], align=True)
-GRAIN = 1 << 19                       # multiply-accumulates worth a chunk
 PIXELS = 48                           # of a group of output rows: enough for the tiles of the GEMM
 EXPANDING_CHUNKS = 4                  # where chunks expand some rows twice
 
@@ -51,7 +51,7 @@ class Separable(Operator):
                           project_lo=fields["lo"], project_hi=fields["hi"])
             macs += project.out.size * windows.channels
         most = EXPANDING_CHUNKS if expand is not None else MAX_CHUNKS
-        rows = -(-windows.out_height // min(most, windows.out_height, max(1, macs // GRAIN)))
+        rows = -(-windows.out_height // min(most, windows.out_height, max(1, macs // grain(cpu, "f32"))))
         chunks = -(-windows.out_height // rows)
         group = min(rows, -(-PIXELS // windows.out_width))
         ring = (group - 1) * windows.sh + (windows.kh - 1) * windows.dh + 1 if expand is not None else 0

@@ -10,6 +10,7 @@ from litejit.compiler import device, kernel, prange
 from litejit.compiler.lazy import Kernel
 from litejit.compiler.primitives import bits_f32, float_bits
 from litejit.ops.base import Operator, Step, Target, chunked
+from litejit.ops.simd.row_sweeps import softmax
 from litejit.ops.softmax_quantised import log_softmax_steps, softmax_int16_steps, softmax_steps
 from litejit.ops.softmax_table import log_softmax_table_steps, softmax_table_steps
 from litejit.ops.streams import LOAD, STORE
@@ -52,7 +53,7 @@ class Softmax(Operator):
             if target.mode != "ref" and node.out.type == x.type:
                 return softmax_table_steps(node, beta)
             return softmax_steps(node, beta)
-        return [_row_step(node, softmax_rows(x.type), beta)]
+        return [_row_step(node, softmax_f32 if x.type == "f32" else softmax_f16, beta)]
 
 
 class LogSoftmax(Operator):
@@ -119,33 +120,32 @@ def row_maximum(type: str):  # type: ignore[no-untyped-def]
     return maximum
 
 
-@functools.cache
-def softmax_rows(type: str) -> Kernel:
+@kernel(ROWS)
+def softmax_f32(p, begin, end):
     """Rows of exp((x - max) * beta) / sum. Any NaN or +inf, or only -inf, makes its row NaN."""
-    load, store, maximum = LOAD[type], STORE[type], row_maximum(type)
-    keep = type == "f32"                                        # the exponentials, in y
+    first, depth = begin * p.block, p.depth
+    softmax(p.x + 4 * first * depth, p.y + 4 * first * depth, min(p.rows, end * p.block) - first, depth, p.beta)
+    return 0
 
-    @kernel(ROWS, name=f"softmax_{type}", fastmath=("reassoc",))
-    def run(p, begin, end):
-        x, y, depth, beta = p.x, p.y, p.depth, p.beta
-        for c in prange(begin, end):
-            for r in range(c * p.block, min(p.rows, (c + 1) * p.block)):
-                first, last = r * depth, (r + 1) * depth
-                most = maximum(x, first, last)
-                total = ZERO
-                for i in range(first, last):
-                    e = exp_nonpositive((load(x, i) - most) * beta)
-                    if keep:
-                        store(y, i, e)
-                    total += e
-                share = ONE / total
-                for i in range(first, last):
-                    if keep:
-                        store(y, i, load(y, i) * share)
-                    else:
-                        store(y, i, exp_nonpositive((load(x, i) - most) * beta) * share)
-        return 0
-    return run
+
+_load_f16, _store_f16, _maximum_f16 = LOAD["f16"], STORE["f16"], row_maximum("f16")
+
+
+@kernel(ROWS, fastmath=("reassoc",))
+def softmax_f16(p, begin, end):
+    """The same of float16, computed in float32."""
+    x, y, depth, beta = p.x, p.y, p.depth, p.beta
+    for c in prange(begin, end):
+        for r in range(c * p.block, min(p.rows, (c + 1) * p.block)):
+            first, last = r * depth, (r + 1) * depth
+            most = _maximum_f16(x, first, last)
+            total = ZERO
+            for i in range(first, last):
+                total += exp_nonpositive((_load_f16(x, i) - most) * beta)
+            share = ONE / total
+            for i in range(first, last):
+                _store_f16(y, i, exp_nonpositive((_load_f16(x, i) - most) * beta) * share)
+    return 0
 
 
 _maximum = row_maximum("f32")

@@ -11,11 +11,14 @@ from collections.abc import Callable
 
 from litejit.ops.base import Target
 from litejit.planner.fuse_activation import fuse_activations
+from litejit.planner.fuse_attention import fuse_attention
 from litejit.planner.fuse_excite import fuse_excitations
+from litejit.planner.fuse_layer_norm import fuse_layer_norm
 from litejit.planner.fuse_pad import fuse_pads
 from litejit.planner.fuse_separable import fuse_separable
 from litejit.planner.fuse_swish import fuse_swish
 from litejit.planner.fuse_tail import fuse_tails
+from litejit.planner.fuse_unary_chain import fuse_unary_chains
 from litejit.planner.graph import Graph
 from litejit.planner.patterns import Uses
 
@@ -25,8 +28,11 @@ RULES: dict[str, Rule] = {  # in the order in which they are tried
     "activation": fuse_activations,
     "swish": fuse_swish,
     "squeeze_excite": fuse_excitations,
+    "attention": fuse_attention,
+    "layer_norm": fuse_layer_norm,
     "tail": fuse_tails,
     "separable": fuse_separable,
+    "unary_chain": fuse_unary_chains,
 }
 
 

@@ -36,7 +36,9 @@ def fuse_pads(uses: Uses, target: Target) -> list[str]:
 
 
 def _fits(node: Node, conv: Node) -> bool:
-    """The border has the value that convolutions pad with, and only around images."""
+    """The border has the value that convolutions pad with, is around images only, and narrower than the kernel."""
+    from litejit.ops.conv import windows_of
+
     x, value = node[0], node.optional(2)
     if x.rank != 4 or node[1].data is None or (x.type, conv[1].type) not in TYPES or conv[1].dims[1:3] == (1, 1):
         return False
@@ -46,5 +48,11 @@ def _fits(node: Node, conv: Node) -> bool:
         return False
     zero = 0 if x.type in ("f32", "i16") else x.zero_point
     same = value is None or (value.data is not None and float(value.data.reshape(-1)[0]) == zero)
-    pads = node.constant(1)
-    return same and not pads[0].any() and not pads[3].any()
+    pads, extents = node.constant(1), windows_of(conv)
+    return (
+        same
+        and not pads[0].any()
+        and not pads[3].any()
+        and max(pads[1]) <= (extents.kh - 1) * extents.dh  # kernels expect that every window sees a part of the image
+        and max(pads[2]) <= (extents.kw - 1) * extents.dw
+    )

@@ -16,7 +16,7 @@ WEIGHTS = 1 << 16  # most bytes of weights of a 1x1 convolution: every group of 
 
 def fuse_separable(uses: Uses, target: Target) -> list[str]:
     """Up to three float32 nodes become SEPARABLE; the numbers stay the same."""
-    if target.mode == "ref":
+    if target.mode == "ref" or target.products != "f32":  # 1x1 convolutions in bfloat16 save more than the cache does
         return []
     from litejit.ops.separable import FUSED
 

@@ -45,6 +45,7 @@ def _add(uses: Uses, node: Node) -> Node | None:
         producer = _free(uses, x) if x.size == rest.size == node.out.size and rest.data is None else None
         if producer is not None and _adds(producer):
             producer.tail = Tail(other=rest, bounds=float_range(activation(node), node.xnn))
+            producer.inputs = (*producer.inputs, *[None] * (3 - len(producer.inputs)), rest)
             return producer
     return None
 

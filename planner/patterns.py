@@ -54,8 +54,13 @@ class Uses:
             elif id(n) not in old:
                 nodes.append(n)
         self.graph.nodes = nodes
-        self.makers = {v: n for v, n in self.makers.items() if id(n) not in old}
-        self.users = {v: [n for n in users if id(n) not in old] for v, users in self.users.items()}
+        for n in gone:
+            for value in n.outputs:
+                if self.makers.get(value) is n:
+                    del self.makers[value]
+            for used in n.inputs:
+                if used is not None:
+                    self.users[used] = [user for user in self.users.get(used, ()) if id(user) not in old]
         self._add(node)
 
 

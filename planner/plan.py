@@ -150,6 +150,7 @@ class Plan:
         return (
             f"{len(self.steps)} steps, {len(self.kernels)} kernels, {self.macs / 1e6:.1f} MMAC, arena "
             f"{self.arena_size:,} bytes for {total:,} bytes of buffers, {self.target.cpu.name}, {self.target.mode}"
+            f"{', bfloat16' if self.target.products == 'bf16' else ''}"
         )
 
     def __repr__(self) -> str:

@@ -56,3 +56,11 @@ def models(shared: Path) -> ModuleType:
 def rng() -> np.random.Generator:
     """A random generator, the same in every run."""
     return np.random.default_rng(20240229)
+
+
+@pytest.fixture
+def bf16_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine's CPU level as one with bfloat16 products; where it has none, the kernels compute them otherwise."""
+    from litejit.compiler import cpu
+
+    monkeypatch.setattr(cpu, "_chosen", cpu.target()._replace(bf16=True))

@@ -100,11 +100,12 @@ def run_op(
     version: int = 1,
     num_threads: int = 1,
     fuse: bool = True,
+    precision: str = "float32",
     **options: Any,
 ) -> Any:
     """Output (or list of outputs, if a list of Out was given) of one operator."""
     given = [i if isinstance(i, In) or i is None else In(i) for i in inputs]
     content = op_model(op, given, outputs, version=version, **options)
     values = [i.value for i in given if i is not None and not i.constant]
-    results = run_model(content, values, mode=mode, num_threads=num_threads, fuse=fuse)
+    results = run_model(content, values, mode=mode, num_threads=num_threads, fuse=fuse, precision=precision)
     return results[0] if isinstance(outputs, Out) else results

@@ -94,8 +94,8 @@ def test_the_scripts_run() -> None:
 
 
 def test_the_other_scripts_are_known() -> None:
-    assert set(OWN) == {*SCRIPTS, "common", "contention", "layers", "memory", "models", "serving", "shapes", "store",
-                        "threads"}
+    assert set(OWN) == {*SCRIPTS, "bfloat16", "common", "contention", "layers", "memory", "models", "serving", "shapes",
+                        "store", "threads"}
 
 
 def test_models_are_written(tmp_path: Path) -> None:

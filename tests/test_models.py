@@ -87,6 +87,28 @@ def test_every_way_gives_the_same_bits(name: str, models: ModuleType) -> None:
             assert np.asarray(a).tobytes() == np.asarray(b).tobytes(), options
 
 
+@pytest.mark.usefixtures("bf16_cpu")
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [
+        ("lstm_while_f32", 0.03),
+        ("mobilenet_v2_f32", 0.3),  # random weights: LiteRT itself has 0.15 with weights that are rounded
+        pytest.param("bert_f32", 0.03, marks=pytest.mark.slow),
+        pytest.param("unet_f32", 0.06, marks=pytest.mark.slow),
+    ],
+)
+def test_bfloat16_is_near(name: str, limit: float, models: ModuleType, checks: ModuleType) -> None:
+    content, cases = models.load(name)
+    case = cases[0]
+    interpreter, got = run(content, case["inputs"], precision="bfloat16")
+    assert any(s.products == "bf16" for s in interpreter.plan.steps)
+    for a, want, stride in zip(got, case["default"], case["stride"]):
+        assert 1e-4 < checks.difference(models.subset(np.asarray(a), stride), want)[2] < limit
+    _, again = run(content, case["inputs"], precision="bfloat16", num_threads=2, fuse=False)
+    for a, b in zip(got, again):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
 @pytest.mark.parametrize("name", chosen(ARCHITECTURES, QUICK))
 def test_arena_is_not_above_greedy_by_size(name: str, models: ModuleType) -> None:
     content, _ = models.load(name)

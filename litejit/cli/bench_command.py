@@ -19,10 +19,12 @@ import numpy as np
 from litejit import __version__
 from litejit.cli import bench_worker
 from litejit.cli.bench_worker import PEERS
-from litejit.cli.common import cache_option, size
+from litejit.cli.common import cache_option, precision_option, size
 from litejit.cli.run_command import random_inputs
+from litejit.compiler.cpu import target
 
-OURS = "litejit"
+OURS = {"float32": "litejit", "bfloat16": "litejit_bf16"}                # by --precision
+USUAL = {"float32": "litert,openvino", "bfloat16": "litert,openvino_default"}   # peers, unless they are named
 HEAD = ("model", "thr", "runtime", "load", "cold", "warm", "first", "median", "p99", "memory", "ratio")
 WIDTHS = (26, 3, 16, 8, 8, 8, 8, 8, 8, 8, 5)
 
@@ -37,9 +39,11 @@ def _threads(context: click.Context, option: click.Parameter, text: str) -> list
     return found
 
 
-def _peers(context: click.Context, option: click.Parameter, text: str) -> list[str]:
+def _peers(context: click.Context, option: click.Parameter, text: str | None) -> list[str] | None:
+    if text is None:
+        return None
     found = [part for part in text.split(",") if part]
-    known = [name for name in PEERS if name != OURS]
+    known = [name for name in PEERS if name not in OURS.values()]
     for name in found:
         if name not in known:
             raise click.BadParameter(f"{name!r} is not one of {', '.join(known)}")
@@ -49,23 +53,27 @@ def _peers(context: click.Context, option: click.Parameter, text: str) -> list[s
 @click.command()
 @click.argument("models", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
 @click.option("--threads", default="1", show_default=True, callback=_threads, help="Numbers of threads, like 1,2.")
-@click.option("--peers", default="litert,openvino", show_default=True, callback=_peers,
-              help="Of litert, openvino, openvino_default (its own choice of precision); '' for none.")
+@click.option("--peers", callback=_peers, help="Of litert, openvino (in float32), openvino_default (its own choice of "
+              "precision); '' for none.  [default: litert,openvino; in bfloat16 litert,openvino_default]")
 @click.option("--rounds", default=7, show_default=True, type=click.IntRange(1), help="Turns of every runtime.")
 @click.option("--seconds", "length", default=0.4, show_default=True, type=click.FloatRange(0, min_open=True),
               help="Length of a turn.")
 @click.option("--cold/--no-cold", default=True, show_default=True, help="Compile with an empty store first, in a process "
               "of its own; without that, the user's store serves.")
 @click.option("--json", "path", type=click.Path(dir_okay=False), help="Write all figures, in seconds and bytes.")
+@precision_option
 @cache_option
-def command(models: tuple[str, ...], threads: list[int], peers: list[str], rounds: int, length: float, cold: bool,
-            path: str | None, cache_dir: str | None) -> None:
+def command(models: tuple[str, ...], threads: list[int], peers: list[str] | None, rounds: int, length: float, cold: bool,
+            path: str | None, precision: str, cache_dir: str | None) -> None:
     """Time MODELS on litejit and its peers, in turns; a ratio below 1 says that litejit is the fastest."""
+    if precision == "bfloat16" and not target().bf16:
+        click.echo(f"no bfloat16 instructions on {target().name}: {OURS[precision]} computes in float32", err=True)
     click.echo(_line(HEAD))
     rows, broken = [], 0
+    peers = USUAL[precision].split(",") if peers is None else peers
     for model in models:
         try:
-            found = _model(model, threads, [OURS, *peers], rounds, length, cold, cache_dir)
+            found = _model(model, threads, [OURS[precision], *peers], rounds, length, cold, cache_dir)
             for row in found:
                 rows.append(row)
                 click.echo("\n".join(lines(row)))
@@ -128,7 +136,8 @@ class Worker:
 
 def _model(path: str, threads: Sequence[int], runtimes: Sequence[str], rounds: int, length: float, cold: bool,
            cache_dir: str | None) -> list[dict[str, Any]]:
-    """The rows of a model, one per number of threads. Raises LiteJitError for a file that is no model."""
+    """The rows of a model, one per number of threads; the first runtime is ours. Raises LiteJitError for a file that is no
+    model."""
     from litejit.model import Model
 
     model = Model.from_file(path)
@@ -141,13 +150,13 @@ def _model(path: str, threads: Sequence[int], runtimes: Sequence[str], rounds: i
         environment = {} if cache_dir is None else {"LITEJIT_CACHE_DIR": cache_dir}
         if cold:
             environment = {"LITEJIT_CACHE_DIR": os.path.join(folder, "store"), "LITEJIT_CACHE": "use"}
-        with Worker(OURS, path, 1, inputs, environment) as first:      # also fills a store that is not empty
+        with Worker(runtimes[0], path, 1, inputs, environment) as first:      # also fills a store that is not empty
             compiled = first.start.get("compile") if cold else None
         rows = []
         for count in threads:
             row = _row(path, count, runtimes, rounds, length, inputs, environment)
             for name, figures in row["runtimes"].items():
-                figures["cold"] = compiled if name == OURS else figures["compile"]
+                figures["cold"] = compiled if name == runtimes[0] else figures["compile"]
             rows.append(row)
         return rows
 
@@ -165,7 +174,7 @@ def _row(path: str, threads: int, runtimes: Sequence[str], rounds: int, length: 
                                "failed": {w.runtime: w.failed for w in workers if w.failed}}
     serving = [w for w in workers if not w.failed]
     row["runtimes"] = {w.runtime: w.figures() for w in serving}
-    ours, peers = [w for w in serving if w.runtime == OURS], [w for w in serving if w.runtime != OURS]
+    ours, peers = [w for w in serving if w.runtime == runtimes[0]], [w for w in serving if w.runtime != runtimes[0]]
     if ours and peers:
         row["ratios"] = [ours[0].turns[k]["median"] / min(w.turns[k]["median"] for w in peers) for k in range(rounds)]
         row["ratio"] = statistics.median(row["ratios"])
@@ -194,7 +203,7 @@ def lines(row: dict[str, Any]) -> list[str]:
     found, head = [], (row["model"], str(row["threads"]))
     for name, f in row["runtimes"].items():
         times = [_time(f[key]) for key in ("load", "cold", "compile", "first", "median", "p99")]
-        ratio = f"{row['ratio']:.2f}" if name == OURS and "ratio" in row else ""
+        ratio = f"{row['ratio']:.2f}" if name in OURS.values() and "ratio" in row else ""
         found.append(_line((*head, name, *times, size(f["memory"]), ratio)))
         head = ("", "")
     for name, why in row["failed"].items():
@@ -213,8 +222,6 @@ def verdict(rows: Sequence[dict[str, Any]]) -> str:
 
 def report(rows: Sequence[dict[str, Any]], rounds: int, length: float) -> dict[str, Any]:
     """Everything as plain data, with what it was measured on."""
-    from litejit.compiler.cpu import target
-
     ratios = [row["ratio"] for row in rows if "ratio" in row]
     return {"litejit": __version__, "python": platform.python_version(), "system": platform.platform(),
             "cpu": {"name": _cpu_name(), "level": target().name, "cores": os.cpu_count()},

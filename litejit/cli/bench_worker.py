@@ -37,10 +37,10 @@ class Peer(NamedTuple):
 
 # ---- the runtimes --------------------------------------------------------------------------------
 
-def _interpreter(module: str) -> Runtime:
+def _interpreter(module: str, **options: Any) -> Runtime:
     """Everything with the interface of tf.lite.Interpreter."""
     def make(path: str, threads: int, inputs: Inputs, loaded: Callable[[], None]) -> Callable[[], Any]:
-        interpreter = import_module(module).Interpreter(model_path=path, num_threads=threads)
+        interpreter = import_module(module).Interpreter(model_path=path, num_threads=threads, **options)
         loaded()
         interpreter.allocate_tensors()
         for detail, (_, value) in zip(interpreter.get_input_details(), inputs):
@@ -78,6 +78,7 @@ def _value(port: Any, position: int, inputs: Inputs) -> Any:
 
 PEERS = {
     "litejit": Peer("litejit", "litejit", _interpreter("litejit.interpreter")),
+    "litejit_bf16": Peer("litejit", "litejit", _interpreter("litejit.interpreter", precision="bfloat16")),
     "litert": Peer("ai-edge-litert", "ai_edge_litert", _interpreter("ai_edge_litert.interpreter")),
     "openvino": Peer("openvino", "openvino", _openvino(INFERENCE_PRECISION_HINT="f32")),
     "openvino_default": Peer("openvino", "openvino", _openvino()),

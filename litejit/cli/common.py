@@ -11,6 +11,8 @@ MODES = {"auto": "AUTO", "ref": "BUILTIN_REF", "opt": "BUILTIN_WITHOUT_DEFAULT_D
 model_argument = click.argument("model", type=click.Path(exists=True, dir_okay=False))
 mode_option = click.option("--mode", type=click.Choice(list(MODES)), default="auto", show_default=True,
                            help="Arithmetic: LiteRT's default, its reference kernels, its kernels without XNNPACK.")
+precision_option = click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32",
+                                show_default=True, help="Of float32 products; bfloat16 where the CPU has the instruction.")
 cache_option = click.option("--cache-dir", type=click.Path(file_okay=False), help="Where compiled code is kept.")
 
 

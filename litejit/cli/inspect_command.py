@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from litejit.cli.common import columns, count, mode_option, model_argument, size
+from litejit.cli.common import columns, count, mode_option, model_argument, precision_option, size
 from litejit.errors import LiteJitError
 from litejit.model import Model, Subgraph, Tensor
 
@@ -16,16 +16,17 @@ from litejit.model import Model, Subgraph, Tensor
 @click.option("--json", "as_json", is_flag=True, help="All of it as JSON.")
 @click.option("--plan", "with_plan", is_flag=True, help="Show every step of the plan.")
 @mode_option
-def command(model: str, as_json: bool, with_plan: bool, mode: str) -> None:
+@precision_option
+def command(model: str, as_json: bool, with_plan: bool, mode: str, precision: str) -> None:
     """Show what MODEL is made of."""
-    facts = describe(Model.from_file(model), mode)
+    facts = describe(Model.from_file(model), mode, precision)
     if as_json:
         click.echo(json.dumps(facts, indent=1))
         return
     _print(facts, with_plan)
 
 
-def describe(model: Model, mode: str = "auto") -> dict[str, Any]:
+def describe(model: Model, mode: str = "auto", precision: str = "float32") -> dict[str, Any]:
     """Everything about a model that can be had without running it, as plain data."""
     return {
         "path": str(model.path) if model.path else None,
@@ -37,7 +38,7 @@ def describe(model: Model, mode: str = "auto") -> dict[str, Any]:
         "subgraphs": [_subgraph(g) for g in model.subgraphs],
         "metadata": {name: len(data) for name, data in model.metadata.items()},
         "associated_files": {name: len(model.associated_files[name]) for name in model.associated_files},
-        "plan": _plan(model, mode),
+        "plan": _plan(model, mode, precision),
     }
 
 
@@ -73,7 +74,7 @@ def _tensor(tensor: Tensor) -> dict[str, Any]:
     return found
 
 
-def _plan(model: Model, mode: str) -> dict[str, Any]:
+def _plan(model: Model, mode: str, precision: str) -> dict[str, Any]:
     """Steps and memory of subgraph 0, or why there is no plan."""
     from litejit.compiler.cpu import target
     from litejit.ops.base import Target
@@ -85,7 +86,7 @@ def _plan(model: Model, mode: str) -> dict[str, Any]:
     try:
         refuse_missing_builtins(model)
         refuse_missing_customs(model)
-        plan = make_plan(model, 0, shapes, Target(target(), mode))
+        plan = make_plan(model, 0, shapes, Target(target(), mode, precision))
     except LiteJitError as error:
         return {"error": str(error)}
     return {"summary": plan.summary(), "steps": [list(row) for row in plan.rows()], "fused": list(plan.fused),

@@ -7,7 +7,7 @@ import os
 import click
 import numpy as np
 
-from litejit.cli.common import cache_option, mode_option, model_argument, resolver
+from litejit.cli.common import cache_option, mode_option, model_argument, precision_option, resolver
 from litejit.cli.run_command import random_inputs
 
 
@@ -18,13 +18,15 @@ from litejit.cli.run_command import random_inputs
 @click.option("--trace", type=click.Path(dir_okay=False), help="Write a run for chrome://tracing or ui.perfetto.dev.")
 @click.option("--json", "as_json", is_flag=True, help="All of it as JSON.")
 @mode_option
+@precision_option
 @cache_option
 def command(model: str, threads: int, repeat: int, trace: str | None, as_json: bool, mode: str,
-            cache_dir: str | None) -> None:
+            precision: str, cache_dir: str | None) -> None:
     """Time the steps of MODEL on random inputs, the slowest first."""
     from litejit.interpreter import Interpreter
 
-    interpreter = Interpreter(model, num_threads=threads, experimental_op_resolver_type=resolver(mode), cache_dir=cache_dir)
+    interpreter = Interpreter(model, num_threads=threads, experimental_op_resolver_type=resolver(mode), precision=precision,
+                              cache_dir=cache_dir)
     interpreter.allocate_tensors()
     for detail, value in zip(interpreter.get_input_details(), random_inputs(interpreter.model, np.random.default_rng(0))):
         interpreter.set_tensor(detail["index"], value)

@@ -15,6 +15,7 @@ from litejit.cli.common import (
     mode_option,
     model_argument,
     named,
+    precision_option,
     resolver,
     seconds,
     shapes_of,
@@ -37,16 +38,17 @@ RANGES = {"INT4": (-8, 7), "UINT4": (0, 15), "INT2": (-2, 1)}       # of types t
 @click.option("--mean", default=127.5, show_default=True, help="Subtracted from pixels of float and quantised inputs.")
 @click.option("--std", default=127.5, show_default=True, help="What pixels are divided by then.")
 @mode_option
+@precision_option
 @cache_option
 def command(model: str, inputs: tuple[str, ...], input_shape: tuple[str, ...], output: str | None, threads: int,
-            seed: int, mean: float, std: float, mode: str, cache_dir: str | None) -> None:
+            seed: int, mean: float, std: float, mode: str, precision: str, cache_dir: str | None) -> None:
     """Run MODEL once and show its outputs."""
     from litejit.interpreter import Interpreter
     from litejit.names import output_names
 
     start = time.perf_counter()
     interpreter = Interpreter(model, num_threads=threads, experimental_op_resolver_type=resolver(mode),
-                              cache_dir=cache_dir)
+                              precision=precision, cache_dir=cache_dir)
     details = interpreter.get_input_details()
     for position, shape in shapes_of(input_shape, interpreter.get_input_index).items():
         interpreter.resize_tensor_input(details[position]["index"], shape)

@@ -6,15 +6,17 @@ import time
 
 import click
 
-from litejit.cli.common import cache_option, columns, mode_option, resolver, seconds, shapes_of
+from litejit.cli.common import cache_option, columns, mode_option, precision_option, resolver, seconds, shapes_of
 
 
 @click.command()
 @click.argument("models", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
 @click.option("--input-shape", multiple=True, metavar="NAME=1,224,224,3", help="Resize an input (of every model).")
 @mode_option
+@precision_option
 @cache_option
-def command(models: tuple[str, ...], input_shape: tuple[str, ...], mode: str, cache_dir: str | None) -> None:
+def command(models: tuple[str, ...], input_shape: tuple[str, ...], mode: str, precision: str,
+            cache_dir: str | None) -> None:
     """Fill the store with the compiled code of MODELS, so that later processes compile nothing."""
     from litejit.store import open_store
 
@@ -25,7 +27,7 @@ def command(models: tuple[str, ...], input_shape: tuple[str, ...], mode: str, ca
         before = store.statistics.compiled
         start = time.perf_counter()
         try:
-            kernels, steps = _warm(path, input_shape, mode, cache_dir)
+            kernels, steps = _warm(path, input_shape, mode, precision, cache_dir)
         except (RuntimeError, ValueError) as error:
             failed += 1
             click.echo(f"{path}: {error}", err=True)
@@ -39,7 +41,7 @@ def command(models: tuple[str, ...], input_shape: tuple[str, ...], mode: str, ca
         raise click.ClickException(f"{failed} of {len(models)} models could not be prepared")
 
 
-def _warm(path: str, input_shape: tuple[str, ...], mode: str, cache_dir: str | None) -> tuple[int, int]:
+def _warm(path: str, input_shape: tuple[str, ...], mode: str, precision: str, cache_dir: str | None) -> tuple[int, int]:
     """Compile one model; (kernels, steps)."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -49,7 +51,7 @@ def _warm(path: str, input_shape: tuple[str, ...], mode: str, cache_dir: str | N
     from litejit.interpreter import Interpreter
     from litejit.planner.make import make_plan
 
-    interpreter = Interpreter(path, experimental_op_resolver_type=resolver(mode), cache_dir=cache_dir)
+    interpreter = Interpreter(path, experimental_op_resolver_type=resolver(mode), precision=precision, cache_dir=cache_dir)
     details = interpreter.get_input_details()
     for position, shape in shapes_of(input_shape, interpreter.get_input_index).items():
         interpreter.resize_tensor_input(details[position]["index"], shape)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from litejit.store import Store
 
 Loop = np.dtype([("data", "i8"), ("bytes", "i8"), ("rounds", "i8"), ("out", "i8")], align=True)
+FLOATS = ("f32", "bf16")
 OUT = 4096                                          # bytes of a thread's accumulators
 SIZES = (1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 25)      # bytes per thread: from the first cache to memory
 TURN = 3e-3                                         # seconds of a measurement
@@ -30,7 +31,7 @@ TURNS = 3                                           # the best of so many counts
 class Peak(NamedTuple):
     """The most that `threads` threads of this machine were seen to do.
 
-    macs: multiply-accumulates a second by type: "f32", "i8" (the level's int8 instructions), "i16".
+    macs: multiply-accumulates a second by type: "f32", "i8" (the level's int8 instructions), "i16", "bf16" where there is.
     bandwidth: bytes read a second, by how many bytes each thread read again and again.
     """
 
@@ -45,7 +46,7 @@ class Peak(NamedTuple):
         return self.bandwidth[next((s for s in sizes if s * self.threads <= nbytes), sizes[-1])]
 
     def __str__(self) -> str:
-        kinds = {"f32": "GFLOP/s float32", "i8": "GOP/s int8", "i16": "GOP/s int16"}
+        kinds = {"f32": "GFLOP/s float32", "bf16": "GFLOP/s bfloat16", "i8": "GOP/s int8", "i16": "GOP/s int16"}
         most = ", ".join(f"{2e-9 * rate:.0f} {kinds[kind]}" for kind, rate in self.macs.items())
         reads = " / ".join(f"{rate / 1e9:.0f}" for _, rate in sorted(self.bandwidth.items()))
         return f"{most}; reads of {' / '.join(_size(s) for s in sorted(self.bandwidth))} at {reads} GB/s"
@@ -65,18 +66,19 @@ def accumulators(cpu: Cpu) -> int:
 def macs_a_round(cpu: Cpu) -> dict[str, int]:
     """Multiply-accumulates of one round of each arithmetic loop."""
     sums = accumulators(cpu) * cpu.lanes
-    return {"f32": sums, "i8": sums * (4 if cpu.dot else 2), "i16": sums * 2}
+    return {"f32": sums, "i8": sums * (4 if cpu.dot else 2), "i16": sums * 2, **({"bf16": sums * 2} if cpu.bf16 else {})}
 
 
 def _arithmetic(kind: str) -> Callable[..., None]:
-    """acc = acc * x + y in every register; integers acc += x . acc, so that nothing is the same in two rounds."""
+    """acc = acc * x + y in every register; integers acc += x . acc, so that nothing is the same in two rounds, and pairs of
+    bfloat16 acc += x . x."""
     def emit(v: Any, out: Any, rounds: Any) -> None:
-        ty, vbytes = v.f32 if kind == "f32" else v.i32, v.cpu.vbytes
+        ty, vbytes = v.f32 if kind in FLOATS else v.i32, v.cpu.vbytes
         places = range(0, accumulators(v.cpu) * vbytes, vbytes)
-        x = v.load(ty, out, OUT - vbytes)
-
-        def multiply(acc: Any) -> Any:
-            return v.fma(acc, x, x) if kind == "f32" else (v.dot if kind == "i8" else v.dot16)(acc, x, acc)
+        x = v.load(v.f32 if kind == "f32" else v.i32, out, OUT - vbytes)
+        multiply: Callable[[Any], Any] = {"f32": lambda acc: v.fma(acc, x, x), "i8": lambda acc: v.dot(acc, x, acc),
+                                          "i16": lambda acc: v.dot16(acc, x, acc),
+                                          "bf16": lambda acc: v.dot_bf16(acc, x, x)}[kind]
         last = v.loop(rounds, [v.load(ty, out, at) for at in places], lambda _, accs: [multiply(acc) for acc in accs])
         for at, acc in zip(places, last):
             v.store(acc, out, at)
@@ -121,12 +123,12 @@ def peak_read(p: Any, begin: int, end: int) -> int:
     return 0
 
 
-ARITHMETIC = {kind: _arithmetic_kernel(kind) for kind in ("f32", "i8", "i16")}
+ARITHMETIC = {kind: _arithmetic_kernel(kind) for kind in ("f32", "i8", "i16", "bf16")}
 
 
 # ---- measuring -----------------------------------------------------------------------------------
 
-_measured: dict[tuple[str, int], Peak] = {}
+_measured: dict[tuple[Cpu, int], Peak] = {}
 
 
 def peak(cpu: Cpu, threads: int = 1, store: Store | None = None) -> Peak:
@@ -134,7 +136,7 @@ def peak(cpu: Cpu, threads: int = 1, store: Store | None = None) -> Peak:
 
     Raises StoreError where the store is required and does not have the loops.
     """
-    key = cpu.name, threads
+    key = cpu, threads
     if key not in _measured:
         _measured[key] = _measure(cpu, threads, _library(cpu, store))
     return _measured[key]
@@ -148,7 +150,7 @@ def _library(cpu: Cpu, store: Store | None) -> Library:
     from litejit.store import make_key, open_store
 
     store = store or open_store()
-    kernels = [*ARITHMETIC.values(), peak_read]
+    kernels = [*(ARITHMETIC[kind] for kind in macs_a_round(cpu)), peak_read]
     key = make_key(what="peak", system=system_digest(), cpu=cpu.name, kernels=[k.fingerprint() for k in kernels])
     library = store.get_library(key)
     if library is None:
@@ -164,7 +166,7 @@ def _measure(cpu: Cpu, threads: int, library: Library) -> Peak:
     out = out[-out.ctypes.data % 64:][:threads * OUT]
     rates = {}
     for kind, macs in macs_a_round(cpu).items():
-        out.view(np.float32 if kind == "f32" else np.int32)[:] = 0.5 if kind == "f32" else 1
+        out.view(np.float32 if kind in FLOATS else np.int32)[:] = 0.5 if kind in FLOATS else 1
         run = functools.partial(_seconds, library.address(ARITHMETIC[kind].symbol), threads, out, None, 0)
         rates[kind] = threads * macs * _most(run, 1000)
     data = np.ones(threads * SIZES[-1] + 64, np.uint8)

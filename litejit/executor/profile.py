@@ -33,7 +33,7 @@ class StepTime(NamedTuple):
     macs: int
     touched: int
     calls: int = 1
-    type: str = "f32"  # what is multiplied: "f32", "i8", "i16"
+    type: str = "f32"  # what is multiplied: "f32", "bf16", "i8", "i16"
     fraction: float | None = None  # of the machine's peak; None: not measured
 
     @property
@@ -52,7 +52,7 @@ class StepTime(NamedTuple):
         if not self.seconds:
             return ""
         if self.macs:
-            return f"{self.gflops:.1f} {'GFLOP/s' if self.type == 'f32' else 'GOP/s'}"
+            return f"{self.gflops:.1f} {'GFLOP/s' if self.type in ('f32', 'bf16') else 'GOP/s'}"
         return f"{self.bandwidth:.1f} GB/s"
 
 
@@ -199,12 +199,14 @@ def profile(runner: Runner, repeat: int = 20, store: Store | None = None) -> Pro
 
 
 def _peak(runner: Runner, store: Store | None) -> Peak | None:
-    """The machine's peak; None where nothing may be compiled and the store lacks its loops."""
+    """The machine's peak, in bfloat16 too where the plan uses it; None where nothing may be compiled and the store lacks its
+    loops."""
     from litejit.errors import StoreError
     from litejit.executor.peak import peak
 
+    target = runner.plan.target
     try:
-        return peak(runner.plan.target.cpu, runner.threads, store)
+        return peak(target.cpu._replace(bf16=target.products == "bf16"), runner.threads, store)
     except StoreError:
         return None
 
@@ -290,7 +292,9 @@ def _touched(step: Step) -> int:
 
 
 def _multiplied(step: Step) -> str:
-    """Whose products a step adds up: floats, or integers where an input or the weights are such."""
+    """Whose products a step adds up: what the step says; else floats, or integers where an input or the weights are such."""
+    if step.products:
+        return step.products
     types = {v.type for v in step.node.inputs[:3] if v is not None}
     return "i16" if types & WIDE else "i8" if types & NARROW else "f32"
 

@@ -151,6 +151,13 @@ def exp(m: Lockstep, x: list[Any]) -> list[Any]:
     return m.fmul(p, m.float(m.shl(m.bits(k), 23)))                         # 2 exp(r) * 2^(n - 1)
 
 
+def exp_nonpositive(m: Lockstep, x: list[Any]) -> list[Any]:
+    """exp(x) for x <= 0 (or NaN); 0 instead of denormals."""
+    if not m.wide:
+        return _exponential(m, m.fmax(m.c(-88), x))                         # 2^-127 has the bits of 0
+    return m.select(m.fcmp("<", x, m.c(EXP_LEAST)), m.c(0), _exponential(m, m.fmax(m.c(-104), x)))
+
+
 def _sigmoid(m: Lockstep, share: Any, x: list[Any], exact: bool) -> list[Any]:
     """share / (1 + exp(-x))."""
     top = 89 if m.wide else 88

@@ -65,12 +65,14 @@ def usual_rows(cpu: Cpu) -> int:
     return tiles(cpu).f32[0]
 
 
-def emit_tile(kind: str, narrow: bool, rows_of: Callable[[Cpu], int] = usual_rows) -> Callable[..., None]:
+def emit_tile(kind: str, narrow: bool, rows_of: Callable[[Cpu], int] = usual_rows,
+              times: Callable[..., list[Any]] | None = None) -> Callable[..., None]:
     """Generator of tiles below each other, of whole tiles or of one with fewer rows, and up to nr columns; narrow: up to nr/2.
 
     "rows": rows as they lie, (a, lda, panel, c, ldc, m, k, columns, lo, hi[, other]). "table": (table, segments, ...) with the
     address of each row's piece of k values at table[tile][segment][row of the tile]. "segments": (a, lda, ..., segments, step),
-    the pieces of a row `step` bytes apart. m: a multiple of a tile's rows, or less than those of one.
+    the pieces of a row `step` bytes apart. m: a multiple of a tile's rows, or less than those of one. times: what adds the
+    products, if not `multiply`.
     """
     def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, k: Any, columns: Any, lo: Any,
              hi: Any, other: Any = None, step: Any = None) -> None:
@@ -84,7 +86,7 @@ def emit_tile(kind: str, narrow: bool, rows_of: Callable[[Cpu], int] = usual_row
         def products(a: Any, acc: list[Any]) -> list[Any]:
             places = [v.at(a, r) for r in a_rows]
             if kind == "rows":
-                return multiply(v, acc, places, weights, pitch, k, nv)
+                return (times or multiply)(v, acc, places, weights, pitch, k, nv)
 
             def segment(s: Any, acc: list[Any]) -> list[Any]:
                 if kind == "table":

@@ -142,7 +142,8 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
             else:
                 acc += first
         weights = v.at(panel, HEADER * width * size)
-        acc = _multiply(v, acc, [v.at(a, v.mul(lda, r)) for r in row], weights, groups, (nv, width), wide)
+        acc = multiply_groups(v, lambda accs, x, ws: v.dots(accs, x, ws, wide), acc, [v.at(a, v.mul(lda, r)) for r in row],
+                              weights, groups, (nv, width), ordered=not v.cpu.dot)
         second, third = ([v.load(v.f32, panel, (at * width + j) * size) for j in range(nv)] for at in (1, 2))
         c_rows = [v.at(c, v.mul(ldc, r)) for r in row]
         if end in CODES:
@@ -175,11 +176,15 @@ def _code(v: Any, end: str, panel: Any, width: int, j: int) -> Callable[[Any], A
     return Nearest(v, v.load(v.f32, panel, (width + j) * size))
 
 
-def _multiply(v: Any, acc: list[Any], rows: list[Any], weights: Any, groups: Any, shape: tuple[int, int],
-              wide: bool) -> list[Any]:
-    """Add the products of all groups of k; shape: vectors in use, vectors of a panel."""
+def multiply_groups(v: Any, dots: Callable[..., list[Any]], acc: list[Any], rows: list[Any], weights: Any, groups: Any,
+                    shape: tuple[int, int], ordered: bool = False) -> list[Any]:
+    """Add the products of all groups of k; shape: vectors in use, vectors of a panel.
+
+    dots(accumulators, x, weights) adds the products of x with each of some vectors. ordered: it makes all of them first, so
+    that two steps would not fit few registers; these levels wait for the weights, too: the next panel is asked for.
+    """
     (nv, width), size = shape, v.cpu.vbytes
-    ahead = None if v.cpu.dot else v.mul(v.add(groups, HEADER), width * size)        # the next panel
+    ahead = v.mul(v.add(groups, HEADER), width * size) if ordered else None
 
     def steps(times: int) -> Callable[..., list[Any]]:
         def body(i: Any, acc: list[Any]) -> list[Any]:
@@ -191,11 +196,11 @@ def _multiply(v: Any, acc: list[Any], rows: list[Any], weights: Any, groups: Any
                 made = []
                 for r, row in enumerate(rows):
                     x = v.isplat(row, v.add(at_a, 4 * t))
-                    made += v.dots(acc[r * nv:(r + 1) * nv], x, w, wide)
+                    made += dots(acc[r * nv:(r + 1) * nv], x, w)
                 acc = made
             return acc
         return body
-    if v.cpu.nregs < 32 and not v.cpu.dot:          # two steps would not fit the registers, whose order is fixed (`dots`)
+    if v.cpu.nregs < 32 and ordered:
         return v.loop(groups, acc, steps(1))
     whole = v.and_(groups, -2)
     acc = v.loop(whole, acc, steps(2), step=2)

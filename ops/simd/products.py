@@ -1,13 +1,16 @@
-"""Products of small integers, and packing, of `Vec`."""
+"""What Vec knows about dot products of short numbers, and about packing them: instructions of x86 and ARM, or the same
+without them."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 
 from litejit.compiler.cpu import Cpu
 
-I8, I16, I32 = (ir.IntType(bits) for bits in (8, 16, 32))
+I8, I16, I32, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.FloatType()
+NATIVE_BF16 = "+avx512bf16"           # the feature of LLVM that has the instructions
 
 # single instructions of x86 by bits of the register
 _PMADDWD = {128: "llvm.x86.sse2.pmadd.wd", 256: "llvm.x86.avx2.pmadd.wd", 512: "llvm.x86.avx512.pmaddw.d.512"}
@@ -15,17 +18,36 @@ _PACKSSDW = {128: "llvm.x86.sse2.packssdw.128", 256: "llvm.x86.avx2.packssdw", 5
 _PACKSSWB = {128: "llvm.x86.sse2.packsswb.128", 256: "llvm.x86.avx2.packsswb", 512: "llvm.x86.avx512.packsswb.512"}
 
 
+class BFloat(ir.Type):
+    """LLVM's type bfloat, which llvmlite has no class for."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BFloat)
+
+    def __hash__(self) -> int:
+        return hash(BFloat)
+
+
 class Products:
-    """The part of `Vec` for int8 and int16: what it says of values and types holds here."""
+    """A part of Vec, which says what these are."""
 
     b: Any
     cpu: Cpu
     lanes: int
     bits: int
-    i32: Any
     x86: bool
-    call: Any
-    shuffle: Any
+    f32: Any
+    i32: Any
+    call: Callable[..., Any]
+    shuffle: Callable[..., Any]
+    join: Callable[..., Any]
+    fma: Callable[..., Any]
+    const: Callable[..., Any]
+
+    # ---- int8 --------------------------------------------------------------------------------------
 
     @property
     def group(self) -> int:
@@ -85,3 +107,47 @@ class Products:
     def pack8(self, a: Any, b: Any) -> Any:
         """Two i16 registers to i8 with saturation, in the order of the CPU's pack instruction (x86 only)."""
         return self.call(_PACKSSWB[self.bits], ir.VectorType(I8, 4 * self.lanes), [a, b])
+
+    # ---- bfloat16 ----------------------------------------------------------------------------------
+
+    @property
+    def _native_bf16(self) -> bool:
+        return NATIVE_BF16 in self.cpu.llvm_features
+
+    def dot_bf16(self, acc: Any, a: Any, w: Any) -> Any:
+        """acc[lane] += the two products of the lane's pairs; acc f32, a and w i32 vectors of bfloat16 pairs (even one low).
+
+        Elsewhere than with the instruction: the same two multiply-adds, the odd pair first, without its flushing of
+        denormal sums.
+        """
+        if self._native_bf16:
+            pairs = ir.VectorType(BFloat(), 2 * self.lanes)
+            a, w = self.b.bitcast(a, pairs), self.b.bitcast(w, pairs)
+            return self.call(f"llvm.x86.avx512bf16.dpbf16ps.{self.bits}", self.f32, [acc, w, a])
+        upper = self.const(self.i32, -65536)
+        for widen in (lambda x: self.b.and_(x, upper), lambda x: self.b.shl(x, self.const(self.i32, 16))):
+            x, y = (self.b.bitcast(widen(z), self.f32) for z in (a, w))
+            acc = self.fma(x, y, acc)
+        return acc
+
+    def to_bf16(self, a: Any, b: Any) -> Any:
+        """The lanes of two f32 registers, a first, as one vector of i16 that hold bfloat16.
+
+        Rounded to nearest even; NaN stays NaN; denormal numbers become zeros.
+        """
+        if self._native_bf16:
+            made = self.call(f"llvm.x86.avx512bf16.cvtne2ps2bf16.{self.bits}", ir.VectorType(BFloat(), 2 * self.lanes), [b, a])
+            return self.b.bitcast(made, ir.VectorType(I16, 2 * self.lanes))
+        return self.join(self._round_bf16(a), self._round_bf16(b))
+
+    def _round_bf16(self, a: Any) -> Any:
+        """Integer arithmetic: half of the last place is added, less one where the number kept is even."""
+        b, const, ty = self.b, self.const, self.i32
+        bits = b.bitcast(a, ty)
+        odd = b.and_(b.lshr(bits, const(ty, 16)), const(ty, 1))
+        rounded = b.add(b.add(bits, const(ty, 0x7FFF)), odd)
+        size = b.and_(bits, const(ty, 0x7FFFFFFF))
+        rounded = b.select(b.icmp_signed(">", size, const(ty, 0x7F800000)), b.or_(bits, const(ty, 0x400000)), rounded)
+        tiny = b.icmp_signed("<", size, const(ty, 0x800000))
+        kept = b.select(tiny, b.xor(bits, size), rounded)
+        return b.trunc(b.lshr(kept, const(ty, 16)), ir.VectorType(I16, self.lanes))

@@ -1,4 +1,5 @@
-"""Vec: vector operations of one CPU level, written into an LLVM function. Only this file and products.py know llvmlite.
+"""Vec: vector operations of one CPU level, written into an LLVM function. With its part, products.py, the only
+file of ops/ that knows llvmlite.
 
 A generator gets a `Vec` and the arguments of its function, and calls methods here:
 

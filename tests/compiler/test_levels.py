@@ -24,6 +24,8 @@ from litejit.ops.depthwise_f32 import SHAPES
 from litejit.ops.simd import best, depthwise_f32, functions, reductions, windows, xnn_sum
 from litejit.ops.simd.lookup import lookup8
 from litejit.ops.simd.tiles import f32_columns, tile_shape, tiles
+from litejit.ops.tails import SCALAR
+from litejit.ops.unary import OPERATORS
 from tests.compiler.reading import Code, count, spills
 
 CLASSES = {"avx512bf16": "512", "avx512vnni": "512", "avx512": "512", "avxvnni": "256", "avx2": "256", "sse4": "128",
@@ -50,7 +52,7 @@ def _every_micro_kernel() -> list[str]:
         depthwise_f32.columns_f32(width, stride)
         depthwise_f32.columns_f32(width, stride, width > 0)
     for name in functions.FORMULAS:
-        functions.stream(name, abs)
+        functions.stream(name, SCALAR.get(name) or OPERATORS[name.upper()].formula)
     for kind in ("i8", "u8"):
         xnn_sum.xnn_sum(kind)
     return sorted(name for name in _MICRO if not name.startswith("peak_"))
@@ -159,10 +161,11 @@ def _accumulators(cpu: Cpu, kind: str, narrow: bool) -> int:
     r"gemm_f32(_table)?(_narrow)?|gemm_int8_(?!.*wide).*", name) and (name in SAMPLE or "code" in name or "f32" in name)])
 @pytest.mark.parametrize("level", ["avx512bf16", "avx512vnni", "avx512", "avxvnni", "avx2", "neondot"])
 def test_a_tile_multiplies_once_for_every_accumulator(name: str, level: str) -> None:
-    """Of two steps along k, unrolled."""
+    """Of two steps along k, unrolled, or of one where few registers hold all products before the sums."""
     kind = "f32" if name.startswith("gemm_f32") else "int8"
-    wanted = expected(name, level)
-    assert count(code(name, level).hot(wanted), wanted) == 2 * _accumulators(LEVELS[level], kind, "narrow" in name)
+    wanted, cpu = expected(name, level), LEVELS[level]
+    times = 1 if kind == "int8" and not cpu.dot and cpu.nregs < 32 else 2
+    assert count(code(name, level).hot(wanted), wanted) == times * _accumulators(cpu, kind, "narrow" in name)
 
 
 # Moves to and from the stack in the hot loop, at most: (micro-kernels, levels, how many, why); 0 elsewhere.

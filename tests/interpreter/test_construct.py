@@ -84,7 +84,7 @@ def test_any_buffer(kind: Any) -> None:
         ),
         ({"model_content": CONTENT, "experimental_op_resolver_type": "BUILTIN"}, ValueError, "Unrecognized passed in"),
         ({"model_content": CONTENT, "experimental_delegates": [object()]}, ValueError, "no delegates"),
-        ({"model_content": CONTENT, "precision": "float8"}, ValueError, "precision"),
+        ({"model_content": CONTENT, "precision": "float8"}, ValueError, "'float32' or 'bfloat16'"),
         ({"model_content": CONTENT, "unknown": 1}, TypeError, "unexpected keyword"),
     ],
 )

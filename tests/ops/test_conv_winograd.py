@@ -19,7 +19,7 @@ wide = pytest.mark.skipif(not target().fma or target().vbytes < 32, reason="this
 
 
 def run(monkeypatch, size, x, w, bias, padding="SAME", act="NONE", **arguments):
-    monkeypatch.setattr(conv, "tile_size", lambda cpu, windows, n: size)
+    monkeypatch.setattr(conv, "tile_size", lambda cpu, windows, n, products: size)
     return run_op("CONV_2D", [x, In(w, constant=True), None if bias is None else In(bias, constant=True)], Out(), stride_h=1,
                   stride_w=1, dilation_h_factor=1, dilation_w_factor=1, padding=padding, fused_activation_function=act,
                   **arguments)

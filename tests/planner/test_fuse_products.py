@@ -141,6 +141,19 @@ def test_what_no_sum_moves_into() -> None:
     assert len(outputs(net.build())[1].plan.steps) == 2
 
 
+def test_sums_of_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a tail adds is in use: nobody may take its memory or its place."""
+    net = Net(6, 7, 16)
+    start = net.at
+    x = net.conv(16)
+    net.at = start
+    net.conv(16)
+    y = net.plus(x)
+    net.at = x
+    w = net.plus(start)
+    changes_nothing(net.build(y, w), "tail", monkeypatch)
+
+
 def test_broadcast_sum_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     net = Net(8, 8, 16)
     net.conv(16)
@@ -244,5 +257,5 @@ def test_switches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITEJIT_FUSION_OFF", "all")
     assert switched_off() == tuple(RULES)
     monkeypatch.setenv("LITEJIT_FUSION_OFF", "tails")
-    with pytest.raises(ValueError, match=r"LITEJIT_FUSION_OFF=tails: the rules are activation, "):
+    with pytest.raises(ValueError, match=r"LITEJIT_FUSION_OFF=tails: the rules are pad, "):
         switched_off()

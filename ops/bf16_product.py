@@ -1,0 +1,138 @@
+"""Kernels of float32 matrix products in bfloat16: chunks as in ops/float_product.py, whose rows are staged first.
+
+They run where `Target.products` is "bf16". Constant right sides are packed once per model, others by a step in front.
+"""
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from litejit.compiler import kernel, prange
+from litejit.compiler.cpu import Cpu
+from litejit.compiler.lazy import Kernel
+from litejit.compiler.primitives import copy_bytes, fill_bytes, load_f32, load_i64, store_f32
+from litejit.ops.base import Scratch, chunked
+from litejit.ops.simd.gemm_bf16 import gemm_bf16, gemv_bf16, pair_rows_bf16, stage_bf16, stage_block, staged_pitch
+from litejit.ops.simd.gemm_f32 import panel_columns
+from litejit.ops.simd.moves import TRANSPOSE
+from litejit.ops.simd.tiles import f32_columns
+from litejit.ops.tails import finish
+
+PRODUCT = np.dtype([("x", "i8"), ("panels", "i8"), ("y", "i8"), ("offsets", "i8"), ("m", "i8"), ("n", "i8"), ("k", "i8"),
+                    ("lda", "i8"), ("ldc", "i8"), ("rows", "i8"), ("columns", "i8"), ("row_chunks", "i8"),
+                    ("column_chunks", "i8"), ("block", "i8"), ("staged", "i8"), ("staged_size", "i8"), ("pitch", "i8"),
+                    ("other", "i8"), ("lo", "f4"), ("hi", "f4")], align=True)
+PACK = np.dtype([("w", "i8"), ("bias", "i8"), ("panels", "i8"), ("n", "i8"), ("k", "i8"), ("nr", "i8"), ("batch", "i8"),
+                 ("w_step", "i8"), ("w_column", "i8"), ("per_matrix", "i8"), ("total", "i8"), ("block", "i8"),
+                 ("staged", "i8"), ("staged_size", "i8")], align=True)
+SCALE = np.dtype([*((name, "i8") for name in ("source", "scale", "panels", "k", "count", "block")), ("factor", "f4")],
+                 align=True)
+ONE = np.float32(1)
+PIECE = 256                           # values of k of a column that are packed at a time
+PIECE_PITCH = 2 * PIECE + 64          # bytes from one staged column to the next: an odd number of cache lines
+_transpose = TRANSPOSE[4]
+
+
+def product_memory(cpu: Cpu, rows: int, k: int, chunks: int) -> dict[str, Any]:
+    """Parameters of the staged rows of a product whose chunks have at most `rows` of them."""
+    block, pitch = min(stage_block(cpu, k, rows), rows), staged_pitch(k)
+    size = block * pitch + 64
+    return {"block": block, "staged": Scratch(chunks * size), "staged_size": size, "pitch": pitch}
+
+
+def pack_memory(cpu: Cpu, panels: int) -> tuple[dict[str, Any], int]:
+    """(parameters, chunks) of the step that packs so many panels."""
+    chunks, block = chunked(panels, 1)
+    size = panel_columns(cpu) * PIECE_PITCH + 64
+    return {"total": panels, "block": block, "staged": Scratch(chunks * size), "staged_size": size}, chunks
+
+
+@cache
+def product_bf16(tail: str) -> Kernel:
+    """Products of some rows, with a tail (ops/tails.py)."""
+    after = finish(tail)
+
+    @kernel(PRODUCT, name=f"product_bf16_{tail}" if tail else "product_bf16")
+    def product(p, begin, end):
+        staged, other = p.staged + begin * p.staged_size, p.other - p.y if p.other != 0 else 0
+        for c in prange(begin, end):
+            column = c % p.column_chunks * p.columns
+            row = c // p.column_chunks % p.row_chunks * p.rows
+            batch = c // (p.column_chunks * p.row_chunks)
+            x = p.x + load_i64(p.offsets, 2 * batch)
+            panels = p.panels + load_i64(p.offsets, 2 * batch + 1) + column * (1 + (p.k + 1) // 2) * 4
+            last, columns = min(p.m, row + p.rows), min(p.columns, p.n - column)
+            for first in range(row, last, p.block):
+                count = min(p.block, last - first)
+                y = p.y + (batch * p.m + first) * p.ldc + column * 4
+                stage_bf16(x + first * p.lda, staged, count, p.lda, p.pitch, 1, 0, 0, p.k)
+                gemm_bf16(staged, p.pitch, panels, y, p.ldc, count, p.k, columns, p.lo, p.hi, other)
+                after(y, p.ldc, count, columns)
+        return 0
+    return product
+
+
+@cache
+def product_row_bf16(tail: str) -> Kernel:
+    """Products of single rows, with a function as a tail."""
+    after = finish(tail)
+
+    @kernel(PRODUCT, name=f"product_bf16_row_{tail}" if tail else "product_bf16_row")
+    def product(p, begin, end):
+        staged = p.staged + begin * p.staged_size
+        for c in prange(begin, end):
+            column, batch = c % p.column_chunks * p.columns, c // p.column_chunks
+            panels = p.panels + load_i64(p.offsets, 2 * batch + 1) + column * (1 + (p.k + 1) // 2) * 4
+            y, columns = p.y + batch * p.ldc + column * 4, min(p.columns, p.n - column)
+            stage_bf16(p.x + load_i64(p.offsets, 2 * batch), staged, 1, 0, 0, 1, 0, 0, p.k)
+            gemv_bf16(staged, panels, y, p.k, columns, p.lo, p.hi)
+            after(y, p.ldc, 1, columns)
+        return 0
+    return product
+
+
+@kernel(PACK)
+def pack_panels_bf16(p, begin, end):
+    """A chunk is some panels."""
+    nr, n, k = p.nr, p.n, p.k
+    staged, size = p.staged + begin * p.staged_size, (1 + (k + 1) // 2) * nr * 4
+    for c in prange(begin, end):
+        for q in range(c * p.block, min(p.total, (c + 1) * p.block)):
+            column = q % p.per_matrix * nr
+            w = p.w + 4 * (q // p.per_matrix * p.batch + column * p.w_column)
+            panel, width = p.panels + q * size, min(nr, n - column)
+            if width < nr:
+                fill_bytes(panel, 0, size)
+            for j in range(width):
+                store_f32(panel, j, load_f32(p.bias, column + j) if p.bias != 0 else np.float32(0))
+            panel += 4 * nr
+            if p.w_column == 1:
+                pair_rows_bf16(w, w + 4 * p.w_step, panel, k // 2, 8 * p.w_step, 4 * nr, width, -1, ONE, ONE)
+                if k % 2 != 0:
+                    last = w + 4 * (k - 1) * p.w_step
+                    pair_rows_bf16(last, last, panel + k // 2 * 4 * nr, 1, 0, 0, width, 0, ONE, ONE)
+            else:
+                for first in range(0, k, PIECE):
+                    count = min(PIECE, k - first)
+                    stage_bf16(w + 4 * first, staged, width, 4 * p.w_column, PIECE_PITCH, 1, 0, 0, count)
+                    _transpose(panel + 2 * nr * first, staged, 4 * nr, PIECE_PITCH, width, (count + 1) // 2)
+    return 0
+
+
+@kernel(SCALE)
+def scale_panels_bf16(p, begin, end):
+    """Panels of float32 ones, row i of the weights times scale[i] * factor; a chunk is some of them."""
+    nr = f32_columns()
+    size = (1 + (p.k + 1) // 2) * nr * 4
+    for c in prange(begin, end):
+        for q in range(c * p.block, min(p.count, (c + 1) * p.block)):
+            source, to = p.source + q * (p.k + 1) * nr * 4, p.panels + q * size
+            copy_bytes(to, source, 4 * nr)
+            for i in range(0, p.k, 2):
+                both = i + 1 < p.k
+                row, other = source + (i + 1) * nr * 4, i + 1 if both else i
+                pair_rows_bf16(row, source + (other + 1) * nr * 4, to + (1 + i // 2) * nr * 4, 1, 0, 0, nr, -1 if both else 0,
+                               load_f32(p.scale, i) * p.factor, load_f32(p.scale, other) * p.factor)
+    return 0
