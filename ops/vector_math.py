@@ -1,7 +1,7 @@
 """exp, log, sin, cos, tanh, logistic, gelu ... of one float32, as branch-free device functions that LLVM vectorises.
 
 Coefficients are minimax fits made for these reductions. Largest errors over all float32, in units in the last place:
-exp 3, expm1 1, log 1.1, sin and cos 3 below `TRIG_LIMIT` and 2 above (`sin_large`), tanh 5, logistic 6, GELU 9 within
+exp 3, expm1 1, log 1.2, sin and cos 3 below `TRIG_LIMIT` and 2 above (`sin_large`), tanh 5, logistic 6, GELU 9 within
 [-1, 1] and 80 in its far negative tail. NaN stays NaN. exp gives 0 instead of denormals, and slightly before. A product
 and a sum may be rounded once where the CPU has fused multiply-add, so last bits differ between instruction sets.
 """
