@@ -70,7 +70,7 @@ class Scratch:
 class Step:
     """One kernel over its chunks.
 
-    params: field -> number, tuple of numbers (array fields), or Value / Packed / Scratch / None (their address; 0).
+    params: field -> number, tuple of numbers (array fields), or Value / Packed / Scratch / Kernel / None (their address; 0).
     Every tensor that the kernel touches must be named there: lifetimes are read off it.
     """
 

@@ -4,26 +4,24 @@ They run where `Target.products` is "bf16". Constant right sides are packed once
 """
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from litejit.compiler import kernel, prange
 from litejit.compiler.cpu import Cpu
-from litejit.compiler.lazy import Kernel
 from litejit.compiler.primitives import copy_bytes, fill_bytes, load_f32, load_i64, store_f32
 from litejit.ops.base import Scratch, chunked
 from litejit.ops.simd.gemm_bf16 import gemm_bf16, gemv_bf16, pair_rows_bf16, stage_bf16, stage_block, staged_pitch
 from litejit.ops.simd.gemm_f32 import panel_columns
 from litejit.ops.simd.moves import TRANSPOSE
 from litejit.ops.simd.tiles import f32_columns
-from litejit.ops.tails import finish
+from litejit.ops.tails import RECORD, TAIL, finish
 
 PRODUCT = np.dtype([("x", "i8"), ("panels", "i8"), ("y", "i8"), ("offsets", "i8"), ("m", "i8"), ("n", "i8"), ("k", "i8"),
                     ("lda", "i8"), ("ldc", "i8"), ("rows", "i8"), ("columns", "i8"), ("row_chunks", "i8"),
                     ("column_chunks", "i8"), ("block", "i8"), ("staged", "i8"), ("staged_size", "i8"), ("pitch", "i8"),
-                    ("other", "i8"), ("lo", "f4"), ("hi", "f4")], align=True)
+                    ("other", "i8"), ("lo", "f4"), ("hi", "f4"), *TAIL], align=True)
 PACK = np.dtype([("w", "i8"), ("bias", "i8"), ("panels", "i8"), ("n", "i8"), ("k", "i8"), ("nr", "i8"), ("batch", "i8"),
                  ("w_step", "i8"), ("w_column", "i8"), ("per_matrix", "i8"), ("total", "i8"), ("block", "i8"),
                  ("staged", "i8"), ("staged_size", "i8")], align=True)
@@ -49,48 +47,38 @@ def pack_memory(cpu: Cpu, panels: int) -> tuple[dict[str, Any], int]:
     return {"total": panels, "block": block, "staged": Scratch(chunks * size), "staged_size": size}, chunks
 
 
-@cache
-def product_bf16(tail: str) -> Kernel:
+@kernel(PRODUCT)
+def product_bf16(p, begin, end):
     """Products of some rows, with a tail (ops/tails.py)."""
-    after = finish(tail)
-
-    @kernel(PRODUCT, name=f"product_bf16_{tail}" if tail else "product_bf16")
-    def product(p, begin, end):
-        staged, other = p.staged + begin * p.staged_size, p.other - p.y if p.other != 0 else 0
-        for c in prange(begin, end):
-            column = c % p.column_chunks * p.columns
-            row = c // p.column_chunks % p.row_chunks * p.rows
-            batch = c // (p.column_chunks * p.row_chunks)
-            x = p.x + load_i64(p.offsets, 2 * batch)
-            panels = p.panels + load_i64(p.offsets, 2 * batch + 1) + column * (1 + (p.k + 1) // 2) * 4
-            last, columns = min(p.m, row + p.rows), min(p.columns, p.n - column)
-            for first in range(row, last, p.block):
-                count = min(p.block, last - first)
-                y = p.y + (batch * p.m + first) * p.ldc + column * 4
-                stage_bf16(x + first * p.lda, staged, count, p.lda, p.pitch, 1, 0, 0, p.k)
-                gemm_bf16(staged, p.pitch, panels, y, p.ldc, count, p.k, columns, p.lo, p.hi, other)
-                after(y, p.ldc, count, columns)
-        return 0
-    return product
+    staged, other = p.staged + begin * p.staged_size, p.other - p.y if p.other != 0 else 0
+    for c in prange(begin, end):
+        column = c % p.column_chunks * p.columns
+        row = c // p.column_chunks % p.row_chunks * p.rows
+        batch = c // (p.column_chunks * p.row_chunks)
+        x = p.x + load_i64(p.offsets, 2 * batch)
+        panels = p.panels + load_i64(p.offsets, 2 * batch + 1) + column * (1 + (p.k + 1) // 2) * 4
+        last, columns = min(p.m, row + p.rows), min(p.columns, p.n - column)
+        for first in range(row, last, p.block):
+            count = min(p.block, last - first)
+            y = p.y + (batch * p.m + first) * p.ldc + column * 4
+            stage_bf16(x + first * p.lda, staged, count, p.lda, p.pitch, 1, 0, 0, p.k)
+            gemm_bf16(staged, p.pitch, panels, y, p.ldc, count, p.k, columns, p.lo, p.hi, other)
+            finish(p.tail, p.record + begin * RECORD, y, p.ldc, count, columns)
+    return 0
 
 
-@cache
-def product_row_bf16(tail: str) -> Kernel:
+@kernel(PRODUCT)
+def product_bf16_row(p, begin, end):
     """Products of single rows, with a function as a tail."""
-    after = finish(tail)
-
-    @kernel(PRODUCT, name=f"product_bf16_row_{tail}" if tail else "product_bf16_row")
-    def product(p, begin, end):
-        staged = p.staged + begin * p.staged_size
-        for c in prange(begin, end):
-            column, batch = c % p.column_chunks * p.columns, c // p.column_chunks
-            panels = p.panels + load_i64(p.offsets, 2 * batch + 1) + column * (1 + (p.k + 1) // 2) * 4
-            y, columns = p.y + batch * p.ldc + column * 4, min(p.columns, p.n - column)
-            stage_bf16(p.x + load_i64(p.offsets, 2 * batch), staged, 1, 0, 0, 1, 0, 0, p.k)
-            gemv_bf16(staged, panels, y, p.k, columns, p.lo, p.hi)
-            after(y, p.ldc, 1, columns)
-        return 0
-    return product
+    staged = p.staged + begin * p.staged_size
+    for c in prange(begin, end):
+        column, batch = c % p.column_chunks * p.columns, c // p.column_chunks
+        panels = p.panels + load_i64(p.offsets, 2 * batch + 1) + column * (1 + (p.k + 1) // 2) * 4
+        y, columns = p.y + batch * p.ldc + column * 4, min(p.columns, p.n - column)
+        stage_bf16(p.x + load_i64(p.offsets, 2 * batch), staged, 1, 0, 0, 1, 0, 0, p.k)
+        gemv_bf16(staged, panels, y, p.k, columns, p.lo, p.hi)
+        finish(p.tail, p.record + begin * RECORD, y, p.ldc, 1, columns)
+    return 0
 
 
 @kernel(PACK)

@@ -4,25 +4,23 @@ It runs where `Target.products` is "bf16", unless Winograd's tiles are faster (o
 """
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from litejit.compiler import device, kernel, prange
-from litejit.compiler.lazy import Kernel
 from litejit.compiler.primitives import fill_bytes, store_i16
 from litejit.ops.base import MAX_CHUNKS, Scratch, Step, Target
 from litejit.ops.conv_f32 import conv_panels
 from litejit.ops.conv_geometry import FIELDS, Windows, grid
 from litejit.ops.simd.gemm_bf16 import column_bytes, gemm_bf16, stage_bf16, stage_block, staged_pitch
 from litejit.ops.simd.tiles import tile_shape
-from litejit.ops.tails import finish, function
+from litejit.ops.tails import RECORD, TAIL, finish, tail_params
 from litejit.planner.graph import Node, Value
 
 CONV = np.dtype([*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("staged", "i8"), ("staged_size", "i8"), ("pitch", "i8"),
                  ("n", "i8"), ("ldc", "i8"), ("column_bytes", "i8"), ("group_bytes", "i8"), ("rows", "i8"), ("columns", "i8"),
-                 ("row_chunks", "i8"), ("column_chunks", "i8"), ("block", "i8"), ("lo", "f4"), ("hi", "f4")], align=True)
+                 ("row_chunks", "i8"), ("column_chunks", "i8"), ("block", "i8"), ("lo", "f4"), ("hi", "f4"), *TAIL], align=True)
 GRAIN = 1 << 20                       # multiply-accumulates worth a chunk
 SHARED_PANELS = 4                     # at least so many use the rows that a chunk gathers
 
@@ -42,9 +40,9 @@ def conv_bf16_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: 
         **windows.params(), "x": x, "w": panels, "y": y, "staged": Scratch(chunks * size), "staged_size": size, "pitch": pitch,
         "n": n, "ldc": groups * n * 4, "column_bytes": column_bytes(k), "group_bytes": -(-n // nr) * nr * column_bytes(k),
         "rows": rows, "columns": columns, "row_chunks": row_chunks, "column_chunks": column_chunks, "block": block,
-        "lo": bounds[0], "hi": bounds[1]}
+        "lo": bounds[0], "hi": bounds[1], **tail_params(node, chunks)}
     touched = 4 * (windows.images * windows.height * windows.width * windows.channels + m * groups * n)
-    return [*steps, Step(node, convolution_bf16(function(node)), params, chunks, macs=groups * m * n * k, products="bf16",
+    return [*steps, Step(node, conv_bf16, params, chunks, macs=groups * m * n * k, products="bf16",
                          touched=touched + groups * params["group_bytes"])]
 
 
@@ -92,26 +90,20 @@ def gather_border_bf16(p, source, to, iy, ix, whole):
     store_i16(to, p.kh * p.kw * p.depth, np.int16(0))                        # the other half of an odd k's last pair
 
 
-@cache
-def convolution_bf16(tail: str) -> Kernel:
-    """The kernel with a function (ops/tails.py) on each block of pixels."""
-    after = finish(tail)
-
-    @kernel(CONV, name=f"conv_bf16_{tail}" if tail else "conv_bf16")
-    def conv_bf16(p, begin, end):
-        """A chunk is a block of pixels and some columns of one group."""
-        staged, k = p.staged + begin * p.staged_size, p.kh * p.kw * p.depth
-        for c in prange(begin, end):
-            column = c % p.column_chunks * p.columns
-            row = c // p.column_chunks % p.row_chunks * p.rows
-            group = c // (p.column_chunks * p.row_chunks)
-            last, columns = min(p.m, row + p.rows), min(p.columns, p.n - column)
-            panels = p.w + group * p.group_bytes + column * p.column_bytes
-            for first in range(row, last, p.block):
-                count = min(p.block, last - first)
-                y = p.y + first * p.ldc + (group * p.n + column) * 4
-                gather_bf16(p, group, staged, first, count)
-                gemm_bf16(staged, p.pitch, panels, y, p.ldc, count, k, columns, p.lo, p.hi, 0)
-                after(y, p.ldc, count, columns)
-        return 0
-    return conv_bf16
+@kernel(CONV)
+def conv_bf16(p, begin, end):
+    """A chunk is a block of pixels and some columns of one group."""
+    staged, k = p.staged + begin * p.staged_size, p.kh * p.kw * p.depth
+    for c in prange(begin, end):
+        column = c % p.column_chunks * p.columns
+        row = c // p.column_chunks % p.row_chunks * p.rows
+        group = c // (p.column_chunks * p.row_chunks)
+        last, columns = min(p.m, row + p.rows), min(p.columns, p.n - column)
+        panels = p.w + group * p.group_bytes + column * p.column_bytes
+        for first in range(row, last, p.block):
+            count = min(p.block, last - first)
+            y = p.y + first * p.ldc + (group * p.n + column) * 4
+            gather_bf16(p, group, staged, first, count)
+            gemm_bf16(staged, p.pitch, panels, y, p.ldc, count, k, columns, p.lo, p.hi, 0)
+            finish(p.tail, p.record + begin * RECORD, y, p.ldc, count, columns)
+    return 0

@@ -5,13 +5,11 @@ tile. Padding points at zeros. Where there are few channels, conv_rows.py does i
 """
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from litejit.compiler import device, kernel, prange
-from litejit.compiler.lazy import Kernel
 from litejit.compiler.primitives import store_i64
 from litejit.ops import conv_rows
 from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target
@@ -19,13 +17,13 @@ from litejit.ops.conv_geometry import FIELDS, Windows, grid
 from litejit.ops.float_product import KINDS, Matrix
 from litejit.ops.simd.gemm_f32 import panel_columns, row_block, table_gemm_f32
 from litejit.ops.simd.tiles import f32_rows, grain, tiles
-from litejit.ops.tails import finish, function
+from litejit.ops.tails import RECORD, TAIL, finish, tail_params
 from litejit.planner.graph import Node, Value
 
 CONV = np.dtype([*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("zeros", "i8"), ("scratch", "i8"),
                  ("scratch_size", "i8"), ("segments", "i8"), ("length", "i8"), ("n", "i8"), ("ldc", "i8"),
                  ("group_bytes", "i8"), ("rows", "i8"), ("columns", "i8"), ("row_chunks", "i8"), ("column_chunks", "i8"),
-                 ("block", "i8"), ("lo", "f4"), ("hi", "f4")], align=True)
+                 ("block", "i8"), ("lo", "f4"), ("hi", "f4"), *TAIL], align=True)
 
 
 def conv_f32_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: Value | None, windows: Windows,
@@ -48,8 +46,9 @@ def conv_f32_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: V
         **windows.params(), "x": x, "w": panels, "y": y, "zeros": zeros(length * 4), "scratch": Scratch(chunks * size),
         "scratch_size": size, "segments": segments, "length": length, "n": n,
         "ldc": groups * n * 4, "group_bytes": -(-n // nr) * nr * (k + 1) * 4, "rows": rows, "columns": columns,
-        "row_chunks": row_chunks, "column_chunks": column_chunks, "block": block, "lo": bounds[0], "hi": bounds[1]}
-    return [*steps, Step(node, convolution(function(node)), params, chunks, macs=groups * m * n * k)]
+        "row_chunks": row_chunks, "column_chunks": column_chunks, "block": block, "lo": bounds[0], "hi": bounds[1],
+        **tail_params(node, chunks)}
+    return [*steps, Step(node, conv_f32, params, chunks, macs=groups * m * n * k)]
 
 
 def zeros(nbytes: int) -> Packed:
@@ -111,27 +110,21 @@ def tap_table(p, group, table, first, count):
                 oy, image = 0, image + 1
 
 
-@cache
-def convolution(tail: str) -> Kernel:
-    """The kernel with a function (ops/tails.py) on each block of pixels."""
-    after = finish(tail)
-
-    @kernel(CONV, name=f"conv_f32_{tail}" if tail else "conv_f32")
-    def conv_f32(p, begin, end):
-        """A chunk is a block of pixels and columns of one group."""
-        scratch = p.scratch + begin * p.scratch_size
-        k = p.segments * p.length
-        for c in prange(begin, end):
-            column = c % p.column_chunks * p.columns
-            row = c // p.column_chunks % p.row_chunks * p.rows
-            group = c // (p.column_chunks * p.row_chunks)
-            last, columns = min(p.m, row + p.rows), min(p.columns, p.n - column)
-            panels = p.w + group * p.group_bytes + column * (k + 1) * 4
-            for first in range(row, last, p.block):
-                count = min(p.block, last - first)
-                tap_table(p, group, scratch, first, count)
-                y = p.y + (group * p.n + column) * 4 + first * p.ldc
-                table_gemm_f32(scratch, p.segments, panels, y, p.ldc, count, p.length, columns, p.lo, p.hi)
-                after(y, p.ldc, count, columns)
-        return 0
-    return conv_f32
+@kernel(CONV)
+def conv_f32(p, begin, end):
+    """A chunk is a block of pixels and columns of one group."""
+    scratch = p.scratch + begin * p.scratch_size
+    k = p.segments * p.length
+    for c in prange(begin, end):
+        column = c % p.column_chunks * p.columns
+        row = c // p.column_chunks % p.row_chunks * p.rows
+        group = c // (p.column_chunks * p.row_chunks)
+        last, columns = min(p.m, row + p.rows), min(p.columns, p.n - column)
+        panels = p.w + group * p.group_bytes + column * (k + 1) * 4
+        for first in range(row, last, p.block):
+            count = min(p.block, last - first)
+            tap_table(p, group, scratch, first, count)
+            y = p.y + (group * p.n + column) * 4 + first * p.ldc
+            table_gemm_f32(scratch, p.segments, panels, y, p.ldc, count, p.length, columns, p.lo, p.hi)
+            finish(p.tail, p.record + begin * RECORD, y, p.ldc, count, columns)
+    return 0

@@ -24,6 +24,7 @@ from litejit.ops.depthwise_int8 import Weights, codes_steps, fixed_steps, hybrid
 from litejit.ops.depthwise_rows import expanded
 from litejit.ops.float_product import convert, narrow_f16, widen_f16
 from litejit.ops.simd.depthwise_f32 import pack_depthwise_f32
+from litejit.ops.tails import tail_params
 from litejit.planner.graph import Node, Value
 
 WEIGHTS = {"f32": ("f32", "i8"), "f16": ("f16",), "i8": ("i8", "i4"), "u8": ("u8",), "i16": ("i8", "i4", "i16")}
@@ -121,7 +122,8 @@ def _float(node: Node, target: Target, x: Any, y: Any, w: Value, bias: Value | N
     else:
         packed = packed_weights(cpu, made, w, bias)
     params, chunks = depthwise_params(cpu, made, source, packed, y, bounds)
-    return [*steps, Step(node, depthwise_kernel(made, node), params, chunks, macs=made.m * channels * taps)]
+    params.update(tail_params(node, chunks))
+    return [*steps, Step(node, depthwise_kernel(made), params, chunks, macs=made.m * channels * taps)]
 
 
 def packed_weights(cpu: Cpu, made: Windows, w: Value, bias: Value | None) -> Packed:

@@ -20,8 +20,7 @@ from litejit.ops.conv_geometry import FIELDS, Windows
 from litejit.ops.depthwise_rows import STRIP_BYTES, inner_columns
 from litejit.ops.simd.depthwise_f32 import columns_f32, tile_columns
 from litejit.ops.simd.tiles import grain
-from litejit.ops.tails import finish, function
-from litejit.planner.graph import Node
+from litejit.ops.tails import RECORD, TAIL, finish
 
 TAIL_BYTES = 1 << 17                  # of rows that are finished before a function runs over them
 SHAPES = ((3, 1), (3, 2), (5, 1), (5, 2))          # (width, stride) of square kernels with micro-kernels of their own
@@ -29,7 +28,7 @@ TILED = [("lo", "f4"), ("hi", "f4"), *FIELDS, *((name, "i8") for name in (
     "w", "pad", "strip", "channel_block", "block_bytes", "wide"))]
 """Fields that `make_block` reads: bounds, windows, packed weights, a row of zeros, and how a row is cut: strips of `strip`
 columns and `channel_block` channels, whose weights are `block_bytes`, in tiles of `wide` columns."""
-ROWS = np.dtype([*TILED, *((name, "i8") for name in ("x", "y", "table", "table_size", "rows"))], align=True)
+ROWS = np.dtype([*TILED, *((name, "i8") for name in ("x", "y", "table", "table_size", "rows")), *TAIL], align=True)
 
 
 def tiled_params(cpu: Cpu, windows: Windows, w: Any, bounds: tuple[float, float]) -> dict[str, Any]:
@@ -67,9 +66,9 @@ def special(windows: Windows) -> tuple[int, int]:
     return shape if windows.dw == 1 and windows.kh == windows.kw and shape in SHAPES else (0, 1)
 
 
-def depthwise_kernel(windows: Windows, node: Node) -> Kernel:
-    """The kernel for a shape of windows and the node's tail."""
-    return _kernel(*special(windows), function(node))
+def depthwise_kernel(windows: Windows) -> Kernel:
+    """The kernel for a shape of windows."""
+    return _KERNELS[special(windows)]
 
 
 # ---- kernels -------------------------------------------------------------------------------------
@@ -128,22 +127,20 @@ def make_block(width: int, stride: int, record: tuple[str, ...]) -> Any:
     return block
 
 
-@cache
-def _kernel(width: int, stride: int, tail: str) -> Kernel:
-    block, after, name = make_block(width, stride, ROWS.names or ()), finish(tail), f"depthwise_f32{shape_mark(width, stride)}"
+def _make(width: int, stride: int) -> Kernel:
+    block = make_block(width, stride, ROWS.names or ())
 
-    @kernel(ROWS, name=f"{name}_{tail}" if tail else name)
+    @kernel(ROWS, name=f"depthwise_f32{shape_mark(width, stride)}")
     def depthwise(p, begin, end):
         """A chunk is some output rows."""
-        table, row_bytes, group = p.table + begin * p.table_size, p.out_width * p.channels * 4, p.rows
-        if tail:
-            group = max(1, TAIL_BYTES // row_bytes)
+        table, row_bytes = p.table + begin * p.table_size, p.out_width * p.channels * 4
+        group = p.rows if p.tail == 0 else max(1, TAIL_BYTES // row_bytes)
         for c in prange(begin, end):
             bottom = min(p.m // p.out_width, (c + 1) * p.rows)
             for top in range(c * p.rows, bottom, group):
-                count = min(group, bottom - top)
-                block(p, p.x, 0, table, top, top + count, p.y + top * row_bytes)
-                after(p.y + top * row_bytes, p.channels * 4, count * p.out_width, p.channels)
+                count, y = min(group, bottom - top), p.y + top * row_bytes
+                block(p, p.x, 0, table, top, top + count, y)
+                finish(p.tail, p.record + begin * RECORD, y, p.channels * 4, count * p.out_width, p.channels)
         return 0
     return depthwise
 
@@ -151,3 +148,6 @@ def _kernel(width: int, stride: int, tail: str) -> Kernel:
 def shape_mark(width: int, stride: int) -> str:
     """What a shape adds to the name of a kernel."""
     return f"_{width}s{stride}" if width else ""
+
+
+_KERNELS = {shape: _make(*shape) for shape in ((0, 1), *SHAPES)}

@@ -7,7 +7,6 @@ products of bfloat16 (`KINDS`). float16 nodes are widened and narrowed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,20 +21,20 @@ from litejit.ops.bf16_product import (
     pack_memory,
     pack_panels_bf16,
     product_bf16,
+    product_bf16_row,
     product_memory,
-    product_row_bf16,
     scale_panels_bf16,
 )
 from litejit.ops.simd.gemm_bf16 import pack_bf16
 from litejit.ops.simd.gemm_f32 import gemm_f32, gemv_f32, pack_f32, panel_columns, row_block
 from litejit.ops.simd.moves import TRANSPOSE
 from litejit.ops.simd.tiles import f32_columns, grain, tile_shape
-from litejit.ops.tails import finish, function, residual
+from litejit.ops.tails import RECORD, TAIL, finish, residual, tail_params
 from litejit.planner.graph import Node, Value
 
 PRODUCT = np.dtype([("x", "i8"), ("panels", "i8"), ("y", "i8"), ("offsets", "i8"), ("m", "i8"), ("n", "i8"), ("k", "i8"),
                     ("lda", "i8"), ("ldc", "i8"), ("rows", "i8"), ("columns", "i8"), ("row_chunks", "i8"),
-                    ("column_chunks", "i8"), ("block", "i8"), ("other", "i8"), ("lo", "f4"), ("hi", "f4")], align=True)
+                    ("column_chunks", "i8"), ("block", "i8"), ("other", "i8"), ("lo", "f4"), ("hi", "f4"), *TAIL], align=True)
 PACK = np.dtype([("w", "i8"), ("bias", "i8"), ("panels", "i8"), ("n", "i8"), ("k", "i8"), ("nr", "i8"), ("batch", "i8"),
                  ("w_step", "i8"), ("w_column", "i8"), ("per_matrix", "i8")], align=True)
 SCALE = np.dtype([*((name, "i8") for name in ("source", "scale", "panels", "k", "count", "block")), ("factor", "f4")],
@@ -146,10 +145,10 @@ def float_steps(node: Node, target: Target, x: Any, y: Any, matrix: Matrix, bias
     pairs = tuple((4 * a, size * b) for a, b in zip(x_at, w_at))
     params = {"x": x, "panels": panels, "y": y, "m": m, "n": n, "k": k, "lda": 4 * k, "ldc": 4 * n, "rows": rows,
               "columns": columns, "row_chunks": row_chunks, "column_chunks": column_chunks, **residual(node, bounds),
-              **kind.memory(cpu, rows, k, chunks),
+              **tail_params(node, chunks), **kind.memory(cpu, rows, k, chunks),
               "offsets": Packed(("offsets", pairs), lambda: np.array(pairs, np.int64))}
     touched = 4 * m * (k * len(set(x_at)) + n * len(x_at)) + size * len(set(w_at))
-    return [*steps, Step(node, (kind.row if m == 1 else kind.product)(function(node)), params, chunks,
+    return [*steps, Step(node, kind.row if m == 1 else kind.product, params, chunks,
                          macs=len(x_at) * m * n * k, touched=touched, products=target.products)]
 
 
@@ -184,45 +183,35 @@ def half_steps(node: Node, target: Target, x: Value, y: Value, matrix: Matrix, b
     return [*steps, convert(node, narrow_f16, wide_y, y, y.size)]
 
 
-@cache
-def product(tail: str) -> Kernel:
+@kernel(PRODUCT)
+def product_f32(p, begin, end):
     """Products of some rows, with a tail (ops/tails.py)."""
-    after = finish(tail)
-
-    @kernel(PRODUCT, name=f"product_f32_{tail}" if tail else "product_f32")
-    def product_f32(p, begin, end):
-        other = p.other - p.y if p.other != 0 else 0
-        for c in prange(begin, end):
-            column = c % p.column_chunks * p.columns
-            row = c // p.column_chunks % p.row_chunks * p.rows
-            batch = c // (p.column_chunks * p.row_chunks)
-            x = p.x + load_i64(p.offsets, 2 * batch)
-            panels = p.panels + load_i64(p.offsets, 2 * batch + 1) + column * (p.k + 1) * 4
-            last, columns = min(p.m, row + p.rows), min(p.columns, p.n - column)
-            for first in range(row, last, p.block):
-                count = min(p.block, last - first)
-                y = p.y + (batch * p.m + first) * p.ldc + column * 4
-                gemm_f32(x + first * p.lda, p.lda, panels, y, p.ldc, count, p.k, columns, count, p.lo, p.hi, other)
-                after(y, p.ldc, count, columns)
-        return 0
-    return product_f32
+    other = p.other - p.y if p.other != 0 else 0
+    for c in prange(begin, end):
+        column = c % p.column_chunks * p.columns
+        row = c // p.column_chunks % p.row_chunks * p.rows
+        batch = c // (p.column_chunks * p.row_chunks)
+        x = p.x + load_i64(p.offsets, 2 * batch)
+        panels = p.panels + load_i64(p.offsets, 2 * batch + 1) + column * (p.k + 1) * 4
+        last, columns = min(p.m, row + p.rows), min(p.columns, p.n - column)
+        for first in range(row, last, p.block):
+            count = min(p.block, last - first)
+            y = p.y + (batch * p.m + first) * p.ldc + column * 4
+            gemm_f32(x + first * p.lda, p.lda, panels, y, p.ldc, count, p.k, columns, count, p.lo, p.hi, other)
+            finish(p.tail, p.record + begin * RECORD, y, p.ldc, count, columns)
+    return 0
 
 
-@cache
-def product_row(tail: str) -> Kernel:
+@kernel(PRODUCT)
+def product_f32_row(p, begin, end):
     """Products of single rows, with a function as a tail."""
-    after = finish(tail)
-
-    @kernel(PRODUCT, name=f"product_f32_row_{tail}" if tail else "product_f32_row")
-    def product_f32_row(p, begin, end):
-        for c in prange(begin, end):
-            column, batch = c % p.column_chunks * p.columns, c // p.column_chunks
-            panels = p.panels + load_i64(p.offsets, 2 * batch + 1) + column * (p.k + 1) * 4
-            y, columns = p.y + batch * p.ldc + column * 4, min(p.columns, p.n - column)
-            gemv_f32(p.x + load_i64(p.offsets, 2 * batch), panels, y, p.k, columns, p.lo, p.hi)
-            after(y, p.ldc, 1, columns)
-        return 0
-    return product_f32_row
+    for c in prange(begin, end):
+        column, batch = c % p.column_chunks * p.columns, c // p.column_chunks
+        panels = p.panels + load_i64(p.offsets, 2 * batch + 1) + column * (p.k + 1) * 4
+        y, columns = p.y + batch * p.ldc + column * 4, min(p.columns, p.n - column)
+        gemv_f32(p.x + load_i64(p.offsets, 2 * batch), panels, y, p.k, columns, p.lo, p.hi)
+        finish(p.tail, p.record + begin * RECORD, y, p.ldc, 1, columns)
+    return 0
 
 
 @kernel(PACK)
@@ -306,14 +295,14 @@ class Kind(NamedTuple):
     pack_panels: Kernel                                  # the same while running
     scale_panels: Kernel                                 # of float32 panels, with other factors of the rows
     pack_memory: Callable[[Cpu, int], tuple[dict[str, Any], int]]            # (cpu, panels) -> parameters, chunks
-    product: Callable[[str], Kernel]                     # the function of a tail -> products of some rows
-    row: Callable[[str], Kernel]                         # of a single row
+    product: Kernel                                      # of some rows
+    row: Kernel                                          # of a single row
     memory: Callable[[Cpu, int, int, int], dict[str, Any]]                   # (cpu, rows of a chunk, k, chunks)
 
 
 KINDS = {
-    "f32": Kind(1, pack_f32, pack_panels_f32, scale_panels_f32, lambda cpu, panels: ({}, panels), product, product_row,
+    "f32": Kind(1, pack_f32, pack_panels_f32, scale_panels_f32, lambda cpu, panels: ({}, panels), product_f32, product_f32_row,
                 lambda cpu, rows, k, chunks: {"block": row_block(cpu, k, rows)}),
-    "bf16": Kind(2, pack_bf16, pack_panels_bf16, scale_panels_bf16, pack_memory, product_bf16, product_row_bf16,
+    "bf16": Kind(2, pack_bf16, pack_panels_bf16, scale_panels_bf16, pack_memory, product_bf16, product_bf16_row,
                  product_memory),
 }

@@ -7,8 +7,6 @@ on its own: the numbers are the same. Chunks expand the rows that they share wit
 """
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 
 from litejit.compiler import kernel, prange
@@ -16,16 +14,17 @@ from litejit.compiler.lazy import Kernel
 from litejit.ops.arithmetic import activation, float_range
 from litejit.ops.base import MAX_CHUNKS, Operator, Packed, Scratch, Step, Target
 from litejit.ops.depthwise import packed_weights, wide_windows
-from litejit.ops.depthwise_f32 import TILED, make_block, shape_mark, special, table_bytes, tiled_params
+from litejit.ops.depthwise_f32 import SHAPES, TILED, make_block, shape_mark, special, table_bytes, tiled_params
 from litejit.ops.float_product import Matrix
 from litejit.ops.simd.gemm_f32 import gemm_f32
 from litejit.ops.simd.tiles import grain
-from litejit.ops.tails import finish, function, residual
+from litejit.ops.tails import RECORD, finish, residual, tail_params
 from litejit.planner.graph import Node
 
 SEPARABLE = np.dtype([*TILED, *((name, "i8") for name in (
     "x", "y", "other", "expand", "inputs", "project", "n", "ring", "scratch", "scratch_size", "ring_at", "middle_at", "rows",
-    "group")), *((name, "f4") for name in ("expand_lo", "expand_hi", "project_lo", "project_hi"))], align=True)
+    "group", "first", "second", "record")), *((name, "f4") for name in (
+        "expand_lo", "expand_hi", "project_lo", "project_hi"))], align=True)
 PIXELS = 48                           # of a group of output rows: enough for the tiles of the GEMM
 EXPANDING_CHUNKS = 4                  # where chunks expand some rows twice
 
@@ -59,10 +58,11 @@ class Separable(Operator):
         middle_at = ring_at + ring * windows.width * pixel + 64
         size = middle_at + (group * windows.out_width * pixel + 64 if project is not None else 0)
         size = -(-size // 64) * 64
+        first, second = tail_params(expand, chunks) if expand is not None else {}, tail_params(depthwise, chunks)
+        params.update(first=first.get("tail"), second=second["tail"], record=first.get("record") or second["record"])
         params.update(ring=ring, ring_at=ring_at, middle_at=-(-middle_at // 64) * 64, rows=rows, group=group,
                       scratch=Scratch(chunks * (size + 64)), scratch_size=size + 64)
-        made = separable(*special(windows), function(expand) if expand is not None else "", function(depthwise))
-        return [Step(node, made, params, chunks, macs=macs)]
+        return [Step(node, _KERNELS[special(windows)], params, chunks, macs=macs)]
 
 
 def _bounds(node: Node) -> tuple[float, float]:
@@ -82,18 +82,15 @@ FUSED: dict[str, Operator] = {"SEPARABLE": Separable()}
 
 # ---- kernels -------------------------------------------------------------------------------------
 
-@cache
-def separable(width: int, stride: int, first: str, second: str) -> Kernel:
-    """The kernel for a shape of the depthwise kernel, and functions behind the expansion and behind the depthwise part."""
+def _make(width: int, stride: int) -> Kernel:
+    """The kernel for a shape of the depthwise kernel."""
     block = make_block(width, stride, SEPARABLE.names or ())
-    after_first, after_second = finish(first), finish(second)
-    marks = "".join(f"_{name}" for name in (first, second) if name)
 
-    @kernel(SEPARABLE, name=f"separable_f32{shape_mark(width, stride)}{marks}")
+    @kernel(SEPARABLE, name=f"separable_f32{shape_mark(width, stride)}")
     def separable_f32(p, begin, end):
         """A chunk is some output rows."""
         table = p.scratch + begin * p.scratch_size
-        ring, middle = table + p.ring_at, table + p.middle_at
+        ring, middle, record = table + p.ring_at, table + p.middle_at, p.record + begin * RECORD
         pixel, row_bytes, out_bytes = p.channels * 4, p.width * p.channels * 4, p.out_width * p.channels * 4
         other = p.other - p.y if p.other != 0 else 0
         for c in prange(begin, end):
@@ -107,14 +104,17 @@ def separable(width: int, stride: int, first: str, second: str) -> Kernel:
                         at = ring + y % p.ring * row_bytes
                         gemm_f32(p.x + y * p.width * p.inputs * 4, p.inputs * 4, p.expand, at, pixel, p.width, p.inputs,
                                  p.channels, p.width, p.expand_lo, p.expand_hi, 0)
-                        after_first(at, pixel, p.width, p.channels)
+                        finish(p.first, record, at, pixel, p.width, p.channels)
                     done = max(done, need)
                 to = middle if p.project != 0 else p.y + top * out_bytes
                 block(p, ring if p.expand != 0 else p.x, p.ring, table, top, bottom, to)
-                after_second(to, pixel, (bottom - top) * p.out_width, p.channels)
+                finish(p.second, record, to, pixel, (bottom - top) * p.out_width, p.channels)
                 if p.project != 0:
                     m = (bottom - top) * p.out_width
                     gemm_f32(middle, pixel, p.project, p.y + top * p.out_width * p.n * 4, p.n * 4, m, p.channels, p.n, m,
                              p.project_lo, p.project_hi, other)
         return 0
     return separable_f32
+
+
+_KERNELS = {shape: _make(*shape) for shape in ((0, 1), *SHAPES)}

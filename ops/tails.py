@@ -1,22 +1,24 @@
 """What is done with the output of a float32 product while it is in registers or in the cache: a sum, or a function.
 
 A `Tail` hangs on a node (`node.tail`, put there by a rule of the planner). A residual is added in the registers of the
-GEMM's tiles; functions run over blocks of finished rows, in variants of the kernels that have their names. The numbers are
-those of the operators that a tail stands for.
+GEMM's tiles; functions run over blocks of finished rows: the product's kernel calls the function's by its address, so that
+neither is compiled once more. The numbers are those of the operators that a tail stands for.
 """
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, NamedTuple
 
 from litejit.compiler import device
-from litejit.compiler.lazy import Device
-from litejit.ops.base import Step
+from litejit.compiler.instructions import native
+from litejit.compiler.primitives import store_i64
+from litejit.ops.base import Scratch, Step
 from litejit.ops.elementwise import float_map, map_step
-from litejit.ops.simd.functions import stream
 from litejit.ops.vector_math import gelu_f32, gelu_tanh_f32, hard_swish_f32, logistic_f32, swish_f32, tanh_f32
 from litejit.planner.graph import Node, Value
 
+TAIL = [("tail", "i8"), ("record", "i8")]
+"""Fields of kernels that `finish` their rows: the address of a kernel, and RECORD bytes for each chunk."""
+RECORD = 64
 SCALAR = {"swish": swish_f32, "hard_swish": hard_swish_f32, "gelu": gelu_f32, "gelu_tanh": gelu_tanh_f32,
           "logistic": logistic_f32, "tanh": tanh_f32}
 
@@ -48,21 +50,24 @@ def tail_steps(node: Node) -> list[Step]:
     return [map_step(node, float_map(name, SCALAR[name], "f32"), node.out, node.out)] if name else []
 
 
-@cache
-def finish(name: str) -> Device:
-    """Device function (y, pitch, rows, columns): the function on rows of the output, `pitch` bytes apart."""
+def tail_params(node: Node, chunks: int) -> dict[str, Any]:
+    """Values of the fields TAIL of a kernel that runs so many chunks."""
+    name = function(node)
     if not name:
-        @device
-        def nothing(y, pitch, rows, columns):
-            return
-        return nothing
-    run = stream(name, SCALAR[name])
+        return {"tail": None, "record": None}
+    return {"tail": float_map(name, SCALAR[name], "f32"), "record": Scratch(RECORD * chunks)}
 
-    @device
-    def apply(y, pitch, rows, columns):
-        if 4 * columns == pitch:
-            run(y, y, rows * columns)
-        else:
-            for r in range(rows):
-                run(y + r * pitch, y + r * pitch, columns)
-    return apply
+
+@device
+def finish(tail, record, y, pitch, rows, columns):
+    """Run the kernel at address `tail` (0: none) over rows of the output, `pitch` bytes apart; record: memory of its own."""
+    if tail != 0:
+        whole = 4 * columns == pitch
+        n = rows * columns if whole else columns
+        for r in range(1 if whole else rows):
+            at = y + r * pitch
+            store_i64(record, 0, at)                   # the fields x, y, n and block of ops/elementwise.py
+            store_i64(record, 1, at)
+            store_i64(record, 2, n)
+            store_i64(record, 3, n)
+            native(tail, record, 0, 1)

@@ -10,7 +10,7 @@ from litejit.ops.base import Target
 from litejit.planner.graph import Node
 from litejit.planner.patterns import Uses, merged
 
-BETWEEN = 1 << 20  # bytes between two nodes from which on they are made together
+BETWEEN = 1 << 22  # bytes between two nodes from which on they are made together
 WEIGHTS = 1 << 16  # most bytes of weights of a 1x1 convolution: every group of rows reads them again
 
 

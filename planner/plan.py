@@ -92,7 +92,8 @@ class Plan:
     @property
     def kernels(self) -> tuple[Kernel, ...]:
         """The kernels it needs, each once, in order of first use."""
-        return tuple({s.kernel.symbol: s.kernel for s in self.steps}.values())
+        called = [k for s in self.steps for k in (s.kernel, *(v for v in s.params.values() if isinstance(v, Kernel)))]
+        return tuple({kernel.symbol: kernel for kernel in called}.values())
 
     @property
     def macs(self) -> int:
@@ -252,7 +253,9 @@ class ImageMaker:
         for name, value in record.params.items():
             dtype, offset = fields[name][:2]
             start = block + offset
-            if value is None or isinstance(value, (Value, Packed, Scratch)):
+            if isinstance(value, Kernel):
+                self.functions.append((start // 8, value.symbol))
+            elif value is None or isinstance(value, (Value, Packed, Scratch)):
                 self._address(start // 8, value)
             elif dtype.shape:
                 row = np.zeros(dtype.shape, dtype.base)

@@ -16,9 +16,9 @@ INSTRUCTIONS = {"avx512bf16": ("vpdpbusd", "vfmadd", "zmm"), "avx512vnni": ("vpd
                 "avx2": ("vpmaddwd", "vfmadd", "ymm"), "sse4": ("pmaddwd", "mulps", "xmm")}
 SCRIPT = """
 from litejit.compiler.codegen import kernel_assembly
-from litejit.ops.conv_f32 import convolution
+from litejit.ops.conv_f32 import conv_f32
 from litejit.ops.conv_int8 import conv_codes
-print(kernel_assembly(conv_codes), "=" * 40, kernel_assembly(convolution("")))
+print(kernel_assembly(conv_codes), "=" * 40, kernel_assembly(conv_f32))
 """
 SCRIPT_16X8 = """
 from litejit.compiler.codegen import kernel_assembly
