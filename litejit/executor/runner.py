@@ -9,7 +9,7 @@ import numpy as np
 
 from litejit.compiler.steps import RESULT_BITS
 from litejit.errors import LiteJitError
-from litejit.executor.team import make_call, team
+from litejit.executor.team import Lent, make_call, settle, team
 from litejit.fusion.driver import SYMBOL
 from litejit.fusion.link import plan_library
 from litejit.planner.graph import Value
@@ -80,7 +80,7 @@ class Runner:
         else:
             call = make_call(loop, address)
 
-        def run(keep: np.ndarray = table) -> int:
+        def run(keep: Lent = Lent(table)) -> int:  # noqa: B008
             return call()
 
         return run
@@ -107,6 +107,10 @@ class Runner:
         for value, place in self.plan.places.items():
             if place.kind == "state" and value.variable and value.type in ("i8", "u8") and value.zero_point:
                 self.state[place.offset : place.offset + value.nbytes] = value.zero_point & 255
+
+    def __del__(self) -> None:
+        if settle is not None:  # it is while the process ends; else before the table is freed
+            settle()
 
     def quiesce(self) -> None:
         """Wait until no thread of the team can look at this runner's table any more."""

@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from litejit.compiler.instructions import ANYBODY, EVERYBODY, FUTEX_CALL, FUTEX_WAKE, MACHINE, has_futex
 from litejit.compiler.runtime import runtime_library
@@ -181,6 +181,25 @@ def team() -> Team:
                 atexit.register(made.close)
                 _team = made
     return _team
+
+
+def settle() -> None:
+    """Returns when no worker can look at the table of a run that has ended, which may be freed then."""
+    if _team is not None:
+        _team.quiesce()
+
+
+class Lent:
+    """An array that workers may still read after a run: it is let go when none of them can."""
+
+    __slots__ = ("array",)
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    def __del__(self) -> None:
+        if settle is not None:  # it is while the process ends
+            settle()
 
 
 def _after_fork() -> None:

@@ -1,5 +1,6 @@
 """The team: every chunk once and after all of the step before, the same results with any number of threads."""
 import ctypes
+import gc
 import os
 import random
 import subprocess
@@ -368,3 +369,25 @@ def test_the_word_that_counts_steps_does_not_wrap(library, loop, new_team):
 def test_native_results_are_plain_integers(library, loop):
     assert isinstance(make_call(loop, Plan(library, []).address)(), int)
     assert ctypes.sizeof(ctypes.c_int64) == 8
+
+
+def test_nothing_is_freed_while_late_workers_may_read_it(monkeypatch):
+    """Interpreters that go without `close`, and single steps of them, wait for workers that are still inside an old run."""
+    from litejit.interpreter import Interpreter
+    from tests.planner.test_fuse_products import Net
+
+    net = Net(30, 30, 16)
+    net.conv(64)
+    interpreter = Interpreter(model_content=net.build(), num_threads=2)
+    interpreter.allocate_tensors()
+    interpreter.invoke()
+    step = interpreter._main.runner.step_call(0)
+    assert step() == 0
+    seen = []
+    quiesce = Team.quiesce
+    monkeypatch.setattr(Team, "quiesce", lambda self: (seen.append(1), quiesce(self))[1])
+    del step
+    assert len(seen) == 1
+    del interpreter
+    gc.collect()
+    assert len(seen) >= 2
