@@ -20,7 +20,7 @@ from litejit.ops.base import MAX_CHUNKS, Operator, Scratch, Step, Target
 from litejit.ops.simd.gemm_f32 import gemm_f32, panel_columns, row_block
 from litejit.ops.simd.moves import TRANSPOSE, rows
 from litejit.ops.simd.row_sweeps import SCORES
-from litejit.ops.simd.tiles import tile_shape
+from litejit.ops.simd.tiles import grain, tile_shape
 from litejit.planner.graph import Node
 
 _OPERAND = ("outer", "head", "row")   # byte strides: of the batches of heads, of heads, of rows
@@ -32,7 +32,6 @@ ATTENTION = np.dtype([
 PACK = np.dtype([(name, "i8") for name in (
     "w", "panels", "heads", "columns", "depth", "nr", "bytes", "width", "chunks", "outer", "head", "across", "along")],
     align=True)
-GRAIN = 1 << 19                       # multiply-accumulates worth a chunk
 SCORE_BYTES = 8192                    # scores that are computed at a time, of two tiles at least
 PACK_PANELS = 4                       # panels that a chunk packs
 _transpose = TRANSPOSE[4]
@@ -64,7 +63,7 @@ class Attention(Operator):
         # the columns of k's panels are its rows
         k, k_bytes, pack_k = _packed(node, 1, cpu, o.k._replace(row=o.k.column, column=o.k.row), o.n, o.depth)
         v, v_bytes, pack_v = _packed(node, 2, cpu, o.v, o.width, o.n)
-        chunk, some = _split(o, count, mr)
+        chunk, some = _split(o, count, mr, grain(cpu, "f32"))
         row_chunks, pitch, bounds = -(-o.m // chunk), 4 * (-(-o.n // 16) * 16), float_range("NONE", node.xnn)
         params = {**o.q.fields("q"), **o.y.fields("y"), "q": node[0], "k": k, "v": v, "y": node.out, "k_bytes": k_bytes,
                   "v_bytes": v_bytes, "heads": o.heads, "m": o.m, "n": o.n, "depth": o.depth, "width": o.width, "rows": chunk,
@@ -91,9 +90,9 @@ def _packed(node: Node, which: int, cpu: Cpu, heads: Heads, columns: int, depth:
         "along": 4 * heads.row, "across": 4 * heads.column}, count * chunks, touched=4 * count * columns * depth + count * size)
 
 
-def _split(o: Any, count: int, mr: int) -> tuple[int, int]:
-    """(rows of a chunk, rows whose scores are computed at a time), in whole tiles."""
-    wanted = min(max(1, MAX_CHUNKS // count), max(1, count * o.m * o.n * (o.depth + o.width) // GRAIN))
+def _split(o: Any, count: int, mr: int, least: int) -> tuple[int, int]:
+    """(rows of a chunk, rows whose scores are computed at a time), in whole tiles; least: products worth a chunk."""
+    wanted = min(max(1, MAX_CHUNKS // count), max(1, count * o.m * o.n * (o.depth + o.width) // least))
     tiles = -(-o.m // mr)
     chunk = -(-tiles // wanted)
     parts = -(-chunk // max(2, SCORE_BYTES // (4 * o.n * mr)))

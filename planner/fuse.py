@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from litejit.errors import LiteJitError
 from litejit.ops.base import Target
 from litejit.planner.fuse_activation import fuse_activations
 from litejit.planner.fuse_attention import fuse_attention
@@ -46,9 +47,16 @@ def switched_off() -> tuple[str, ...]:
 
 
 def fuse(graph: Graph, target: Target) -> list[str]:
-    """Apply the rules that are on; says what was fused into what."""
+    """Apply the rules that are on; says what was fused into what. Raises LiteJitError naming a rule that fails."""
     notes = []
     for name, rule in RULES.items():
-        if name not in target.without:
+        if name in target.without:
+            continue
+        try:
             notes += rule(Uses(graph), target)
+        except (LiteJitError, MemoryError):
+            raise
+        except Exception as error:  # options or tensors of a kind that the rule did not expect
+            text = f"{type(error).__name__}: {error}; LITEJIT_FUSION_OFF={name} switches the rule off"
+            raise LiteJitError(f"subgraph {graph.index}: fusion rule {name} failed: {text}") from error
     return notes

@@ -10,6 +10,7 @@ from typing import Any
 
 from litejit.ops.arithmetic import activation
 from litejit.ops.base import Target
+from litejit.ops.copy import strides
 from litejit.planner.graph import Node, Value
 from litejit.planner.patterns import Uses, merged, scalar
 
@@ -22,13 +23,13 @@ class View:
 
     __slots__ = ("shape", "strides", "value")
 
-    def __init__(self, value: Value, shape: Shape, strides: Shape) -> None:
-        self.value, self.shape, self.strides = value, shape, strides
+    def __init__(self, value: Value, shape: Shape, steps: Shape) -> None:
+        self.value, self.shape, self.strides = value, shape, steps
 
     @classmethod
     def plain(cls, value: Value) -> View:
         """As it lies."""
-        return cls(value, value.dims, contiguous(value.dims))
+        return cls(value, value.dims, strides(value.dims))
 
     def turned(self, axes: Shape) -> View:
         """Transposed."""
@@ -44,15 +45,6 @@ class View:
         from litejit.ops.attention import Heads
 
         return Heads(*(0,) * (4 - len(self.strides)), *self.strides)
-
-
-def contiguous(shape: Shape) -> Shape:
-    """Strides of a tensor as it lies."""
-    strides, step = [], 1
-    for size in reversed(shape):
-        strides.append(step)
-        step *= size
-    return tuple(reversed(strides))
 
 
 def fuse_attention(uses: Uses, target: Target) -> list[str]:
@@ -130,8 +122,8 @@ class _Search:
         dims = (1,) * (len(shape) - mask.rank) + mask.dims
         if dims[-1] != shape[-1] or any(d not in (1, s) for d, s in zip(dims, shape)):
             return False
-        strides = tuple(0 if d == 1 else s for d, s in zip(dims[:-1], contiguous(dims)))
-        self.mask = View(mask, shape, (*strides, 1))
+        steps = tuple(0 if d == 1 else s for d, s in zip(dims[:-1], strides(dims)))
+        self.mask = View(mask, shape, (*steps, 1))
         return True
 
     def _view(self, value: Value) -> View:

@@ -19,13 +19,13 @@ def fuse_excitations(uses: Uses, target: Target) -> list[str]:
     from litejit.ops.float_product import Scale
 
     notes = []
-    for node in [node for node in uses.graph.nodes if node.op == "MUL" and activation(node) == "NONE"]:
+    for node in [node for node in uses.graph.nodes if node.op == "MUL" and node.xnn and activation(node) == "NONE"]:
         operands, conv = _operands(node), uses.user(node.out, "CONV_2D")
         if operands is None or conv is None or not _fits(conv, node.out):
             continue
         (x, by), factor, gone = operands, 1.0, [node]
         inner = uses.maker(by, "MUL") if uses.private(by) else None
-        if inner is not None and activation(inner) == "NONE":       # the factor of a hard sigmoid
+        if inner is not None and inner.xnn and activation(inner) == "NONE":       # the factor of a hard sigmoid
             numbers = [scalar(inner[0]), scalar(inner[1])]
             if (numbers[0] is None) != (numbers[1] is None):
                 by, factor = (inner[1], numbers[0]) if numbers[1] is None else (inner[0], numbers[1])  # type: ignore

@@ -14,7 +14,7 @@ def fuse_swish(uses: Uses, target: Target) -> list[str]:
     notes = []
     for logistic in [node for node in uses.graph.nodes if node.op == "LOGISTIC" and node[0].type == "f32"]:
         x, product = logistic[0], uses.user(logistic.out, "MUL")
-        if product is None or activation(product) != "NONE" or {product[0], product[1]} != {x, logistic.out}:
+        if product is None or not product.xnn or activation(product) != "NONE" or {product[0], product[1]} != {x, logistic.out}:
             continue
         node = merged("SWISH", FUSED["SWISH"], [logistic, product], [x])
         uses.replace([logistic, product], node)

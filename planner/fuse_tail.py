@@ -55,7 +55,7 @@ def _free(uses: Uses, value: Value) -> Node | None:
     from litejit.ops.arithmetic import activation
 
     producer = uses.maker(value, *PRODUCERS)
-    if producer is None or not uses.private(value) or value.type != "f32" or producer.tail is not None:
+    if producer is None or value.size == 0 or not uses.private(value) or value.type != "f32" or producer.tail is not None:
         return None
     return producer if producer[1].type == "f32" and activation(producer) == "NONE" else None
 

@@ -34,8 +34,14 @@ class Uses:
         return node if node is not None and node.op in ops and len(node.outputs) == 1 else None
 
     def private(self, value: Value, by: int = 1) -> bool:
-        """Nobody but nodes of the graph reads the value, `by` times in all."""
-        return value not in self.kept and not value.variable and len(self.users.get(value, ())) == by
+        """Nobody but nodes of the graph reads the value, `by` times in all, and its maker may run where these are.
+
+        Not where the maker reads a variable: what stands between might change it.
+        """
+        if value in self.kept or value.variable or len(self.users.get(value, ())) != by:
+            return False
+        maker = self.makers.get(value)
+        return maker is None or not any(v is not None and v.variable for v in maker.inputs)
 
     def user(self, value: Value, *ops: str) -> Node | None:
         """The only user of a private value, if it is one of these operators."""
@@ -88,8 +94,3 @@ def scalar(value: Value | None) -> float | None:
     if value is None or value.data is None or value.type != "f32" or value.size != 1:
         return None
     return float(np.asarray(value.data).reshape(-1)[0])
-
-
-def two_inputs(node: Node) -> tuple[Value, Value]:
-    """Both inputs of a node that has two."""
-    return node[0], node[1]
