@@ -80,7 +80,9 @@ class Runner:
         else:
             call = make_call(loop, address)
 
-        def run(keep: Lent = Lent(table)) -> int:  # noqa: B008
+        lent = Lent(table)
+
+        def run(keep: Lent = lent) -> int:
             return call()
 
         return run
