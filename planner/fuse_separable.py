@@ -1,8 +1,8 @@
 """Rule "separable": depthwise convolutions with the 1x1 convolutions around them, where what is between is large.
 
-Measured on AVX2 with 32 MiB of third level cache, from 1 MiB between the nodes on: EfficientNet B0, whose swish runs over what is
-between, took 2 to 8 % less time; where products follow each other directly nothing was gained. Every kernel of this kind takes
-about as long to compile as two of the others, so the threshold is higher.
+Measured on AVX2 with 32 MiB of third level cache, from 1 MiB between the nodes on: EfficientNet B0, whose swish runs over what
+is between, took 2 to 8 % less time; where products follow each other directly nothing was gained. Every kernel of this kind
+takes about as long to compile as two of the others, so the threshold is higher.
 """
 
 from __future__ import annotations
