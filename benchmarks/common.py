@@ -8,9 +8,12 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,6 +107,22 @@ def in_turns(calls: Sequence[Callable[[], Any]], rounds: int = ROUNDS, seconds: 
         for call, found in zip(calls, times):
             found.append(_median(call, seconds))
     return [statistics.median(found[1:]) for found in times]
+
+
+@contextmanager
+def busy_core(core: int) -> Iterator[None]:
+    """A process of its own session spins on a core meanwhile."""
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        os.sched_setaffinity(0, {core})
+        while True:
+            pass
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def _median(call: Callable[[], Any], seconds: float) -> float:

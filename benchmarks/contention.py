@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from common import busy_core
 from serving import OURS, PEER, serve, stored_inputs
 
 from litejit.cli.bench_command import Worker
@@ -40,22 +38,6 @@ def row(path: str, runtime: str, inputs: str, seconds: float) -> tuple[str, ...]
     alone, both, beside = (turn["median"] for turn in (one.turns[0], *two.turns))
     return (name, runtime, f"{1e3 * alone:.4g}", f"{one.turns[0]['p99'] / alone:.2f}", f"{1e3 * both:.4g}",
             f"{two.turns[0]['p99'] / both:.2f}", f"{both / alone:.2f}", f"{beside / alone:.2f}")
-
-
-@contextmanager
-def busy_core(core: int) -> Iterator[None]:
-    """A process of its own session spins on a core meanwhile."""
-    pid = os.fork()
-    if pid == 0:
-        os.setsid()
-        os.sched_setaffinity(0, {core})
-        while True:
-            pass
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
 
 
 def main(argv: list[str] | None = None) -> list[tuple[str, ...]]:

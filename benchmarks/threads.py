@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import statistics
 import time
+from contextlib import nullcontext
 
 import numpy as np
+from common import busy_core
 
 from litejit.compiler import kernel, prange
 from litejit.compiler.primitives import store_i64
@@ -82,27 +83,12 @@ def busy(team: Team, address: int) -> None:
     core = min(os.sched_getaffinity(0))
     print("\n60 steps x 8 chunks, median and 95th percentile, us")
     for label in ("idle machine", "one core busy"):
-        pid = hog(core) if label.startswith("one") else 0
-        try:
-            texts = []
+        texts = []
+        with busy_core(core) if label.startswith("one") else nullcontext():
             for threads in (1, 2):
                 seconds = program.times(threads, 300)
                 texts.append(f"{threads} thread(s) {statistics.median(seconds) * 1e6:7.0f} {seconds[285] * 1e6:7.0f}")
-        finally:
-            if pid:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
         print(f"{label:14s}", "   ".join(texts))
-
-
-def hog(core: int) -> int:
-    pid = os.fork()
-    if pid == 0:
-        os.setsid()
-        os.sched_setaffinity(0, {core})
-        while True:
-            pass
-    return pid
 
 
 def main() -> None:
