@@ -83,12 +83,19 @@ def run_model(
     content: bytes, values: Sequence[np.ndarray], *, mode: str = "auto", **arguments: Any
 ) -> list[np.ndarray]:
     """Outputs of a model for the values of its inputs."""
+    return run_planned(content, values, mode=mode, **arguments)[0]
+
+
+def run_planned(
+    content: bytes, values: Sequence[np.ndarray], *, mode: str = "auto", **arguments: Any
+) -> tuple[list[np.ndarray], Any]:
+    """Outputs of a model for the values of its inputs, and the plan that made them."""
     interpreter = Interpreter(model_content=content, experimental_op_resolver_type=MODES[mode], **arguments)
     interpreter.allocate_tensors()
     for detail, value in zip(interpreter.get_input_details(), values):
         interpreter.set_tensor(detail["index"], value)
     interpreter.invoke()
-    return [np.asarray(interpreter.get_tensor(d["index"])) for d in interpreter.get_output_details()]
+    return [np.asarray(interpreter.get_tensor(d["index"])) for d in interpreter.get_output_details()], interpreter.plan
 
 
 def run_op(

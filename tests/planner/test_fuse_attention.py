@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from litejit.interpreter import Interpreter
 from litejit.schema.builder import ModelBuilder
-from tests.harness import MODES
+from tests.harness import run_planned
 
 F32 = np.float32
 SIZES = [(1, 4, 16, 16, 8, 8), (2, 3, 19, 37, 20, 12), (1, 1, 8, 1, 1, 1), (1, 2, 70, 130, 33, 65)]
@@ -80,26 +79,17 @@ def attention(
     return net.turn(y, 0, 2, 1, 3) if "y" in heads else y
 
 
-def run(content: bytes, values: list[np.ndarray], threads: int = 1, mode: str = "auto") -> tuple[list[np.ndarray], Any]:
-    interpreter = Interpreter(model_content=content, num_threads=threads, experimental_op_resolver_type=MODES[mode])
-    interpreter.allocate_tensors()
-    for detail, value in zip(interpreter.get_input_details(), values):
-        interpreter.set_tensor(detail["index"], value)
-    interpreter.invoke()
-    return [interpreter.get_tensor(d["index"]) for d in interpreter.get_output_details()], interpreter.plan
-
-
 def check(net: Net, content: bytes, monkeypatch: pytest.MonkeyPatch, steps: int = 3) -> np.ndarray:
     """The model is one attention (two packing steps and one for the rest) with the numbers of the separate operators."""
-    (got,), plan = run(content, net.values)
+    (got,), plan = run_planned(content, net.values)
     assert len(plan.steps) == steps and len(plan.fused) == 1 and "ATTENTION" in plan.fused[0], plan
     with monkeypatch.context() as patch:
         patch.setenv("LITEJIT_FUSION_OFF", "attention")
-        (want,), separate = run(content, net.values)
+        (want,), separate = run_planned(content, net.values)
     assert not separate.fused
     assert np.abs(got - want).max() <= 1e-6 * np.abs(want).max()
     for threads in (2, 3):
-        assert np.array_equal(run(content, net.values, threads)[0][0], got)
+        assert np.array_equal(run_planned(content, net.values, num_threads=threads)[0][0], got)
     return got
 
 
@@ -135,7 +125,7 @@ def test_rows_without_a_key_are_nan() -> None:
     net = Net(SIZES[1])
     content = net.finish(attention(net, mask=(2, 1, 19, 37)))
     net.values[-1][1, 0, 3] = -np.inf
-    (got,), plan = run(content, net.values)
+    (got,), plan = run_planned(content, net.values)
     assert len(plan.steps) == 3
     nan = np.zeros(got.shape, bool)
     nan[1, 3] = True
@@ -176,7 +166,7 @@ def test_what_is_no_attention(options: dict[str, Any]) -> None:
         y = net.product(p, net.input(b, h, n, e), e)
     else:
         y = attention(net, **options)
-    _, plan = run(net.finish(y), net.values)
+    _, plan = run_planned(net.finish(y), net.values)
     assert not plan.fused
 
 
@@ -184,12 +174,12 @@ def test_scores_that_are_an_output_are_computed() -> None:
     net = Net(SIZES[1])
     b, h, m, n, d, e = net.sizes
     p = net.op("SOFTMAX", [net.product(net.input(b, h, m, d), net.input(b, h, d, n), n)], (b, h, m, n), beta=1.0)
-    (_, got), plan = run(net.finish(net.product(p, net.input(b, h, n, e), e), p), net.values)
+    (_, got), plan = run_planned(net.finish(net.product(p, net.input(b, h, n, e), e), p), net.values)
     assert not plan.fused
     np.testing.assert_allclose(got.sum(axis=-1), 1, rtol=1e-5)
 
 
 def test_reference_kernels_are_left_alone() -> None:
     net = Net(SIZES[0])
-    _, plan = run(net.finish(attention(net)), net.values, mode="ref")
+    _, plan = run_planned(net.finish(attention(net)), net.values, mode="ref")
     assert not plan.fused

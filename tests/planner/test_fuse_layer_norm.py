@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from litejit.interpreter import Interpreter
 from litejit.schema.builder import ModelBuilder
-from tests.harness import MODES
+from tests.harness import run_planned
 
 F32 = np.float32
 
@@ -140,19 +139,10 @@ FORMS = {
 }
 
 
-def run(content: bytes, values: list[np.ndarray], threads: int = 1, mode: str = "auto") -> tuple[list[np.ndarray], Any]:
-    interpreter = Interpreter(model_content=content, num_threads=threads, experimental_op_resolver_type=MODES[mode])
-    interpreter.allocate_tensors()
-    for detail, value in zip(interpreter.get_input_details(), values):
-        interpreter.set_tensor(detail["index"], value)
-    interpreter.invoke()
-    return [interpreter.get_tensor(d["index"]) for d in interpreter.get_output_details()], interpreter.plan
-
-
 def unfused(content: bytes, values: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     with monkeypatch.context() as patch:
         patch.setenv("LITEJIT_FUSION_OFF", "layer_norm")
-        outputs, plan = run(content, values)
+        outputs, plan = run_planned(content, values)
     assert not plan.fused
     return outputs
 
@@ -163,13 +153,13 @@ def test_every_form_becomes_one_step(form: str, shape: tuple[int, ...], monkeypa
     net = Net(shape)
     content = net.finish(FORMS[form](net, net.g.input("x", shape)))
     x = net.rng.normal(0.3, 2, shape).astype(F32)
-    (got,), plan = run(content, [x])
+    (got,), plan = run_planned(content, [x])
     assert len(plan.steps) == 1 and len(plan.fused) == 1
     assert ("RMS_NORM" if "rms" in form else "LAYER_NORM") in plan.fused[0]
     (want,) = unfused(content, [x], monkeypatch)
     assert np.abs(got - want).max() <= 1e-6 * np.abs(want).max()
     for threads in (2, 3):
-        assert np.array_equal(run(content, [x], threads)[0][0], got)
+        assert np.array_equal(run_planned(content, [x], num_threads=threads)[0][0], got)
 
 
 @pytest.mark.parametrize("form", [keras, rms])
@@ -185,13 +175,13 @@ def test_a_residual_is_part_of_the_step(
     content = net.finish(y, net.op("EXP", x)) if also else net.finish(y)
     values = [net.rng.normal(0, 2, shape).astype(F32) for _ in "ab"]
     values[1] = values[1].reshape(b.tree["shape"])
-    got, plan = run(content, values)
+    got, plan = run_planned(content, values)
     assert len(plan.steps) == 1 + also
     want = unfused(content, values, monkeypatch)
     assert np.abs(got[0] - want[0]).max() <= 1e-6 * np.abs(want[0]).max()
     assert not also or np.array_equal(got[1], want[1])
     for threads in (2, 3):
-        assert all(map(np.array_equal, run(content, values, threads)[0], got))
+        assert all(map(np.array_equal, run_planned(content, values, num_threads=threads)[0], got))
 
 
 def test_a_value_may_be_normalised_twice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +189,7 @@ def test_a_value_may_be_normalised_twice(monkeypatch: pytest.MonkeyPatch) -> Non
     x = net.op("ADD", net.g.input("a", net.shape), net.g.input("b", net.shape))
     content = net.finish(keras(net, x), centred(net, x, epsilon=0.5), rms(net, x))
     values = [net.rng.normal(0, 2, net.shape).astype(F32) for _ in "ab"]
-    got, plan = run(content, values)
+    got, plan = run_planned(content, values)
     assert len(plan.steps) == len(plan.fused) == 3  # the sum is made by the first of them
     for one, other in zip(got, unfused(content, values, monkeypatch)):
         assert np.abs(one - other).max() <= 1e-6 * np.abs(other).max()
@@ -211,7 +201,7 @@ def test_the_sum_may_be_an_output() -> None:
     x = net.op("ADD", a, a)
     content = net.finish(x, keras(net, x))
     value = net.rng.normal(0, 2, net.shape).astype(F32)
-    (doubled, _), plan = run(content, [value])
+    (doubled, _), plan = run_planned(content, [value])
     assert len(plan.steps) == 1 and np.array_equal(doubled, value + value)
 
 
@@ -222,7 +212,7 @@ def test_rows_far_from_zero_keep_their_digits() -> None:
     x = (net.rng.normal(0, 1, net.shape) + net.rng.choice([-1e4, 1e4], (50, 1))).astype(F32)
     away = x.astype(np.float64) - x.mean(axis=1, dtype=np.float64, keepdims=True)
     want = away / np.sqrt((away**2).mean(axis=1, keepdims=True) + 1e-5)
-    (got,), _ = run(content, [x])
+    (got,), _ = run_planned(content, [x])
     assert np.abs(got - want).max() <= 1e-6 * np.abs(want).max()
 
 
@@ -232,7 +222,7 @@ def test_special_rows_are_those_of_the_operators(monkeypatch: pytest.MonkeyPatch
     x = net.rng.normal(0, 1, net.shape).astype(F32)
     x[0, 3], x[1, 2], x[2, 1], x[3] = np.nan, np.inf, -np.inf, 3.0
     x[4, 5], x[5] = 1e30, 3e38
-    (got,), _ = run(content, [x])
+    (got,), _ = run_planned(content, [x])
     (want,) = unfused(content, [x], monkeypatch)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5, equal_nan=True)
 
@@ -286,13 +276,13 @@ def per_row(net: Net, x: Any) -> Any:
 def test_what_is_no_layer_normalisation(form: Any) -> None:
     net = Net((6, 6))
     content = net.finish(form(net, net.g.input("x", net.shape)))
-    _, plan = run(content, [np.ones(net.shape, F32)])
+    _, plan = run_planned(content, [np.ones(net.shape, F32)])
     assert not plan.fused
 
 
 def test_what_lies_behind_stays() -> None:
     net = Net((6, 5))
-    _, plan = run(net.finish(per_row(net, net.g.input("x", net.shape))), [np.ones(net.shape, F32)])
+    _, plan = run_planned(net.finish(per_row(net, net.g.input("x", net.shape))), [np.ones(net.shape, F32)])
     assert len(plan.steps) == 2 and len(plan.fused) == 1
 
 
@@ -303,7 +293,7 @@ def test_a_value_that_others_read_is_kept(monkeypatch: pytest.MonkeyPatch) -> No
     y = net.op("MUL", net.op("SUB", x, mean), net.inverse(x, mean))
     content = net.finish(y, mean)
     value = net.rng.normal(0, 1, net.shape).astype(F32)
-    got, plan = run(content, [value])
+    got, plan = run_planned(content, [value])
     assert not plan.fused
     np.testing.assert_allclose(got[1], value.mean(axis=1, keepdims=True), atol=1e-6)
 
@@ -318,7 +308,7 @@ def test_a_reader_of_the_sum_in_between_keeps_the_addition_apart(monkeypatch: py
     y = net.op("MUL", net.op("SUB", x, mean), scale)
     content = net.finish(y, early)
     values = [net.rng.normal(0, 1, net.shape).astype(F32) for _ in "ab"]
-    got, plan = run(content, values)
+    got, plan = run_planned(content, values)
     assert len(plan.steps) == 3 and len(plan.fused) == 1
     want = unfused(content, values, monkeypatch)
     for one, other in zip(got, want):
@@ -327,5 +317,5 @@ def test_a_reader_of_the_sum_in_between_keeps_the_addition_apart(monkeypatch: py
 
 def test_reference_kernels_are_left_alone() -> None:
     net = Net((6, 5))
-    _, plan = run(net.finish(keras(net, net.g.input("x", net.shape))), [np.ones(net.shape, F32)], mode="ref")
+    _, plan = run_planned(net.finish(keras(net, net.g.input("x", net.shape))), [np.ones(net.shape, F32)], mode="ref")
     assert not plan.fused
