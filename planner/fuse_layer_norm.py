@@ -36,7 +36,7 @@ def fuse_layer_norm(uses: Uses, target: Target) -> list[str]:
     tried = set()
     for node in list(uses.graph.nodes):
         x = _normalised(node, uses)
-        if x is None or x in tried:
+        if x is None or x in tried or x.variable:  # what stands between might change a variable
             continue
         tried.add(x)
         found = _Search(x, uses, places).found()

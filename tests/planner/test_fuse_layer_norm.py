@@ -315,6 +315,15 @@ def test_a_reader_of_the_sum_in_between_keeps_the_addition_apart(monkeypatch: py
         np.testing.assert_allclose(one, other, rtol=0, atol=3e-6)
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_variable_is_left_alone(kept: bool) -> None:
+    net = Net((6, 5))
+    x = net.g.variable("x", net.shape) if kept else net.g.input("x", net.shape)
+    y = net.op("ADD", subtracted(net, x), net.g.input("z", net.shape))
+    _, plan = run_planned(net.finish(y), [np.ones(net.shape, F32)] * (1 if kept else 2))
+    assert len(plan.fused) == (0 if kept else 1), plan
+
+
 def test_reference_kernels_are_left_alone() -> None:
     net = Net((6, 5))
     _, plan = run_planned(net.finish(keras(net, net.g.input("x", net.shape))), [np.ones(net.shape, F32)], mode="ref")
