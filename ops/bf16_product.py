@@ -4,6 +4,7 @@ They run where `Target.products` is "bf16". Constant right sides are packed once
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,33 +12,49 @@ import numpy as np
 from litejit.compiler import kernel, prange
 from litejit.compiler.cpu import Cpu
 from litejit.compiler.primitives import copy_bytes, fill_bytes, load_f32, load_i64, store_f32
-from litejit.ops.base import Scratch, chunked
+from litejit.ops.base import Scratch, Step, chunked
 from litejit.ops.simd.gemm_bf16 import gemm_bf16, gemv_bf16, pair_rows_bf16, stage_bf16, stage_block, staged_pitch
 from litejit.ops.simd.gemm_f32 import panel_columns
 from litejit.ops.simd.moves import TRANSPOSE
 from litejit.ops.simd.tiles import f32_columns
 from litejit.ops.tails import RECORD, TAIL, finish
+from litejit.planner.graph import Node
 
 PRODUCT = np.dtype([("x", "i8"), ("panels", "i8"), ("y", "i8"), ("offsets", "i8"), ("m", "i8"), ("n", "i8"), ("k", "i8"),
                     ("lda", "i8"), ("ldc", "i8"), ("rows", "i8"), ("columns", "i8"), ("row_chunks", "i8"),
                     ("column_chunks", "i8"), ("block", "i8"), ("staged", "i8"), ("staged_size", "i8"), ("pitch", "i8"),
-                    ("other", "i8"), ("lo", "f4"), ("hi", "f4"), *TAIL], align=True)
+                    ("ready", "i8"), ("other", "i8"), ("lo", "f4"), ("hi", "f4"), *TAIL], align=True)
+STAGE = np.dtype([("x", "i8"), ("y", "i8"), ("k", "i8"), ("pitch", "i8"), ("total", "i8"), ("block", "i8")], align=True)
 PACK = np.dtype([("w", "i8"), ("bias", "i8"), ("panels", "i8"), ("n", "i8"), ("k", "i8"), ("nr", "i8"), ("batch", "i8"),
                  ("w_step", "i8"), ("w_column", "i8"), ("per_matrix", "i8"), ("total", "i8"), ("block", "i8"),
                  ("staged", "i8"), ("staged_size", "i8")], align=True)
 SCALE = np.dtype([*((name, "i8") for name in ("source", "scale", "panels", "k", "count", "block")), ("factor", "f4")],
                  align=True)
 ONE = np.float32(1)
+ELEMENTS = 1 << 14                    # that are worth a chunk of staging
 PIECE = 256                           # values of k of a column that are packed at a time
 PIECE_PITCH = 2 * PIECE + 64          # bytes from one staged column to the next: an odd number of cache lines
 _transpose = TRANSPOSE[4]
 
 
-def product_memory(cpu: Cpu, rows: int, k: int, chunks: int) -> dict[str, Any]:
-    """Parameters of the staged rows of a product whose chunks have at most `rows` of them."""
+def product_rows(node: Node, cpu: Cpu, x: Any, x_at: Sequence[int], sizes: tuple[int, int, int], cut: tuple[int, int, int]
+                 ) -> tuple[dict[str, Any], list[int], list[Step]]:
+    """How a product reads its left side: (parameters, bytes from x to each batch's rows, steps in front).
+
+    sizes: m, n, k; cut: rows and columns of a chunk, chunks. Rows that several chunks use are staged by a step in front.
+    """
+    (m, n, k), (rows, columns, chunks) = sizes, cut
     block, pitch = min(stage_block(cpu, k, rows), rows), staged_pitch(k)
+    if m > 1 and columns < n and all(a % k == 0 for a in x_at):
+        total = max(x_at) // k + m
+        staged = Scratch(total * pitch + 64)
+        parts, each = chunked(total, max(1, ELEMENTS // k))
+        step = Step(node, stage_rows_bf16, {"x": x, "y": staged, "k": k, "pitch": pitch, "total": total, "block": each}, parts)
+        return ({"x": staged, "lda": pitch, "block": block, "staged": None, "staged_size": 0, "pitch": pitch, "ready": 1},
+                [a // k * pitch for a in x_at], [step])
     size = block * pitch + 64
-    return {"block": block, "staged": Scratch(chunks * size), "staged_size": size, "pitch": pitch}
+    return ({"x": x, "lda": 4 * k, "block": block, "staged": Scratch(chunks * size), "staged_size": size, "pitch": pitch,
+             "ready": 0}, [4 * a for a in x_at], [])
 
 
 def pack_memory(cpu: Cpu, panels: int) -> tuple[dict[str, Any], int]:
@@ -45,6 +62,15 @@ def pack_memory(cpu: Cpu, panels: int) -> tuple[dict[str, Any], int]:
     chunks, block = chunked(panels, 1)
     size = panel_columns(cpu) * PIECE_PITCH + 64
     return {"total": panels, "block": block, "staged": Scratch(chunks * size), "staged_size": size}, chunks
+
+
+@kernel(STAGE)
+def stage_rows_bf16(p, begin, end):
+    """A chunk is some rows."""
+    for c in prange(begin, end):
+        row = c * p.block
+        stage_bf16(p.x + 4 * row * p.k, p.y + row * p.pitch, min(p.block, p.total - row), 4 * p.k, p.pitch, 1, 0, 0, p.k)
+    return 0
 
 
 @kernel(PRODUCT)
@@ -61,8 +87,11 @@ def product_bf16(p, begin, end):
         for first in range(row, last, p.block):
             count = min(p.block, last - first)
             y = p.y + (batch * p.m + first) * p.ldc + column * 4
-            stage_bf16(x + first * p.lda, staged, count, p.lda, p.pitch, 1, 0, 0, p.k)
-            gemm_bf16(staged, p.pitch, panels, y, p.ldc, count, p.k, columns, p.lo, p.hi, other)
+            here = x + first * p.lda
+            if p.ready == 0:
+                stage_bf16(here, staged, count, p.lda, p.pitch, 1, 0, 0, p.k)
+                here = staged
+            gemm_bf16(here, p.pitch, panels, y, p.ldc, count, p.k, columns, p.lo, p.hi, other)
             finish(p.tail, p.record + begin * RECORD, y, p.ldc, count, columns)
     return 0
 

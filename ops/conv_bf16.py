@@ -14,14 +14,13 @@ from litejit.ops.base import MAX_CHUNKS, Scratch, Step, Target
 from litejit.ops.conv_f32 import conv_panels
 from litejit.ops.conv_geometry import FIELDS, Windows, grid
 from litejit.ops.simd.gemm_bf16 import column_bytes, gemm_bf16, stage_bf16, stage_block, staged_pitch
-from litejit.ops.simd.tiles import tile_shape
+from litejit.ops.simd.tiles import grain, tile_shape
 from litejit.ops.tails import RECORD, TAIL, finish, tail_params
 from litejit.planner.graph import Node, Value
 
 CONV = np.dtype([*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("staged", "i8"), ("staged_size", "i8"), ("pitch", "i8"),
                  ("n", "i8"), ("ldc", "i8"), ("column_bytes", "i8"), ("group_bytes", "i8"), ("rows", "i8"), ("columns", "i8"),
                  ("row_chunks", "i8"), ("column_chunks", "i8"), ("block", "i8"), ("lo", "f4"), ("hi", "f4"), *TAIL], align=True)
-GRAIN = 1 << 20                       # multiply-accumulates worth a chunk
 SHARED_PANELS = 4                     # at least so many use the rows that a chunk gathers
 
 
@@ -32,7 +31,7 @@ def conv_bf16_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: 
     n = w.dims[0] // groups
     panels, steps = conv_panels(node, target, w, bias, groups, n, k)
     mr, nr = tile_shape(cpu, "f32")
-    rows, columns = grid(m, n, k, mr, SHARED_PANELS * nr, grain=GRAIN, most=MAX_CHUNKS, by_columns=False)
+    rows, columns = grid(m, n, k, mr, SHARED_PANELS * nr, grain=grain(cpu, "bf16"), most=MAX_CHUNKS, by_columns=False)
     row_chunks, column_chunks = -(-m // rows), -(-n // columns)
     block, pitch, chunks = min(stage_block(cpu, k, rows), rows), staged_pitch(k), groups * row_chunks * column_chunks
     size = block * pitch + 64

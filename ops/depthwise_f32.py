@@ -54,7 +54,7 @@ def depthwise_params(cpu: Cpu, windows: Windows, x: Any, w: Any, y: Any, bounds:
                      ) -> tuple[dict[str, Any], int]:
     """(values of the fields ROWS, chunks). A chunk is `rows` output rows."""
     work = windows.out_width * windows.channels * windows.kh * windows.kw
-    chunks, rows = chunked(windows.images * windows.out_height, max(1, grain(cpu, "f32") // 2 // max(work, 1)))
+    chunks, rows = chunked(windows.images * windows.out_height, max(1, grain(cpu, "depthwise_f32") // max(work, 1)))
     size = table_bytes(cpu, windows)
     return {**tiled_params(cpu, windows, w, bounds), "x": x, "y": y, "table": Scratch(chunks * size), "table_size": size,
             "rows": rows}, chunks

@@ -41,7 +41,7 @@ def row_params(cpu: Cpu, windows: Windows, x: Any, w: Any, y: Any, pad: Any, siz
     block = ceil(count, ceil(count, most)) * lanes
     strip = max(1, STRIP_BYTES // (column * block * windows.sw) // wide) * wide
     work = windows.out_width * windows.channels * taps
-    chunks, rows = chunked(windows.images * windows.out_height, max(1, grain(cpu, "f32") // 2 // max(work, 1)))
+    chunks, rows = chunked(windows.images * windows.out_height, max(1, grain(cpu, "depthwise_int8") // max(work, 1)))
     size = -(-(taps + 1) * 8 // 64) * 128
     return {**windows.params(), "x": x, "w": w, "y": y, "pad": pad, "table": Scratch(chunks * size), "table_size": size,
             "tap_row": 1 if by_columns else windows.kw, "tap_column": windows.kh if by_columns else 1,

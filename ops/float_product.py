@@ -22,7 +22,7 @@ from litejit.ops.bf16_product import (
     pack_panels_bf16,
     product_bf16,
     product_bf16_row,
-    product_memory,
+    product_rows,
     scale_panels_bf16,
 )
 from litejit.ops.simd.gemm_bf16 import pack_bf16
@@ -112,13 +112,13 @@ def split(m: int, n: int, k: int, batches: int, tile: int, nr: int, grain: int) 
     return m, -(-panels // wanted) * nr
 
 
-def partition(m: int, n: int, k: int, batches: int, cpu: Cpu) -> tuple[int, int]:
+def partition(m: int, n: int, k: int, batches: int, cpu: Cpu, products: str = "f32") -> tuple[int, int]:
     """(rows, columns) of a chunk: whole tiles, cut so that the chunks together read the least.
 
     A chunk reads its rows of the left side and its panels of the right side; every further cut across reads one of them again.
     """
     tile, nr = tile_shape(cpu, "f32")
-    least = grain(cpu, "f32") // (1 if m > 1 else 4)        # one row is bound by memory
+    least = grain(cpu, products) // (1 if m > 1 else 4)        # one row is bound by memory
     wanted = min(max(1, MAX_CHUNKS // batches), max(1, m * n * k // least))
     tiles_down, tiles_across = -(-m // tile), -(-n // nr)
     cuts = [(min(down, tiles_down), min(-(-wanted // down), tiles_across)) for down in range(1, wanted + 1)]
@@ -139,17 +139,24 @@ def float_steps(node: Node, target: Target, x: Any, y: Any, matrix: Matrix, bias
     else:
         panels, steps = matrix.scaled(node, bias, cpu, node.scale, target.products)
     size = matrix.panel_bytes(cpu, target.products)
-    rows, columns = partition(m, n, k, len(x_at), cpu)
+    rows, columns = partition(m, n, k, len(x_at), cpu, target.products)
     row_chunks, column_chunks = -(-m // rows), -(-n // columns)
     chunks = len(x_at) * row_chunks * column_chunks
-    pairs = tuple((4 * a, size * b) for a, b in zip(x_at, w_at))
-    params = {"x": x, "panels": panels, "y": y, "m": m, "n": n, "k": k, "lda": 4 * k, "ldc": 4 * n, "rows": rows,
+    read, places, more = kind.rows(node, cpu, x, x_at, (m, n, k), (rows, columns, chunks))
+    pairs = tuple((a, size * b) for a, b in zip(places, w_at))
+    params = {**read, "panels": panels, "y": y, "m": m, "n": n, "k": k, "ldc": 4 * n, "rows": rows,
               "columns": columns, "row_chunks": row_chunks, "column_chunks": column_chunks, **residual(node, bounds),
-              **tail_params(node, chunks), **kind.memory(cpu, rows, k, chunks),
-              "offsets": Packed(("offsets", pairs), lambda: np.array(pairs, np.int64))}
+              **tail_params(node, chunks), "offsets": Packed(("offsets", pairs), lambda: np.array(pairs, np.int64))}
     touched = 4 * m * (k * len(set(x_at)) + n * len(x_at)) + size * len(set(w_at))
-    return [*steps, Step(node, kind.row if m == 1 else kind.product, params, chunks,
+    return [*steps, *more, Step(node, kind.row if m == 1 else kind.product, params, chunks,
                          macs=len(x_at) * m * n * k, touched=touched, products=target.products)]
+
+
+def rows_as_they_lie(node: Node, cpu: Cpu, x: Any, x_at: Sequence[int], sizes: tuple[int, int, int],
+                     cut: tuple[int, int, int]) -> tuple[dict[str, Any], list[int], list[Step]]:
+    """`product_rows` of ops/bf16_product.py for float32 products, which take the rows from where they are."""
+    k = sizes[2]
+    return {"x": x, "lda": 4 * k, "block": row_block(cpu, k, cut[0])}, [4 * a for a in x_at], []
 
 
 def turned(node: Node, x: Any, count: int, rows: int, columns: int, size: int = 4) -> tuple[Scratch, Step]:
@@ -297,12 +304,12 @@ class Kind(NamedTuple):
     pack_memory: Callable[[Cpu, int], tuple[dict[str, Any], int]]            # (cpu, panels) -> parameters, chunks
     product: Kernel                                      # of some rows
     row: Kernel                                          # of a single row
-    memory: Callable[[Cpu, int, int, int], dict[str, Any]]                   # (cpu, rows of a chunk, k, chunks)
+    rows: Callable[..., tuple[dict[str, Any], list[int], list[Step]]]        # as bf16_product.product_rows
 
 
 KINDS = {
     "f32": Kind(1, pack_f32, pack_panels_f32, scale_panels_f32, lambda cpu, panels: ({}, panels), product_f32, product_f32_row,
-                lambda cpu, rows, k, chunks: {"block": row_block(cpu, k, rows)}),
+                rows_as_they_lie),
     "bf16": Kind(2, pack_bf16, pack_panels_bf16, scale_panels_bf16, pack_memory, product_bf16, product_bf16_row,
-                 product_memory),
+                 product_rows),
 }

@@ -35,12 +35,26 @@ def tiles(cpu: Cpu) -> Tiles:
     return _BY_REGISTERS[cpu.vbytes, cpu.nregs]
 
 
-_GRAINS = {64: 1 << 18, 32: 1 << 17, 16: 1 << 16}           # by bytes of a vector
+class Grains(NamedTuple):
+    """Multiply-accumulates that are worth a chunk of their own: one to three microseconds of work."""
+
+    f32: int
+    bf16: int
+    int8: int
+    depthwise_f32: int
+    depthwise_int8: int
+
+
+_GRAINS = {                                                  # by bytes of a vector
+    64: Grains(1 << 17, 1 << 18, 1 << 16, 1 << 16, 1 << 14),
+    32: Grains(1 << 17, 1 << 18, 1 << 17, 1 << 16, 1 << 16),
+    16: Grains(1 << 16, 1 << 17, 1 << 16, 1 << 15, 1 << 15),
+}
 
 
 def grain(cpu: Cpu, kind: str) -> int:
-    """Multiply-accumulates of "f32" or "int8" that are worth a chunk of their own: some three microseconds of work."""
-    return _GRAINS[cpu.vbytes] * (4 if kind == "int8" and cpu.dot else 1)
+    """The field `kind` of the level's `Grains`."""
+    return int(getattr(_GRAINS[cpu.vbytes], kind))
 
 
 def tile_shape(cpu: Cpu, kind: str) -> tuple[int, int]:
