@@ -17,7 +17,7 @@ from litejit.ops.conv_f32 import conv_f32_steps
 from litejit.ops.conv_geometry import Windows, windows
 from litejit.ops.conv_hybrid import hybrid_steps
 from litejit.ops.conv_int8 import Weights, codes_steps, fixed_steps
-from litejit.ops.conv_winograd import tile_size, winograd_steps
+from litejit.ops.conv_winograd import tiling, winograd_steps
 from litejit.ops.conv_winograd_int8 import tile_size_int8, winograd_int8_steps
 from litejit.ops.float_product import Matrix, convert, float_steps, narrow_f16, widen_f16
 from litejit.ops.tails import tail_steps
@@ -94,9 +94,9 @@ def _float(node: Node, target: Target, x: Value | Scratch, y: Value | Scratch, w
         matrix = Matrix(w, columns=w.dims[0], depth=w.dims[3], transposed=True)
         return float_steps(node, target, x, y, matrix, bias, bounds=bounds, m=made.m)
     if target.mode != "ref" and w.data is not None and (bias is None or bias.data is not None):
-        size = tile_size(target.cpu, made, w.dims[0], target.products)
-        if size:
-            return [*winograd_steps(node, target, x, y, w, bias, made, bounds, size), *tail_steps(node)]
+        choice = tiling(target.cpu, made, w.dims[0], target.products)
+        if choice.m:
+            return [*winograd_steps(node, target, x, y, w, bias, made, bounds, choice), *tail_steps(node)]
     return WINDOWS[target.products](node, target, x, y, w, bias, made, bounds)
 
 

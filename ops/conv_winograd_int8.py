@@ -1,8 +1,8 @@
 """CONV_2D of 8-bit codes, 3 x 3 with stride 1, by Winograd's F(4x4, 3x3) or F(2x2, 3x3) in int16: the bits of conv_int8.
 
 A quarter, or 4 / 9, of the multiplications. Chosen on CPUs without a dot product of bytes, which multiply int16 anyway; with
-one (twice the products an instruction) it has not been measured. Blocks, chunks and panels as in ops/conv_winograd.py; the
-outputs end as XNNPACK's codes.
+one (twice the products an instruction) it has not been measured. Blocks of tiles as in ops/winograd_walk.py; the outputs end as
+XNNPACK's codes.
 """
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from litejit.compiler import device, kernel, prange
+from litejit.compiler import device
 from litejit.compiler.cpu import Cpu
 from litejit.ops.base import Packed, Step, Target
-from litejit.ops.conv_geometry import FIELDS, Windows
+from litejit.ops.conv_geometry import Windows
 from litejit.ops.conv_int8 import Weights
-from litejit.ops.conv_winograd import TABLE_BYTES, addresses, divide
 from litejit.ops.simd.gemm_int8 import corrected_bias, make_gemm, panel_bytes
 from litejit.ops.simd.tiles import grain, int8_columns, tile_shape
 from litejit.ops.simd.winograd_int8 import (
@@ -24,19 +23,17 @@ from litejit.ops.simd.winograd_int8 import (
     output_transform_int8,
     pack_winograd_int8,
 )
+from litejit.ops.winograd_walk import TABLE_BYTES, WALK, addresses, divide, make_walk, suits, tile_count
 from litejit.planner.graph import Node
 
-WINOGRAD = np.dtype([*FIELDS, *((name, "i8") for name in (
-    "x", "w", "first", "scale", "y", "outside", "flip", "v", "size", "scratch", "scratch_size", "sums_at", "sink_at", "v_at",
-    "n", "tiles_x", "tiles_y", "tiles", "block", "rows", "panels", "row_chunks", "column_chunks", "pitch", "v_step",
-    "sums_step", "panel_bytes", "low", "high", "zero_point", "out_flip"))], align=True)
+WINOGRAD = np.dtype([*WALK, *((name, "i8") for name in (
+    "first", "scale", "outside", "flip", "low", "high", "zero_point", "out_flip"))], align=True)
 PER_INPUT, PER_SUM, PER_WEIGHT = 4, 8, 4          # of a transform, of the panels: in multiply-accumulates
 
 
 def tile_size_int8(cpu: Cpu, windows: Windows, weights: Weights) -> int:
     """The outputs along a side of Winograd's tiles: 4, 2, or 0 where the direct kernel is faster or the only one."""
-    shape = (windows.kh, windows.kw, windows.sh, windows.sw, windows.dh, windows.dw, windows.groups)
-    if shape != (3, 3, 1, 1, 1, 1, 1) or cpu.arch != "x86_64" or cpu.dot or windows.m == 0:
+    if not suits(windows) or cpu.arch != "x86_64" or cpu.dot:
         return 0
     real = _real(weights).reshape(weights.array.shape[1], -1)
     costs = {m: _cost(cpu, windows, len(real), m) for m in (0, 2, 4) if m == 0 or fits_winograd(real, m)}
@@ -49,7 +46,7 @@ def _cost(cpu: Cpu, windows: Windows, n: int, m: int) -> float:
     columns = -(-n // nr) * nr
     if m == 0:
         return 9.0 * k * columns * (-(-windows.m // mr) * mr + PER_WEIGHT)
-    points, count = (m + 2) ** 2, windows.images * -(-windows.out_height // m) * -(-windows.out_width // m)
+    points, count = (m + 2) ** 2, tile_count(windows, m)
     each = PER_INPUT * -(-k // (2 * cpu.lanes)) * 2 * cpu.lanes + PER_SUM * columns
     return float(points) * (k * columns * (-(-count // mr) * mr + PER_WEIGHT) + count * each)
 
@@ -74,7 +71,7 @@ def winograd_int8_steps(node: Node, target: Target, weights: Weights, windows: W
     params = {**fields, **source, "w": _panels(cpu, weights, windows, m), "y": y,
               "first": _first(weights, x.zero_point + offset, size),
               "scale": Packed(("winograd scale", size, wide.tobytes()), lambda: _filled(wide, size)),
-              "panel_bytes": panel_bytes(cpu, k, wide=True), "low": bounds[0] - shift, "high": bounds[1] - shift,
+              "point_bytes": panel_bytes(cpu, k, wide=True), "low": bounds[0] - shift, "high": bounds[1] - shift,
               "zero_point": y.zero_point - shift, "out_flip": 0x80 if shift else 0}
     made = [Step(node, PRODUCTS[m], params, chunks, macs=windows.m * n * 9 * k)]
     if shared is not None:
@@ -105,8 +102,15 @@ def _filled(values: np.ndarray, size: int) -> np.ndarray:
 _gemm = make_gemm("i32", wide=True)
 
 
+@device
+def product(p, v, w, sums, count, columns):
+    nr = int8_columns()
+    width = nr if 2 * columns > nr else nr // 2
+    _gemm(v, p.pitch, w, sums, nr * 4, count, p.depth, width, 0, 0, 0, 0, 0)
+
+
 def _make_inputs(m: int) -> Any:
-    """(inputs(p, table, first, count, v): transform tiles; the kernel that does only that)."""
+    """inputs(p, table, first, count, v): transform tiles."""
     transform = input_transform_int8(m)
 
     @device
@@ -117,26 +121,15 @@ def _make_inputs(m: int) -> Any:
             y, x = r % p.tiles_y * m - p.top, tx * m - p.left
             addresses(table, p.size, image, y, x, p.height, p.width, p.channels, p.outside)
             transform(table, v + i * p.pitch, p.v_step, p.depth, p.flip)
-
-    @kernel(WINOGRAD, name=f"winograd_int8_{m}_inputs")
-    def all_inputs(p, begin, end):
-        """A chunk is some tiles."""
-        table = p.scratch + begin * p.scratch_size
-        for c in prange(begin, end):
-            first = c * p.rows
-            inputs(p, table, first, min(p.rows, p.tiles - first), p.v + first * p.pitch)
-        return 0
-    return inputs, all_inputs
+    return inputs
 
 
-def _make(m: int) -> Any:
-    """(kernel of the inputs, kernel of the products and outputs)."""
-    points, transform = (m + 2) ** 2, output_transform_int8(m)
-    inputs, all_inputs = _make_inputs(m)
+def _make_outputs(m: int) -> Any:
+    """outputs(p, scratch, first, count, q): the outputs of tiles in the columns of panel q."""
+    transform = output_transform_int8(m)
 
     @device
     def outputs(p, scratch, first, count, q):
-        """The outputs of tiles in the columns of panel q."""
         nr, table = int8_columns(), scratch + TABLE_BYTES
         columns, sums, column = min(nr, p.n - q * nr), scratch + p.sums_at, q * nr
         for i in range(count):
@@ -145,33 +138,9 @@ def _make(m: int) -> Any:
             addresses(table, p.size - 2, image, r % p.tiles_y * m, tx * m, p.out_height, p.out_width, p.n, scratch + p.sink_at)
             transform(sums + i * nr * 4, p.sums_step, p.first + 4 * column, p.scale + 4 * column, table, columns, p.low, p.high,
                       p.zero_point, p.out_flip)
-
-    @kernel(WINOGRAD, name=f"winograd_int8_{m}")
-    def winograd(p, begin, end):
-        """A chunk is some blocks of tiles, and some panels of columns where the transformed inputs are there."""
-        nr = int8_columns()
-        scratch = p.scratch + begin * p.scratch_size
-        sums = scratch + p.sums_at
-        for c in prange(begin, end):
-            panel = c % p.column_chunks * p.panels
-            columns = min(p.n, (panel + p.panels) * nr)
-            row = c // p.column_chunks * p.rows
-            last = min(p.tiles, row + p.rows)
-            for first in range(row, last, p.block):
-                count = min(p.block, last - first)
-                v = p.v + first * p.pitch
-                if p.v == 0:
-                    v = scratch + p.v_at
-                    inputs(p, scratch, first, count, v)
-                for q in range(panel, (columns + nr - 1) // nr):
-                    width = nr if 2 * (p.n - q * nr) > nr else nr // 2
-                    for t in range(points):
-                        _gemm(v + t * p.v_step, p.pitch, p.w + (q * points + t) * p.panel_bytes, sums + t * p.sums_step, nr * 4,
-                              count, p.depth, width, 0, 0, 0, 0, 0)
-                    outputs(p, scratch, first, count, q)
-        return 0
-    return all_inputs, winograd
+    return outputs
 
 
-_KERNELS = {m: _make(m) for m in (2, 4)}
+_KERNELS = {m: make_walk(f"winograd_int8_{m}", WINOGRAD, m, int8_columns, _make_inputs(m), product, _make_outputs(m))
+            for m in (2, 4)}
 INPUTS, PRODUCTS = ({m: made[k] for m, made in _KERNELS.items()} for k in (0, 1))

@@ -99,7 +99,10 @@ def emit_tile(kind: str, narrow: bool, rows_of: Callable[[Cpu], int] = usual_row
 
         def tile(i: Any, places: list[Any]) -> list[Any]:
             a, c = places
-            acc, rows = products(a, [v.load(v.f32, panel, j * size) for j in range(nv)] * mr), [v.at(c, r) for r in c_rows]
+            rows = [v.at(c, r) for r in c_rows]
+            if kind == "rows" and other is not None:
+                ask(v, rows, other, nv)
+            acc = products(a, [v.load(v.f32, panel, j * size) for j in range(nv)] * mr)
             if kind == "rows" and other is not None:
                 acc = v.choose(v.icmp("==", other, 0), lambda: acc, lambda: [
                     v.fadd(x, v.load(v.f32, v.at(rows[i // nv], other), i % nv * size)) for i, x in enumerate(acc)])
@@ -107,6 +110,14 @@ def emit_tile(kind: str, narrow: bool, rows_of: Callable[[Cpu], int] = usual_row
             return [v.at(a, down), v.at(c, v.mul(ldc, mr))]
         v.loop(m, [a, c], tile, step=mr)
     return emit
+
+
+def ask(v: Any, rows: list[Any], other: Any, nv: int) -> None:
+    """Ask for the lines that a tile is written to, and for those that are added to it: they come while it is computed."""
+    for row in rows:
+        for j in range(nv):
+            v.prefetch(row, j * v.cpu.vbytes, write=True)
+            v.prefetch(v.at(row, other), j * v.cpu.vbytes)
 
 
 def multiply(v: Any, acc: list[Any], rows: list[Any], weights: Any, pitch: int, k: Any, nv: int) -> list[Any]:

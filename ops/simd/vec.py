@@ -103,9 +103,9 @@ class Vec(Products):
         """One 32-bit lane of memory in all lanes."""
         return self.splat(self.load(I32, ptr, off))
 
-    def prefetch(self, ptr: Any, off: Any = 0) -> None:
-        """Ask for the cache line of an address, which need not exist, in the second level."""
-        self.call("llvm.prefetch.p0", ir.VoidType(), [self.at(ptr, off), I32(0), I32(2), I32(1)])
+    def prefetch(self, ptr: Any, off: Any = 0, write: bool = False) -> None:
+        """Ask for the cache line of an address, which need not exist: in the second level, or in the first one to be written."""
+        self.call("llvm.prefetch.p0", ir.VoidType(), [self.at(ptr, off), I32(int(write)), I32(3 if write else 2), I32(1)])
 
     def mask(self, count: int, n: Any) -> Any:
         """<count x i1>, true in the first n lanes (n: i64)."""

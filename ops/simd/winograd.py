@@ -3,7 +3,8 @@
 A tile of m x m outputs needs n x n inputs d, n = m + 2: its outputs are At [sum over channels of (G g Gt) * (Bt d B)] A. The
 matrices follow from n - 1 points and infinity (Toom and Cook). Points of magnitude about 1 keep float32's error small:
 0, +-3/4, +-3/2 make a quarter of the error of 0, +-1, +-2, and their Bt is exact in float32. The code of a transform is
-generated from its matrix: rows of the points +a and -a share their even and odd halves.
+generated from its matrix: rows of the points +a and -a share their even and odd halves. products: "f32", or "bf16" for
+points that are rounded to bfloat16 and lie in pairs, as ops/simd/gemm_bf16.py wants them.
 """
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ import numpy as np
 from litejit.compiler import micro_kernel
 from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import MicroKernel
+from litejit.ops.simd.gemm_bf16 import pack_bf16
 from litejit.ops.simd.gemm_f32 import panel_columns
 from litejit.ops.simd.tiles import tiles
 
@@ -41,35 +43,43 @@ def taps_from_points(m: int) -> np.ndarray:
     return made
 
 
-def pack_winograd(cpu: Cpu, weights: np.ndarray, m: int) -> np.ndarray:
-    """weights [n, 3, 3, k] -> float32 panels [ceil(n / nr), (m + 2)**2, k + 1, nr] for the GEMM tiles, without bias."""
+def pack_winograd(cpu: Cpu, weights: np.ndarray, m: int, products: str = "f32") -> np.ndarray:
+    """weights [n, 3, 3, k] -> panels [ceil(n / nr), (m + 2)**2, rows, nr] for the GEMM tiles, without bias.
+
+    float32: k + 1 rows; bfloat16: 1 + k / 2 rows of uint32.
+    """
     nr, (n, _, _, k), g = panel_columns(cpu), weights.shape, matrices(m)[1]
-    both = np.kron(g, g)
+    both, flat = np.kron(g, g), weights.reshape(n, 9, k)
+    if products == "bf16":
+        return np.stack([pack_bf16(cpu, np.tensordot(flat, row, ((1,), (0,))).astype(np.float32)) for row in both], axis=1)
     made = np.zeros((-(-n // nr), len(both), k + 1, nr), np.float32)
-    flat = weights.reshape(n, 9, k)
     for q, panel in enumerate(made):
         part = flat[q * nr:(q + 1) * nr]
         panel[:, 1:, :len(part)] = np.matmul(both, part.astype(np.float64)).transpose(1, 2, 0)
     return made
 
 
-def input_transform(m: int) -> MicroKernel:
+def input_transform(m: int, products: str = "f32") -> MicroKernel:
     """input(table, v, step, n): v[t] = (Bt d B)[t], points `step` bytes apart, of the n channels of the pixels at
-    table[t]; whole vectors are read and written."""
+    table[t]; whole vectors are read and written (bfloat16: n is a multiple of two of them)."""
     bt = matrices(m)[2]
-    size = len(bt)
+    size, vectors = len(bt), 2 if products == "bf16" else 1
 
     def emit(v: Any, table: Any, to: Any, step: Any, channels: Any) -> None:
-        def body(c: Any, _: Any) -> None:
-            at, columns = v.shl(c, 2), []
+        def transformed(at: Any) -> list[Any]:
+            columns = []
             for j in range(size):
                 pixels = [v.load(v.type("ptr"), table, 8 * (i * size + j), 8) for i in range(size)]
                 columns.append(rows_of(v, bt, [v.load(v.f32, pixel, at) for pixel in pixels]))
-            for i in range(size):
-                for j, value in enumerate(rows_of(v, bt, [column[i] for column in columns])):
-                    v.store(value, v.at(to, v.mul(step, i * size + j)), at)
-        v.loop(channels, [], body, step=v.lanes)
-    return micro_kernel(f"winograd_input_{m}", "ppii", emit)
+            return [value for i in range(size) for value in rows_of(v, bt, [column[i] for column in columns])]
+
+        def body(c: Any, _: Any) -> None:
+            made = [transformed(v.add(v.shl(c, 2), j * v.cpu.vbytes)) for j in range(vectors)]
+            for t, values in enumerate(zip(*made)):
+                value = v.to_bf16(*values) if vectors == 2 else values[0]
+                v.store(value, v.at(to, v.mul(step, t)), v.shl(c, 3 - vectors))
+        v.loop(channels, [], body, step=vectors * v.lanes)
+    return micro_kernel(f"winograd_input_{m}{_suffix(products)}", "ppii", emit)
 
 
 def output_transform(m: int) -> MicroKernel:
@@ -142,6 +152,39 @@ def tap_by_tap(m: int) -> MicroKernel:
             v.loop(columns, [], vector, step=v.lanes)
         v.loop(m * m, [], pixel)
     return micro_kernel(f"winograd_taps_{m}", "ppippiff", emit)
+
+
+def weights_by_tap(m: int) -> MicroKernel:
+    """`tap_by_tap` where points are too coarse to make taps of: for weights [n, 3, 3, k] as they are, k whole vectors."""
+    size = m + 2
+
+    def emit(v: Any, table: Any, weights: Any, k: Any, bias: Any, to: Any, columns: Any, lo: Any, hi: Any) -> None:
+        low, high, first, row = v.splat(lo), v.splat(hi), v.mask(v.lanes, v.i(1)), v.shl(k, 2)
+
+        def column(j: Any, _: Any) -> None:
+            w = v.at(weights, v.mul(row, v.mul(j, 9)))
+
+            def pixel(q: Any, _: Any) -> None:
+                at = v.add(v.mul(v.b.sdiv(q, v.i(m)), 8 * size), v.shl(v.b.srem(q, v.i(m)), 3))
+                acc = v.zero(v.f32)
+                for t in range(9):
+                    source = v.load(v.type("ptr"), table, v.add(at, 8 * (t // 3 * size + t % 3)), 8)
+                    taps = v.at(w, v.mul(row, t))
+
+                    def body(c: Any, carried: list[Any], source: Any = source, taps: Any = taps) -> list[Any]:
+                        here = v.shl(c, 2)
+                        return [v.fma(v.load(v.f32, source, here), v.load(v.f32, taps, here), carried[0])]
+                    (acc,) = v.loop(k, [acc], body, step=v.lanes)
+                made = v.fadd(v.splat(v.sum(acc)), v.fsplat(bias, v.shl(j, 2)))
+                there = v.load(v.type("ptr"), to, v.shl(q, 3), 8)
+                v.mstore(v.fmin(high, v.fmax(low, made)), there, first, v.shl(j, 2))
+            v.loop(m * m, [], pixel)
+        v.loop(columns, [], column)
+    return micro_kernel(f"winograd_weights_{m}", "ppippiff", emit)
+
+
+def _suffix(products: str) -> str:
+    return "" if products == "f32" else f"_{products}"
 
 
 # ---- a small matrix times vectors ----------------------------------------------------------------

@@ -13,8 +13,9 @@ from litejit.interpreter import Interpreter
 from litejit.ops import conv
 from litejit.ops.base import Target
 from litejit.ops.conv_geometry import Windows
-from litejit.ops.conv_winograd import tile_size
+from litejit.ops.conv_winograd import Tiling, tiling
 from litejit.ops.simd.gemm_bf16 import pack_bf16, to_bf16
+from litejit.ops.simd.winograd import matrices
 from litejit.schema.builder import ModelBuilder
 from tests.harness import In, Out, op_model, run_model, run_op
 from tests.twins.conv import conv_sums
@@ -127,7 +128,7 @@ def test_to_bf16_is_ml_dtypes_rounding(rng):
 
 @pytest.mark.parametrize("constant", [True, False])
 def test_convolutions(rng, monkeypatch, constant):
-    monkeypatch.setattr(conv, "tile_size", lambda *_: 0)
+    monkeypatch.setattr(conv, "tiling", lambda *_: Tiling(0, "bf16"))
     for i, (image, kernel, stride, dilation, padding) in enumerate(CONVS):
         if not constant and kernel[3] != image[3]:
             continue                                            # grouped weights must be constant
@@ -142,7 +143,7 @@ def test_convolutions(rng, monkeypatch, constant):
 
 def test_what_the_memory_held_before_does_not_matter(rng, monkeypatch):
     """NaN all over the arena: nothing of it is read, not even the second half of the last pair of an odd row."""
-    monkeypatch.setattr(conv, "tile_size", lambda *_: 0)
+    monkeypatch.setattr(conv, "tiling", lambda *_: Tiling(0, "bf16"))
     models = [(op_model("CONV_2D", [np.zeros(image, F32), In(normal(rng, *kernel), constant=True), None], stride_h=stride[0],
                         stride_w=stride[1], dilation_h_factor=dilation[0], dilation_w_factor=dilation[1], padding=padding),
                [normal(rng, *image)]) for image, kernel, stride, dilation, padding in CONVS]
@@ -162,7 +163,7 @@ def test_what_the_memory_held_before_does_not_matter(rng, monkeypatch):
 
 
 def test_infinities_and_nan_stay_where_they_are(rng, monkeypatch):
-    monkeypatch.setattr(conv, "tile_size", lambda *_: 0)
+    monkeypatch.setattr(conv, "tiling", lambda *_: Tiling(0, "bf16"))
     x, w = normal(rng, 1, 9, 9, 5), np.abs(normal(rng, 7, 3, 3, 5))
     x[0, 2, 2, 0], x[0, 6, 8, 4] = np.nan, np.inf
     options = {"stride_h": 1, "stride_w": 1, "dilation_h_factor": 1, "dilation_w_factor": 1, "padding": "SAME"}
@@ -172,15 +173,54 @@ def test_infinities_and_nan_stay_where_they_are(rng, monkeypatch):
     np.testing.assert_array_equal(np.isposinf(got), np.isposinf(want))
 
 
-def test_winograd_where_it_is_faster_than_twice_the_rate():
+def test_winograd_where_it_is_faster():
     cpu = LEVELS["avx512bf16"]
 
-    def size(pixels, channels, products):
+    def choice(pixels, channels, products):
         windows = Windows((1, pixels, pixels, channels), (3, 3), channels, padding="SAME")
-        return tile_size(cpu, windows, channels, products)
-    assert size(56, 256, "f32") == size(56, 256, "bf16") == 4           # 2.25 products of float32 against 9 of half the time
-    assert size(7, 512, "f32") == 2 and size(7, 512, "bf16") == 0       # 4 of them do not make up for the transforms
-    assert size(14, 16, "bf16") == 0
+        return tuple(tiling(cpu, windows, channels, products))
+    assert choice(14, 256, "f32") == (4, "f32") and choice(14, 256, "bf16") == (2, "bf16")
+    assert choice(7, 512, "f32") == (2, "f32") and choice(7, 512, "bf16") == (2, "bf16")
+    assert choice(14, 16, "bf16") == (0, "bf16")
+    assert choice(56, 72, "bf16")[1] == "f32" or choice(56, 72, "bf16")[0] == 0         # half a vector is left of 72 channels
+
+
+WINOGRAD = [((1, 9, 9, 64), 50, "SAME"), ((2, 8, 7, 32), 33, "VALID"), ((1, 14, 14, 256), 100, "SAME"),
+            ((1, 2, 2, 64), 5, "SAME"), ((1, 61, 43, 32), 16, "SAME"), ((5, 4, 5, 96), 130, "SAME")]
+
+
+def winograd(monkeypatch, x, w, bias, padding="SAME", act="NONE", choice=(2, "bf16")):
+    """The result of F(2x2, 3x3) in bfloat16."""
+    monkeypatch.setattr(conv, "tiling", lambda *_: Tiling(*choice))
+    return run("CONV_2D", [x, In(w, constant=True), In(bias, constant=True)], stride_h=1, stride_w=1, dilation_h_factor=1,
+               dilation_w_factor=1, padding=padding, fused_activation_function=act)
+
+
+def test_winograd_makes_products_of_rounded_points(rng, monkeypatch):
+    at, g, bt = matrices(2)
+    for k, (image, n, padding) in enumerate(WINOGRAD):
+        x, w, bias, act = normal(rng, *image), normal(rng, n, 3, 3, image[3]), normal(rng, n), list(ACTS)[k % 4]
+        got = winograd(monkeypatch, x, w, bias, padding, act)
+        exact = conv_sums(x.astype(np.float64), w.astype(np.float64), padding=padding)
+        noise = (got - np.clip(exact + bias, *ACTS[act])).std()
+        assert 1e-4 < noise / exact.std() < 5e-3                # the direct kernel's is 2.4e-3
+        if padding == "VALID":
+            points = rounded(np.einsum("ai,bj,nijc->nabc", g, g, w).astype(F32))
+            tile = rounded(np.einsum("ai,bj,tijc->tabc", bt, bt, x[:, :4, :4]).astype(F32))
+            sums = np.einsum("ia,jb,nabc,tabc->tijn", at, at, points, tile)
+            close(got[:, :2, :2], np.clip(sums + bias, *ACTS[act]))
+
+
+def test_winograd_of_infinities_and_nan(rng, monkeypatch):
+    for spot in ((0, 0), (3, 4), (5, 5), (9, 12)):
+        for value in (np.inf, -np.inf, np.nan):
+            x, w, bias = normal(rng, 1, 10, 13, 32), normal(rng, 37, 3, 3, 32), normal(rng, 37)
+            x[(0, *spot, 4)] = value
+            direct, got = (winograd(monkeypatch, x, w, bias, choice=choice) for choice in ((0, "bf16"), (2, "bf16")))
+            finite = np.isfinite(direct)
+            np.testing.assert_array_equal(np.isnan(got), np.isnan(direct))
+            np.testing.assert_array_equal(got[~finite], direct[~finite])
+            assert np.abs(got - direct)[finite].max() < 0.03 * direct[finite].std()
 
 
 @pytest.mark.parametrize("op, x, w, after, kernel", [
@@ -191,7 +231,7 @@ def test_winograd_where_it_is_faster_than_twice_the_rate():
     ("CONV_2D", (1, 9, 9, 20), (30, 1, 1, 20), "ADD", "product_bf16"),
     ("CONV_2D", (1, 9, 9, 20), (30, 3, 3, 20), "HARD_SWISH", "conv_bf16")])
 def test_what_follows_a_product_is_fused_with_the_same_bits(rng, monkeypatch, op, x, w, after, kernel):
-    monkeypatch.setattr(conv, "tile_size", lambda *_: 0)
+    monkeypatch.setattr(conv, "tiling", lambda *_: Tiling(0, "bf16"))
     builder = ModelBuilder()
     graph = builder.subgraph("main")
     shape = (*x[:-1], w[0])

@@ -5,7 +5,7 @@ import pytest
 from litejit.compiler.cpu import LEVELS, target
 from litejit.ops import conv
 from litejit.ops.conv_geometry import Windows
-from litejit.ops.conv_winograd import tile_size
+from litejit.ops.conv_winograd import Tiling, tiling
 from litejit.ops.simd.winograd import matrices, taps_from_points
 from tests.harness import In, Out, run_op
 from tests.twins.conv import conv_sums
@@ -19,7 +19,7 @@ wide = pytest.mark.skipif(not target().fma or target().vbytes < 32, reason="this
 
 
 def run(monkeypatch, size, x, w, bias, padding="SAME", act="NONE", **arguments):
-    monkeypatch.setattr(conv, "tile_size", lambda cpu, windows, n, products: size)
+    monkeypatch.setattr(conv, "tiling", lambda cpu, windows, n, products: Tiling(size, products))
     return run_op("CONV_2D", [x, In(w, constant=True), None if bias is None else In(bias, constant=True)], Out(), stride_h=1,
                   stride_w=1, dilation_h_factor=1, dilation_w_factor=1, padding=padding, fused_activation_function=act,
                   **arguments)
@@ -84,6 +84,7 @@ def test_matrices(rng, m):
     ("avx512", 112, 3, 0), ("avx512", 14, 1024, 2), ("sse4", 56, 64, 0), ("neon", 56, 64, 0)])
 def test_rule(level, size, channels, wanted):
     cpu = LEVELS[level]
-    assert tile_size(cpu, Windows((1, size, size, channels), (3, 3), channels, padding="SAME"), channels) == wanted
+    assert tiling(cpu, Windows((1, size, size, channels), (3, 3), channels, padding="SAME"), channels) == (wanted, "f32")
     for steps in (((2, 2), (1, 1)), ((1, 1), (2, 2))):
-        assert tile_size(cpu, Windows((1, size, size, channels), (3, 3), channels, *steps, padding="SAME"), channels) == 0
+        windows = Windows((1, size, size, channels), (3, 3), channels, *steps, padding="SAME")
+        assert tiling(cpu, windows, channels) == (0, "f32")
