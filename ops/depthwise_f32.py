@@ -1,4 +1,4 @@
-"""float32 depthwise convolution: the walk over output rows, in tiles of some columns and all channels.
+"""float32 depthwise convolution: the walk over output rows, in tiles of some columns of a row or two and all channels.
 
 Rows are made in vertical strips of some columns and channels, so that the input rows that they share stay in the L1 cache.
 Tiles whose inputs all lie within the image's width share one table of addresses and move over it.
@@ -18,16 +18,17 @@ from litejit.ops.base import Scratch, chunked
 from litejit.ops.conv_f32 import zeros
 from litejit.ops.conv_geometry import FIELDS, Windows
 from litejit.ops.depthwise_rows import STRIP_BYTES, inner_columns
-from litejit.ops.simd.depthwise_f32 import columns_f32, tile_columns
+from litejit.ops.simd.depthwise_f32 import columns_f32, tile_columns, tile_rows
 from litejit.ops.simd.tiles import grain
 from litejit.ops.tails import RECORD, TAIL, finish
 
 TAIL_BYTES = 1 << 17                  # of rows that are finished before a function runs over them
 SHAPES = ((3, 1), (3, 2), (5, 1), (5, 2))          # (width, stride) of square kernels with micro-kernels of their own
 TILED = [("lo", "f4"), ("hi", "f4"), *FIELDS, *((name, "i8") for name in (
-    "w", "pad", "strip", "channel_block", "block_bytes", "wide"))]
+    "w", "pad", "strip", "channel_block", "block_bytes", "wide", "made", "seen"))]
 """Fields that `make_block` reads: bounds, windows, packed weights, a row of zeros, and how a row is cut: strips of `strip`
-columns and `channel_block` channels, whose weights are `block_bytes`, in tiles of `wide` columns."""
+columns and `channel_block` channels, whose weights are `block_bytes`, in tiles of `wide` columns and `made` rows, which see
+`seen` input rows."""
 ROWS = np.dtype([*TILED, *((name, "i8") for name in ("x", "y", "table", "table_size", "rows")), *TAIL], align=True)
 
 
@@ -38,23 +39,28 @@ def tiled_params(cpu: Cpu, windows: Windows, w: Any, bounds: tuple[float, float]
     vectors = -(-windows.channels // lanes)
     most = max(1, STRIP_BYTES // (column * across * lanes))              # vectors of channels that a strip may have
     block = -(-vectors // -(-vectors // most)) * lanes
+    made = tile_rows(cpu, special(windows)[0])
     strip = max(1, STRIP_BYTES // (column * block * windows.sw) // wide) * wide
     return {**windows.params(), "w": w, "pad": zeros(windows.width * windows.channels * 4), "strip": strip,
             "channel_block": block, "block_bytes": block * (windows.kh * windows.kw + 1) * 4, "wide": wide,
-            "lo": bounds[0], "hi": bounds[1]}
+            "made": made, "seen": windows.kh + (made - 1) * windows.sh, "lo": bounds[0], "hi": bounds[1]}
 
 
 def table_bytes(cpu: Cpu, windows: Windows) -> int:
-    """Bytes of the table of addresses of a tile."""
-    across = (tile_columns(cpu, special(windows)[0]) - 1) * windows.sw + (windows.kw - 1) * windows.dw + 1
-    return -(-across * windows.kh * 8 // 64) * 64
+    """Bytes of the table of addresses of a tile, and of a row for what nobody wants behind it."""
+    width = special(windows)[0]
+    across = (tile_columns(cpu, width) - 1) * windows.sw + (windows.kw - 1) * windows.dw + 1
+    rows = tile_rows(cpu, width)
+    row = windows.out_width * windows.channels * 4 + 64 if rows > 1 else 0
+    return -(-(across * (windows.kh + (rows - 1) * windows.sh) * 8 + row) // 64) * 64
 
 
 def depthwise_params(cpu: Cpu, windows: Windows, x: Any, w: Any, y: Any, bounds: tuple[float, float]
                      ) -> tuple[dict[str, Any], int]:
     """(values of the fields ROWS, chunks). A chunk is `rows` output rows."""
     work = windows.out_width * windows.channels * windows.kh * windows.kw
-    chunks, rows = chunked(windows.images * windows.out_height, max(1, grain(cpu, "depthwise_f32") // max(work, 1)))
+    least, made = max(1, grain(cpu, "depthwise_f32") // max(work, 1)), tile_rows(cpu, special(windows)[0])
+    chunks, rows = chunked(windows.images * windows.out_height, -(-least // made) * made)
     size = table_bytes(cpu, windows)
     return {**tiled_params(cpu, windows, w, bounds), "x": x, "y": y, "table": Scratch(chunks * size), "table_size": size,
             "rows": rows}, chunks
@@ -83,47 +89,54 @@ def make_block(width: int, stride: int, record: tuple[str, ...]) -> Any:
     tile, inner_tile = columns_f32(width, stride), columns_f32(width, stride, width > 0)
 
     @device
-    def column_table(p, source, ring, table, row, ox):
-        """table[input column][kernel row]: the addresses of what a tile of output columns from ox on sees."""
+    def column_table(p, source, ring, table, row, ox, rows):
+        """table[input column][input row]: the addresses of what a tile of `rows` output rows and columns from ox on sees."""
         pixel = p.channels * 4
         image, iy, ix = row // p.out_height, row % p.out_height * p.sh - p.top, ox * p.sw - p.left
         across = (p.wide - 1) * p.sw + (p.kw - 1) * p.dw + 1
-        for ky in range(p.kh):
+        wanted = p.kh + (rows - 1) * p.sh
+        for ky in range(p.seen):
             y = iy + ky * p.dh
             line = image * p.height + y
             here = source + ((line % ring if ring > 0 else line) * p.width + ix) * pixel
-            inside = y >= 0 and y < p.height
+            inside = y >= 0 and y < p.height and ky < wanted
             for k in range(across):
                 x = ix + k
-                store_i64(table, k * p.kh + ky, here + k * pixel if inside and x >= 0 and x < p.width else p.pad)
+                store_i64(table, k * p.seen + ky, here + k * pixel if inside and x >= 0 and x < p.width else p.pad)
 
     @device
-    def strip_row(p, source, ring, table, row, left, right, out, moved, weights, channels):
-        """The output columns left .. right of a row and some channels, `moved` bytes from the first one on."""
+    def strip_rows(p, source, ring, table, row, rows, left, right, out, below, moved, weights, channels):
+        """The output columns left .. right of `rows` rows and some channels, `moved` bytes from the first one on; the second
+        row is written `below` bytes after the first."""
         first, end = inner_columns(p)
         wide, pixel = p.wide, p.channels * 4
         ox = left
         while ox < right:
-            column_table(p, source, ring, table, row, ox)
+            column_table(p, source, ring, table, row, ox, rows)
             if ox >= first and ox + wide <= min(end, right):
                 many = (min(end, right) - ox) // wide
-                inner_tile(table, many, moved, p.sw * pixel, weights, out + ox * pixel, pixel, channels, wide, p.lo, p.hi,
+                inner_tile(table, many, moved, p.sw * pixel, weights, out + ox * pixel, pixel, below, channels, wide, p.lo, p.hi,
                            p.kh, p.kw, p.sw, p.dw)
                 ox += many * wide
             else:
-                tile(table, 1, moved, p.sw * pixel, weights, out + ox * pixel, pixel, channels, min(wide, right - ox), p.lo,
-                     p.hi, p.kh, p.kw, p.sw, p.dw)
+                tile(table, 1, moved, p.sw * pixel, weights, out + ox * pixel, pixel, below, channels, min(wide, right - ox),
+                     p.lo, p.hi, p.kh, p.kw, p.sw, p.dw)
                 ox += wide
 
     @device
     def block(p, source, ring, table, top, bottom, y):
         row_bytes = p.out_width * p.channels * 4
+        sink = table + ((p.wide - 1) * p.sw + (p.kw - 1) * p.dw + 1) * p.seen * 8
         for channel in range(0, p.channels, p.channel_block):
             weights, channels = p.w + channel // p.channel_block * p.block_bytes, min(p.channel_block, p.channels - channel)
             for left in range(0, p.out_width, p.strip):
-                for row in range(top, bottom):
-                    strip_row(p, source, ring, table, row, left, min(p.out_width, left + p.strip),
-                              y + (row - top) * row_bytes + channel * 4, channel * 4, weights, channels)
+                row = top
+                while row < bottom:
+                    rows = min(p.made, bottom - row, p.out_height - row % p.out_height)     # of one image
+                    out = y + (row - top) * row_bytes + channel * 4
+                    strip_rows(p, source, ring, table, row, rows, left, min(p.out_width, left + p.strip), out,
+                               row_bytes if rows == p.made else sink - out, channel * 4, weights, channels)
+                    row += rows
     return block
 
 

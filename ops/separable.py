@@ -50,9 +50,11 @@ class Separable(Operator):
                           project_lo=fields["lo"], project_hi=fields["hi"])
             macs += project.out.size * windows.channels
         most = EXPANDING_CHUNKS if expand is not None else MAX_CHUNKS
+        made = params["made"]
         rows = -(-windows.out_height // min(most, windows.out_height, max(1, macs // grain(cpu, "f32"))))
+        rows = min(windows.out_height, -(-rows // made) * made)
         chunks = -(-windows.out_height // rows)
-        group = min(rows, -(-PIXELS // windows.out_width))
+        group = min(rows, -(-PIXELS // (windows.out_width * made)) * made)
         ring = (group - 1) * windows.sh + (windows.kh - 1) * windows.dh + 1 if expand is not None else 0
         ring_at = table_bytes(cpu, windows)
         middle_at = ring_at + ring * windows.width * pixel + 64

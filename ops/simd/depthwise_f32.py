@@ -1,8 +1,8 @@
-"""float32 depthwise tiles: a few neighbouring output columns of one row, all channels, any kernel.
+"""float32 depthwise tiles: a few neighbouring output columns of a row or two, all channels, any kernel.
 
-The inputs come as a table of addresses, table[input column][kernel row], of which output column t sees the input columns
+The inputs come as a table of addresses, table[input column][input row], of which output column t sees the input columns
 t * stride, t * stride + dilation ...; what lies outside of the image points at zeros, so the borders are tiles like any
-other. Sums run down the columns of the kernel, one column after the other, as XNNPACK's do. Weights: per vector of
+other. With 32 registers the second row shares two thirds of the inputs and all weights with the first. Sums run down the columns of the kernel, one column after the other, as XNNPACK's do. Weights: per vector of
 channels [bias][tap 0][tap 1]..., taps in that order.
 """
 from __future__ import annotations
@@ -34,22 +34,27 @@ def tile_columns(cpu: Cpu, width: int) -> int:
     return tiles(cpu).wide_depthwise if width > 3 else tiles(cpu).depthwise
 
 
+def tile_rows(cpu: Cpu, width: int) -> int:
+    """Output rows of a tile for kernels of a width (0: any)."""
+    return tiles(cpu).depthwise_rows if width else 1
+
+
 def emit_columns(width: int = 0, stride: int = 1, inner: bool = False) -> Callable[..., None]:
     """Generator of tiles that follow each other in a row, `tile_columns` columns each.
 
     width, stride: made for square kernels of that width without dilation; 0: for any. inner: no column is outside of the image,
     so that the addresses of the first input column are enough. Arguments: table of addresses, number of
     tiles, offset of the first one from the table, step from one column to the next in the input, weights, y, step in the
-    output, channels, columns of the last tile, lo, hi, then height and width of the kernel, stride and dilation along the row;
-    offsets and steps in bytes.
+    output, from one row to the next there, channels, columns of the last tile, lo, hi, then height and width of the kernel,
+    stride and dilation along the row; offsets and steps in bytes.
     """
-    def emit(v: Any, table: Any, tiles_: Any, offset: Any, step: Any, weights: Any, y: Any, out_step: Any, channels: Any,
-             columns: Any, lo: Any, hi: Any, kh: Any, kw: Any, sw: Any, dw: Any) -> None:
-        count = tile_columns(v.cpu, width)
-        low, high = v.splat(lo), v.splat(hi)
-        y_at = [v.mul(out_step, t) for t in range(count)]
-        inputs = _steps(v, table, step, count, width, stride) if inner else _entries(v, table, width)
-        multiply = _fixed(v, inputs, count, width, stride) if width else _any(v, table, count, kh, kw, sw, dw)
+    def emit(v: Any, table: Any, tiles_: Any, offset: Any, step: Any, weights: Any, y: Any, out_step: Any, out_row: Any,
+             channels: Any, columns: Any, lo: Any, hi: Any, kh: Any, kw: Any, sw: Any, dw: Any) -> None:
+        count, rows = tile_columns(v.cpu, width), tile_rows(v.cpu, width)
+        low, high, seen = v.splat(lo), v.splat(hi), width + (rows - 1) * stride
+        y_at = [v.add(v.mul(out_step, t), v.mul(out_row, r)) for r in range(rows) for t in range(count)]
+        inputs = _steps(v, table, step, count, seen, width, stride) if inner else _entries(v, table, seen)
+        multiply = _fixed(v, inputs, (rows, count), width, stride) if width else _any(v, table, count, kh, kw, sw, dw)
         block = v.mul(v.add(v.mul(kh, kw), 1), v.cpu.vbytes)
 
         def tile(k: Any, moved: list[Any]) -> list[Any]:
@@ -59,18 +64,18 @@ def emit_columns(width: int = 0, stride: int = 1, inner: bool = False) -> Callab
             def vector(c: Any, moved: list[Any]) -> list[Any]:
                 (here,) = moved
                 at = v.shl(c, 2)
-                acc = multiply(v.add(offset, at), here, [v.load(v.f32, here)] * count)
+                acc = multiply(v.add(offset, at), here, [v.load(v.f32, here)] * (rows * count))
                 acc = [v.fmin(high, v.fmax(low, a)) for a in acc]
                 left = v.sub(channels, c)
 
                 def whole() -> None:
-                    for t in range(count):
-                        v.store(acc[t], v.at(y, y_at[t]), at)
+                    for value, there in zip(acc, y_at):
+                        v.store(value, v.at(y, there), at)
 
                 def partly() -> None:
-                    for t in range(count):
-                        mask = v.mask(v.lanes, v.select(v.icmp("<", v.i(t), valid), left, v.i(0)))
-                        v.mstore(acc[t], v.at(y, y_at[t]), mask, at)
+                    masks = [v.mask(v.lanes, v.select(v.icmp("<", v.i(t), valid), left, v.i(0))) for t in range(count)]
+                    for k, (value, there) in enumerate(zip(acc, y_at)):
+                        v.mstore(value, v.at(y, there), masks[k % count], at)
                 v.either(v.icmp(">=", v.select(v.icmp("==", valid, count), left, v.i(0)), v.lanes), whole, partly)
                 return [v.at(here, block)]
             v.loop(channels, [weights], vector, step=v.lanes)
@@ -101,43 +106,42 @@ def _any(v: Any, table: Any, count: int, kh: Any, kw: Any, sw: Any, dw: Any) -> 
 Inputs = Callable[[int, int, Any], Any]
 
 
-def _entries(v: Any, table: Any, width: int) -> Inputs:
-    """(input column, kernel row, offset) -> inputs of a vector of channels, by the addresses of all columns."""
-    return lambda k, ky, offset: v.load(v.f32, v.at(v.load(v.type("ptr"), table, 8 * (k * width + ky), 8), offset))
+def _entries(v: Any, table: Any, seen: int) -> Inputs:
+    """(input column, input row, offset) -> inputs of a vector of channels, by the addresses of all columns of `seen` rows."""
+    return lambda k, ky, offset: v.load(v.f32, v.at(v.load(v.type("ptr"), table, 8 * (k * seen + ky), 8), offset))
 
 
-def _steps(v: Any, table: Any, step: Any, count: int, width: int, stride: int) -> Inputs:
+def _steps(v: Any, table: Any, step: Any, count: int, seen: int, width: int, stride: int) -> Inputs:
     """The same by the addresses of the first column."""
     pixel = v.ashr(step, stride.bit_length() - 1)
-    rows = [v.load(v.type("ptr"), table, 8 * ky, 8) for ky in range(width)]
+    rows = [v.load(v.type("ptr"), table, 8 * ky, 8) for ky in range(seen)]
     moved = [v.mul(pixel, k) for k in range((count - 1) * stride + width)]
     return lambda k, ky, offset: v.load(v.f32, v.at(rows[ky], offset), moved[k])
 
 
-def _fixed(v: Any, inputs: Inputs, count: int, width: int, stride: int) -> Callable[..., list[Any]]:
-    """Products of a width x width kernel, without loops.
+def _fixed(v: Any, inputs: Inputs, shape: tuple[int, int], width: int, stride: int) -> Callable[..., list[Any]]:
+    """Products of a width x width kernel for a tile of `shape`, without loops.
 
-    Where the registers hold all weights an input is read once for all the outputs that see it, else a weight.
+    Where the registers hold all weights, an input is read once for all the outputs that see it. Where they hold those of a
+    column of the kernel, two rows share their inputs; else a weight is read once.
     """
+    rows, count = shape
     taps = [(kx, ky) for kx in range(width) for ky in range(width)]
-    held = len(taps) + count < v.cpu.nregs
+    if len(taps) + rows * count < v.cpu.nregs:
+        groups = [taps]
+    else:
+        groups = [taps[k:k + width] for k in range(0, len(taps), width)] if rows > 1 else [[tap] for tap in taps]
 
     def multiply(offset: Any, weights: Any, acc: list[Any]) -> list[Any]:
-        def w(kx: int, ky: int) -> Any:
-            return v.load(v.f32, weights, (1 + kx * width + ky) * v.cpu.vbytes)
         acc = list(acc)
-        if held:
-            all_w = {tap: w(*tap) for tap in taps}
+        for group in groups:
+            held = {(kx, ky): v.load(v.f32, weights, (1 + kx * width + ky) * v.cpu.vbytes) for kx, ky in group}
             for k in range((count - 1) * stride + width):
-                for ky in range(width):
-                    value = inputs(k, ky, offset)
-                    for t in range(count):
-                        if (k - t * stride, ky) in all_w:
-                            acc[t] = v.fma(value, all_w[k - t * stride, ky], acc[t])
-            return acc
-        for kx, ky in taps:
-            weight = w(kx, ky)
-            acc = [v.fma(inputs(t * stride + kx, ky, offset), weight, a) for t, a in enumerate(acc)]
+                for row in range((rows - 1) * stride + width):
+                    users = [(r, t) for r in range(rows) for t in range(count) if (k - t * stride, row - r * stride) in held]
+                    value = inputs(k, row, offset) if users else None
+                    for r, t in users:
+                        acc[r * count + t] = v.fma(value, held[k - t * stride, row - r * stride], acc[r * count + t])
         return acc
     return multiply
 
@@ -145,4 +149,4 @@ def _fixed(v: Any, inputs: Inputs, count: int, width: int, stride: int) -> Calla
 def columns_f32(width: int = 0, stride: int = 1, inner: bool = False) -> MicroKernel:
     """The micro-kernel of tiles: for any kernel, or for those of a width and stride."""
     name = f"depthwise_f32_{width}s{stride}{'_inner' if inner else ''}" if width else "depthwise_f32"
-    return micro_kernel(name, "piiippiiiffiiii", emit_columns(width, stride, inner))
+    return micro_kernel(name, "piiippiiiiffiiii", emit_columns(width, stride, inner))

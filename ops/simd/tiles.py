@@ -20,13 +20,14 @@ class Tiles(NamedTuple):
     int8: tuple[int, int]         # (rows, vectors) of the int8 GEMM; vectors are even
     depthwise: int                # columns of an output row that a depthwise tile makes at once
     wide_depthwise: int           # the same of float32 kernels wider than 3
+    depthwise_rows: int           # output rows of a float32 depthwise tile
 
 
 _BY_REGISTERS: dict[tuple[int, int], Tiles] = {   # (bytes of a vector, registers)
-    (64, 32): Tiles((7, 2), (7, 2), 4, 4),
-    (32, 16): Tiles((6, 2), (6, 2), 2, 3),
-    (16, 32): Tiles((5, 4), (8, 2), 4, 4),
-    (16, 16): Tiles((4, 2), (4, 2), 2, 3),
+    (64, 32): Tiles((7, 2), (7, 2), 4, 4, 2),
+    (32, 16): Tiles((6, 2), (6, 2), 2, 3, 1),
+    (16, 32): Tiles((5, 4), (8, 2), 4, 4, 1),
+    (16, 16): Tiles((4, 2), (4, 2), 2, 3, 1),
 }
 
 
