@@ -1,6 +1,6 @@
 """Kernels of float32 matrix products in bfloat16: chunks as in ops/float_product.py, whose rows are staged first.
 
-They run where `Target.products` is "bf16". Constant right sides are packed once per model, others by a step in front.
+They run where `Target.products` is "bf16".
 """
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ import numpy as np
 
 from litejit.compiler import kernel, prange
 from litejit.compiler.cpu import Cpu
-from litejit.compiler.primitives import copy_bytes, fill_bytes, load_f32, load_i64, store_f32
+from litejit.compiler.primitives import copy_bytes, load_f32, load_i64
 from litejit.ops.base import Scratch, Step, chunked
 from litejit.ops.simd.gemm_bf16 import gemm_bf16, gemv_bf16, pair_rows_bf16, stage_bf16, stage_block, staged_pitch
-from litejit.ops.simd.gemm_f32 import panel_columns
-from litejit.ops.simd.moves import TRANSPOSE
 from litejit.ops.simd.tiles import f32_columns
 from litejit.ops.tails import RECORD, TAIL, finish
 from litejit.planner.graph import Node
@@ -25,16 +23,10 @@ PRODUCT = np.dtype([("x", "i8"), ("panels", "i8"), ("y", "i8"), ("offsets", "i8"
                     ("column_chunks", "i8"), ("block", "i8"), ("staged", "i8"), ("staged_size", "i8"), ("pitch", "i8"),
                     ("ready", "i8"), ("other", "i8"), ("lo", "f4"), ("hi", "f4"), *TAIL], align=True)
 STAGE = np.dtype([("x", "i8"), ("y", "i8"), ("k", "i8"), ("pitch", "i8"), ("total", "i8"), ("block", "i8")], align=True)
-PACK = np.dtype([("w", "i8"), ("bias", "i8"), ("panels", "i8"), ("n", "i8"), ("k", "i8"), ("nr", "i8"), ("batch", "i8"),
-                 ("w_step", "i8"), ("w_column", "i8"), ("per_matrix", "i8"), ("total", "i8"), ("block", "i8"),
-                 ("staged", "i8"), ("staged_size", "i8")], align=True)
 SCALE = np.dtype([*((name, "i8") for name in ("source", "scale", "panels", "k", "count", "block")), ("factor", "f4")],
                  align=True)
 ONE = np.float32(1)
 ELEMENTS = 1 << 14                    # that are worth a chunk of staging
-PIECE = 256                           # values of k of a column that are packed at a time
-PIECE_PITCH = 2 * PIECE + 64          # bytes from one staged column to the next: an odd number of cache lines
-_transpose = TRANSPOSE[4]
 
 
 def product_rows(node: Node, cpu: Cpu, x: Any, x_at: Sequence[int], sizes: tuple[int, int, int], cut: tuple[int, int, int]
@@ -55,13 +47,6 @@ def product_rows(node: Node, cpu: Cpu, x: Any, x_at: Sequence[int], sizes: tuple
     size = block * pitch + 64
     return ({"x": x, "lda": 4 * k, "block": block, "staged": Scratch(chunks * size), "staged_size": size, "pitch": pitch,
              "ready": 0}, [4 * a for a in x_at], [])
-
-
-def pack_memory(cpu: Cpu, panels: int) -> tuple[dict[str, Any], int]:
-    """(parameters, chunks) of the step that packs so many panels."""
-    chunks, block = chunked(panels, 1)
-    size = panel_columns(cpu) * PIECE_PITCH + 64
-    return {"total": panels, "block": block, "staged": Scratch(chunks * size), "staged_size": size}, chunks
 
 
 @kernel(STAGE)
@@ -107,34 +92,6 @@ def product_bf16_row(p, begin, end):
         stage_bf16(p.x + load_i64(p.offsets, 2 * batch), staged, 1, 0, 0, 1, 0, 0, p.k)
         gemv_bf16(staged, panels, y, p.k, columns, p.lo, p.hi)
         finish(p.tail, p.record + begin * RECORD, y, p.ldc, 1, columns)
-    return 0
-
-
-@kernel(PACK)
-def pack_panels_bf16(p, begin, end):
-    """A chunk is some panels."""
-    nr, n, k = p.nr, p.n, p.k
-    staged, size = p.staged + begin * p.staged_size, (1 + (k + 1) // 2) * nr * 4
-    for c in prange(begin, end):
-        for q in range(c * p.block, min(p.total, (c + 1) * p.block)):
-            column = q % p.per_matrix * nr
-            w = p.w + 4 * (q // p.per_matrix * p.batch + column * p.w_column)
-            panel, width = p.panels + q * size, min(nr, n - column)
-            if width < nr:
-                fill_bytes(panel, 0, size)
-            for j in range(width):
-                store_f32(panel, j, load_f32(p.bias, column + j) if p.bias != 0 else np.float32(0))
-            panel += 4 * nr
-            if p.w_column == 1:
-                pair_rows_bf16(w, w + 4 * p.w_step, panel, k // 2, 8 * p.w_step, 4 * nr, width, -1, ONE, ONE)
-                if k % 2 != 0:
-                    last = w + 4 * (k - 1) * p.w_step
-                    pair_rows_bf16(last, last, panel + k // 2 * 4 * nr, 1, 0, 0, width, 0, ONE, ONE)
-            else:
-                for first in range(0, k, PIECE):
-                    count = min(PIECE, k - first)
-                    stage_bf16(w + 4 * first, staged, width, 4 * p.w_column, PIECE_PITCH, 1, 0, 0, count)
-                    _transpose(panel + 2 * nr * first, staged, 4 * nr, PIECE_PITCH, width, (count + 1) // 2)
     return 0
 
 

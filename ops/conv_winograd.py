@@ -1,4 +1,4 @@
-"""CONV_2D of float32, 3 x 3 with stride 1, by Winograd's F(4x4, 3x3) or F(2x2, 3x3) where that is faster than the direct kernel.
+"""CONV_2D of float32, 3 x 3 with stride 1, by Winograd's F(4x4, 3x3) or F(2x2, 3x3) where the direct kernel is slower.
 
 Blocks of tiles as in ops/winograd_walk.py. Errors stay below 5e-6 of the largest output (F(2x2): 1e-6). Where bfloat16 is
 asked for, the products of F(2x2) may be made of it: 1.7 times the rounding error that the direct kernel has then (F(4x4)
@@ -20,7 +20,13 @@ from litejit.ops.conv_geometry import Windows
 from litejit.ops.simd.gemm_bf16 import column_bytes, gemm_bf16, staged_pitch
 from litejit.ops.simd.gemm_f32 import panel_columns, panel_gemm_f32, tall_rows
 from litejit.ops.simd.tiles import f32_columns, grain, tiles
-from litejit.ops.simd.winograd import input_transform, output_transform, pack_winograd, tap_by_tap, weights_by_tap
+from litejit.ops.simd.winograd import (
+    input_transform,
+    output_transform,
+    pack_winograd,
+    tap_by_tap,
+    weights_by_tap,
+)
 from litejit.ops.winograd_walk import TABLE_BYTES, WALK, addresses, divide, make_walk, suits, tile_count
 from litejit.planner.graph import Node, Value
 
@@ -73,12 +79,13 @@ def winograd_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: V
     tall = tiles(cpu).f32[0] if half else tall_rows(cpu)
     pitch = staged_pitch(k) if half else -(-4 * k // 64) * 64 + 64
     fields, chunks, shared = divide(windows, n, m, nr, pitch, (tall, tall - 1), grain(cpu, products))
-    params = {**fields, "x": x, "w": _weights(cpu, w, choice), "bias": _bias(bias, -(-n // nr) * nr), "y": y,
-              "taps": _taps(w) if half else None, "point_bytes": nr * (column_bytes(k) if half else 4 * (k + 1)), "zeros": zeros(4 * k + 64), "tall": tall,
+    source = {"x": x, "zeros": zeros(4 * k + 64)}
+    params = {**fields, **source, "w": _weights(cpu, w, choice), "bias": _bias(bias, -(-n // nr) * nr), "y": y,
+              "taps": _taps(w) if half else None, "point_bytes": nr * (column_bytes(k) if half else 4 * (k + 1)), "tall": tall,
               "lo": bounds[0], "hi": bounds[1]}
     made = [Step(node, PRODUCTS[choice], params, chunks, macs=windows.m * n * 9 * k, products=products if half else "")]
     if shared is not None:
-        made.insert(0, Step(node, INPUTS[choice], {**shared[0], "x": x, "zeros": zeros(4 * k + 64)}, shared[1]))
+        made.insert(0, Step(node, INPUTS[choice], {**shared[0], **source}, shared[1]))
     return made
 
 

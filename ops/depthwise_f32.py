@@ -115,8 +115,8 @@ def make_block(width: int, stride: int, record: tuple[str, ...]) -> Any:
             column_table(p, source, ring, table, row, ox, rows)
             if ox >= first and ox + wide <= min(end, right):
                 many = (min(end, right) - ox) // wide
-                inner_tile(table, many, moved, p.sw * pixel, weights, out + ox * pixel, pixel, below, channels, wide, p.lo, p.hi,
-                           p.kh, p.kw, p.sw, p.dw)
+                inner_tile(table, many, moved, p.sw * pixel, weights, out + ox * pixel, pixel, below, channels, wide, p.lo,
+                           p.hi, p.kh, p.kw, p.sw, p.dw)
                 ox += many * wide
             else:
                 tile(table, 1, moved, p.sw * pixel, weights, out + ox * pixel, pixel, below, channels, min(wide, right - ox),

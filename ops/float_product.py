@@ -17,14 +17,8 @@ from litejit.compiler.lazy import Kernel
 from litejit.compiler.primitives import copy_bytes, load_f16, load_f32, load_i64, store_f16, store_f32
 from litejit.ops import streams
 from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target, chunked
-from litejit.ops.bf16_product import (
-    pack_memory,
-    pack_panels_bf16,
-    product_bf16,
-    product_bf16_row,
-    product_rows,
-    scale_panels_bf16,
-)
+from litejit.ops.bf16_product import product_bf16, product_bf16_row, product_rows, scale_panels_bf16
+from litejit.ops.pack_panels import Places, pack_step, panels_size
 from litejit.ops.simd.gemm_bf16 import pack_bf16
 from litejit.ops.simd.gemm_f32 import gemm_f32, gemv_f32, pack_f32, panel_columns, row_block
 from litejit.ops.simd.moves import TRANSPOSE
@@ -35,8 +29,6 @@ from litejit.planner.graph import Node, Value
 PRODUCT = np.dtype([("x", "i8"), ("panels", "i8"), ("y", "i8"), ("offsets", "i8"), ("m", "i8"), ("n", "i8"), ("k", "i8"),
                     ("lda", "i8"), ("ldc", "i8"), ("rows", "i8"), ("columns", "i8"), ("row_chunks", "i8"),
                     ("column_chunks", "i8"), ("block", "i8"), ("other", "i8"), ("lo", "f4"), ("hi", "f4"), *TAIL], align=True)
-PACK = np.dtype([("w", "i8"), ("bias", "i8"), ("panels", "i8"), ("n", "i8"), ("k", "i8"), ("nr", "i8"), ("batch", "i8"),
-                 ("w_step", "i8"), ("w_column", "i8"), ("per_matrix", "i8")], align=True)
 SCALE = np.dtype([*((name, "i8") for name in ("source", "scale", "panels", "k", "count", "block")), ("factor", "f4")],
                  align=True)
 TURN = np.dtype([("x", "i8"), ("y", "i8"), ("rows", "i8"), ("columns", "i8")], align=True)
@@ -64,20 +56,16 @@ class Matrix:
 
     def panel_bytes(self, cpu: Cpu, products: str = "f32") -> int:
         """Bytes of the panels of one matrix."""
-        nr = panel_columns(cpu)
-        return -(-self.columns // nr) * (1 + -(-self.depth // KINDS[products].group)) * nr * 4
+        return panels_size(cpu, self.columns, self.depth, products)
 
     def pack(self, node: Node, bias: Value | None, cpu: Cpu, products: str = "f32") -> tuple[Packed | Scratch, list[Step]]:
         """The panels for a kind of products, and the steps that make them while running."""
         if self.data is not None and (bias is None or bias.data is not None):
             return self._constant(bias, cpu, products), []
-        nr = panel_columns(cpu)
-        panels, per_matrix = Scratch(self.count * self.panel_bytes(cpu, products)), -(-self.columns // nr)
-        step, column = (1, self.depth) if self.transposed else (self.columns, 1)
-        memory, chunks = KINDS[products].pack_memory(cpu, self.count * per_matrix)
-        params = {"w": self.value, "bias": bias, "panels": panels, "n": self.columns, "k": self.depth, "nr": nr,
-                  "batch": self.columns * self.depth, "w_step": step, "w_column": column, "per_matrix": per_matrix, **memory}
-        return panels, [Step(node, KINDS[products].pack_panels, params, chunks)]
+        along, across = (4, 4 * self.depth) if self.transposed else (4 * self.columns, 4)
+        panels, step = pack_step(node, cpu, products, self.value, bias, self.count, self.columns, self.depth,
+                                 Places(along, across, head=0, outer=4 * self.columns * self.depth))
+        return panels, [step]
 
     def scaled(self, node: Node, bias: Value | None, cpu: Cpu, scale: Scale,
                products: str = "f32") -> tuple[Scratch, list[Step]]:
@@ -221,28 +209,6 @@ def product_f32_row(p, begin, end):
     return 0
 
 
-@kernel(PACK)
-def pack_panels_f32(p, begin, end):
-    """A chunk is a panel."""
-    nr, n, k = p.nr, p.n, p.k
-    for c in prange(begin, end):
-        column = c % p.per_matrix * nr
-        w = p.w + 4 * (c // p.per_matrix * p.batch + column * p.w_column)
-        panel, width = p.panels + c * (k + 1) * nr * 4, min(nr, n - column)
-        if width < nr:
-            for i in range((k + 1) * nr):
-                store_f32(panel, i, np.float32(0))
-        for j in range(width):
-            store_f32(panel, j, load_f32(p.bias, column + j) if p.bias != 0 else np.float32(0))
-        panel += 4 * nr
-        if p.w_column == 1:
-            for i in range(k):
-                copy_bytes(panel + 4 * i * nr, w + 4 * i * p.w_step, 4 * width)
-        else:
-            _transpose(panel, w, 4 * nr, 4 * p.w_column, width, k)
-    return 0
-
-
 @kernel(SCALE)
 def scale_panels_f32(p, begin, end):
     """A chunk is some panels; the bias in front stays as it is."""
@@ -295,21 +261,16 @@ def narrow_f16(p, begin, end):
 # ---- kinds of products -----------------------------------------------------------------------------
 
 class Kind(NamedTuple):
-    """What float32 products are made of: packing and kernels, and the parameters of the memory that they work in."""
+    """What float32 products are made of: packing, kernels, and how these read the left side."""
 
-    group: int                                           # values of k in 32 bits of a panel
     pack: Callable[..., np.ndarray]                      # (cpu, weights [n, k], bias [n] or None) -> panels
-    pack_panels: Kernel                                  # the same while running
     scale_panels: Kernel                                 # of float32 panels, with other factors of the rows
-    pack_memory: Callable[[Cpu, int], tuple[dict[str, Any], int]]            # (cpu, panels) -> parameters, chunks
     product: Kernel                                      # of some rows
     row: Kernel                                          # of a single row
     rows: Callable[..., tuple[dict[str, Any], list[int], list[Step]]]        # as bf16_product.product_rows
 
 
 KINDS = {
-    "f32": Kind(1, pack_f32, pack_panels_f32, scale_panels_f32, lambda cpu, panels: ({}, panels), product_f32, product_f32_row,
-                rows_as_they_lie),
-    "bf16": Kind(2, pack_bf16, pack_panels_bf16, scale_panels_bf16, pack_memory, product_bf16, product_bf16_row,
-                 product_rows),
+    "f32": Kind(pack_f32, scale_panels_f32, product_f32, product_f32_row, rows_as_they_lie),
+    "bf16": Kind(pack_bf16, scale_panels_bf16, product_bf16, product_bf16_row, product_rows),
 }

@@ -98,7 +98,8 @@ def addresses(table, size, image, top, left, height, width, pixel, outside):
             at += 1
 
 
-def make_walk(name: str, record: np.dtype, m: int, width: Any, inputs: Any, product: Any, outputs: Any) -> tuple[Kernel, Kernel]:
+def make_walk(name: str, record: np.dtype, m: int, width: Any, inputs: Any, product: Any, outputs: Any
+              ) -> tuple[Kernel, Kernel]:
     """(kernel of the inputs, kernel of the products and outputs) of tiles of m x m; the first is named `name`_inputs.
 
     width(): the columns of a panel. Device functions: inputs(p, table, first, count, v) transforms tiles; product(p, v, w,

@@ -2,8 +2,9 @@
 
 The inputs come as a table of addresses, table[input column][input row], of which output column t sees the input columns
 t * stride, t * stride + dilation ...; what lies outside of the image points at zeros, so the borders are tiles like any
-other. With 32 registers the second row shares two thirds of the inputs and all weights with the first. Sums run down the columns of the kernel, one column after the other, as XNNPACK's do. Weights: per vector of
-channels [bias][tap 0][tap 1]..., taps in that order.
+other. With 32 registers the second row shares two thirds of the inputs and all weights with the first. Sums run down the
+columns of the kernel, one column after the other, as XNNPACK's do. Weights: per vector of channels [bias][tap 0][tap 1]...,
+taps in that order.
 """
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class Vec(Products):
         return self.splat(self.load(I32, ptr, off))
 
     def prefetch(self, ptr: Any, off: Any = 0, write: bool = False) -> None:
-        """Ask for the cache line of an address, which need not exist: in the second level, or in the first one to be written."""
+        """Ask for the cache line of an address, which need not exist: in the second level; to be written, in the first."""
         self.call("llvm.prefetch.p0", ir.VoidType(), [self.at(ptr, off), I32(int(write)), I32(3 if write else 2), I32(1)])
 
     def mask(self, count: int, n: Any) -> Any:

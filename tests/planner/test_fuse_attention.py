@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from litejit.schema.builder import ModelBuilder
-from tests.harness import run_planned
+from tests.harness import run_model, run_planned
 
 F32 = np.float32
 SIZES = [(1, 4, 16, 16, 8, 8), (2, 3, 19, 37, 20, 12), (1, 1, 8, 1, 1, 1), (1, 2, 70, 130, 33, 65)]
@@ -103,6 +103,22 @@ def test_heads_in_rows_of_tokens(sizes: tuple[int, ...], keys: str, monkeypatch:
     p = np.exp(t - t.max(axis=-1, keepdims=True))
     want = np.einsum("bhmn,bnhe->bmhe", p / p.sum(axis=-1, keepdims=True), v)
     assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("keys", ["transposed", "adjoint", "twice"])
+@pytest.mark.usefixtures("bf16_cpu")
+def test_products_of_bfloat16(keys: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of the separate BATCH_MATMULs; a probability that differs in its last bit may be rounded the other way."""
+    for sizes in SIZES:
+        net = Net(sizes)
+        content = net.finish(attention(net, keys=keys, scale="MUL"))
+        (exact,), (got,) = (run_model(content, net.values, precision=p) for p in ("float32", "bfloat16"))
+        with monkeypatch.context() as patch:
+            patch.setenv("LITEJIT_FUSION_OFF", "attention")
+            (want,) = run_model(content, net.values, precision="bfloat16")
+        assert np.abs(got - want).max() <= 2e-3 * np.abs(want).max()
+        assert 1e-4 < np.abs(got - exact).max() / np.abs(exact).max() < 0.05
+        assert np.array_equal(run_model(content, net.values, precision="bfloat16", num_threads=2)[0], got)
 
 
 @pytest.mark.parametrize("heads", ["", "q", "kv", "y", "qy"])
