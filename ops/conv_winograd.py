@@ -30,7 +30,8 @@ from litejit.ops.simd.winograd import (
 from litejit.ops.winograd_walk import TABLE_BYTES, WALK, addresses, divide, make_walk, suits, tile_count
 from litejit.planner.graph import Node, Value
 
-WINOGRAD = np.dtype([*WALK, ("bias", "i8"), ("taps", "i8"), ("zeros", "i8"), ("tall", "i8"), ("lo", "f4"), ("hi", "f4")], align=True)
+WINOGRAD = np.dtype([*WALK, *((name, "i8") for name in ("bias", "taps", "zeros", "tall")), ("lo", "f4"), ("hi", "f4")],
+                    align=True)
 PER_ELEMENT, PER_WEIGHT = 12, 6       # of a transform, of the panels: in multiply-accumulates
 RATE = {"f32": 1.0, "bf16": 2.0}      # products in the time of one of float32, by what they are made of
 MOST_CHANNELS = 512                   # of tiles of 4 x 4: rounding errors grow with the channels
