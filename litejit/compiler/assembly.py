@@ -20,22 +20,10 @@ def assembly(micro: MicroKernel, cpu: Cpu) -> str:
 
     Raises RuntimeError where LLVM was built without the level's architecture.
     """
-    from llvmlite import binding, ir
-
-    from litejit.compiler.codegen import define_micro_kernel
+    from litejit.compiler.codegen import optimised
 
     machine = _machine(cpu)
-    made = ir.Module(micro.name)
-    made.triple = machine.triple
-    define_micro_kernel(made, micro, cpu).linkage = "external"
-    module = binding.parse_assembly(str(made))
-    module.data_layout = str(machine.target_data)
-    module.verify()
-    options = binding.create_pipeline_tuning_options(speed_level=3)
-    options.loop_vectorization = True
-    passes = binding.create_pass_builder(machine, options)
-    passes.getModulePassManager().run(module, passes)
-    return machine.emit_assembly(module)
+    return str(machine.emit_assembly(optimised(micro, cpu, machine)))
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from litejit.compiler.cpu import Cpu, compiling_for, target
-from litejit.compiler.lazy import Kernel, MicroKernel
+from litejit.compiler.lazy import MICRO_KERNELS, Kernel, MicroKernel
 from litejit.compiler.primitives import Primitive
 
 os.environ.setdefault("NUMBA_DISABLE_INTEL_SVML", "1")  # objects would ask for a library that is rarely there
@@ -28,6 +28,14 @@ _targets: dict[str, Any] = {}
 
 
 class _Library(AOTCodeLibrary):
+    """Numba's library of a function, left as it is: the kernel is optimised once, when all that it calls is in its module."""
+
+    def _optimize_functions(self, ll_module: Any) -> None:
+        ll_module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None:
+        pass
+
     def get_pointer_to_function(self, name: str) -> int:
         return 1  # never called: Numba only asks whether it exists
 
@@ -128,6 +136,9 @@ def emit_module(
         compiled.library._ensure_finalized()
         module = binding.parse_bitcode(compiled.library._final_module.as_bitcode())
     module.get_function(compiled.fndesc.llvm_func_name).name = symbol
+    optimise(module, machine(cpu))
+    for micro in [f.name for f in module.functions if f.is_declaration and f.name.startswith(MICRO)]:
+        module.link_in(binding.parse_bitcode(micro_kernel_body(MICRO_KERNELS[micro.removeprefix(MICRO)], cpu)))
     for defined in module.functions:
         if not defined.is_declaration and defined.name != symbol:
             defined.linkage = "internal"
@@ -200,7 +211,7 @@ def micro_kernel_intrinsic(micro: MicroKernel) -> Any:
     signature = types.void(*[_LETTERS[letter] for letter in micro.args])
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        function = define_micro_kernel(builder.module, micro, target())
+        function = declare_micro_kernel(builder.module, micro)
         builder.call(
             function,
             [
@@ -215,25 +226,65 @@ def micro_kernel_intrinsic(micro: MicroKernel) -> Any:
     )
 
 
-def define_micro_kernel(module: Any, micro: MicroKernel, cpu: Cpu) -> Any:
-    """The LLVM function of a micro-kernel in `module`, made on first use."""
-    from litejit.ops.simd.vec import Vec
+MICRO = "micro."                      # begins the symbols of micro-kernels
+_bodies: dict[tuple[str, str], bytes] = {}
 
-    name = "micro." + micro.name
+
+def declare_micro_kernel(module: Any, micro: MicroKernel) -> Any:
+    """The LLVM function of a micro-kernel in `module`, without its body.
+
+    Numba optimises a module once for every function that is inlined into it; the bodies come in when that is over.
+    """
+    name = MICRO + micro.name
     if name in module.globals:
         return module.globals[name]
     plain = {"p": ir.PointerType(), "i": ir.IntType(64), "f": ir.FloatType(), "d": ir.DoubleType()}
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [plain[letter] for letter in micro.args]), name)
-    function.linkage = "linkonce_odr"  # not internal: constants of a caller must not change how its loops are compiled
     for attribute in ("noinline", "nounwind"):
         function.attributes.add(attribute)
     for argument, letter in zip(function.args, micro.args):
         if letter == "p":
             argument.add_attribute("noalias")
+    return function
+
+
+def define_micro_kernel(module: Any, micro: MicroKernel, cpu: Cpu) -> Any:
+    """The LLVM function of a micro-kernel in `module`."""
+    from litejit.ops.simd.vec import Vec
+
+    function = declare_micro_kernel(module, micro)
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     micro.emit(Vec(builder, cpu), *function.args)
     builder.ret_void()
     return function
+
+
+def micro_kernel_body(micro: MicroKernel, cpu: Cpu) -> bytes:
+    """Bitcode of a module with a micro-kernel, optimised once per process and level."""
+    key = micro.name, cpu.name
+    if key not in _bodies:
+        _bodies[key] = optimised(micro, cpu, machine(cpu)).as_bitcode()
+    return _bodies[key]
+
+
+def optimised(micro: MicroKernel, cpu: Cpu, machine: Any) -> Any:
+    """The module of a micro-kernel, optimised for a target machine."""
+    made = ir.Module(micro.name)
+    made.triple = machine.triple
+    define_micro_kernel(made, micro, cpu)
+    module = binding.parse_assembly(str(made))
+    module.data_layout = str(machine.target_data)
+    module.verify()
+    optimise(module, machine)
+    return module
+
+
+def optimise(module: Any, machine: Any) -> None:
+    """LLVM's passes of level 3 for a target machine."""
+    options = binding.create_pipeline_tuning_options(speed_level=3)
+    options.loop_vectorization = True
+    passes = binding.create_pass_builder(machine, options)
+    passes.getModulePassManager().run(module, passes)
 
 
 def _intrinsic(name: str, count: int, signature: Any, generate: Callable[..., Any]) -> Any:

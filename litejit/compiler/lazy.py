@@ -10,6 +10,7 @@ A lazy's `fingerprint` covers all that makes its machine code: byte code, consta
 from __future__ import annotations
 
 import os
+import sys
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -127,19 +128,28 @@ class Kernel(Function):
     """A step kernel: `int64 k(params record, begin, end)` over chunks [begin, end).
 
     Native: `int32 lj_<name>(int64 *ret, void **exc, params *, int64 begin, int64 end)`; *ret is 0 or an error,
-    code | position << 8.
+    code | position << 8. `home` is the module that declares it while it is imported; "" for a kernel made on demand.
     """
 
-    __slots__ = ("params", "symbol")
+    __slots__ = ("home", "params", "symbol")
 
     def __init__(self, function: Callable[..., Any], name: str, fastmath: frozenset[str], params: np.dtype) -> None:
         super().__init__(function, name, fastmath)
-        self.params, self.symbol = params, "lj_" + name
+        self.params, self.symbol, self.home = params, "lj_" + name, _being_imported()
 
     def _fingerprint(self) -> str:
         described: Any = self.params.fields
         fields = [f"{name}:{described[name][1]}:{described[name][0].str}{described[name][0].shape}" for name in described]
         return digest([super()._fingerprint(), *fields])
+
+
+def _being_imported() -> str:
+    """The module whose import is under way, "" where none is."""
+    frame: types.FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code.co_name != "<module>":
+        frame = frame.f_back
+    name = frame.f_globals["__name__"] if frame is not None else ""
+    return "" if name == "__main__" else str(name)
 
 
 KERNELS: dict[str, Kernel] = {}
@@ -202,14 +212,14 @@ class MicroKernel(Lazy):
         return digest([self.name, self.args, core_digest(), simd_digest()])
 
 
-_MICRO: dict[str, MicroKernel] = {}
+MICRO_KERNELS: dict[str, MicroKernel] = {}
 
 
 def micro_kernel(name: str, args: str, emit: Callable[..., Any], twin: Callable[..., Any] | None = None) -> MicroKernel:
     """The micro-kernel `name` (one object per name)."""
-    if name not in _MICRO:
-        _MICRO[name] = MicroKernel(name, args, emit, twin)
-    return _MICRO[name]
+    if name not in MICRO_KERNELS:
+        MICRO_KERNELS[name] = MicroKernel(name, args, emit, twin)
+    return MICRO_KERNELS[name]
 
 
 # ---- fingerprints ------------------------------------------------------------------------------

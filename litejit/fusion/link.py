@@ -76,20 +76,22 @@ def kernel_key(kernel: Kernel, cpu: Cpu) -> str:
 
 def kernel_objects(kernels: Sequence[Kernel], cpu: Cpu, store: Store, progress: Progress | None = None) -> list[bytes]:
     """Object code of kernels, compiled where the store lacks it."""
-    objects = []
-    for done, kernel in enumerate(kernels):
-        if progress is not None:
-            progress(kernel.name, done, len(kernels))
-        key = kernel_key(kernel, cpu)
-        data = store.get_object(key)
-        if data is None:
-            from litejit.compiler.codegen import kernel_object
+    from litejit.compiler.parallel import compile_kernels
 
-            start = time.perf_counter()
-            data = kernel_object(kernel, cpu)
-            store.put_object(key, data, {"kind": "kernel", "kernel": kernel.name, "cpu": cpu.name})
-            log.debug("compiled %s in %.0f ms", kernel.name, 1e3 * (time.perf_counter() - start))
-        objects.append(data)
-    if progress is not None:
-        progress("", len(kernels), len(kernels))
-    return objects
+    keys = {kernel: kernel_key(kernel, cpu) for kernel in kernels}
+    found = {kernel: store.get_object(key) for kernel, key in keys.items()}
+    missing = [kernel for kernel in kernels if found[kernel] is None]
+
+    def report(what: str) -> None:
+        if progress is not None:
+            progress(what, sum(data is not None for data in found.values()), len(kernels))
+
+    def done(kernel: Kernel, data: bytes, seconds: float) -> None:
+        found[kernel] = data
+        store.put_object(keys[kernel], data, {"kind": "kernel", "kernel": kernel.name, "cpu": cpu.name})
+        log.debug("compiled %s in %.0f ms", kernel.name, 1e3 * seconds)
+        report(kernel.name)
+    report(missing[0].name if missing else "")
+    compile_kernels(missing, cpu, done)
+    report("")
+    return [data for kernel in kernels if (data := found[kernel]) is not None]

@@ -18,7 +18,7 @@ from litejit.compiler import kernel, prange
 from litejit.compiler.assembly import assembly
 from litejit.compiler.codegen import kernel_assembly
 from litejit.compiler.cpu import LEVELS, Cpu, compiling_for, target
-from litejit.compiler.lazy import _MICRO
+from litejit.compiler.lazy import MICRO_KERNELS
 from litejit.compiler.primitives import store_i64
 from litejit.ops.depthwise_f32 import SHAPES
 from litejit.ops.simd import best, depthwise_f32, functions, reductions, windows, xnn_sum
@@ -55,7 +55,7 @@ def _every_micro_kernel() -> list[str]:
         functions.stream(name, SCALAR.get(name) or OPERATORS[name.upper()].formula)
     for kind in ("i8", "u8"):
         xnn_sum.xnn_sum(kind)
-    return sorted(name for name in _MICRO if not name.startswith("peak_"))
+    return sorted(name for name in MICRO_KERNELS if not name.startswith("peak_"))
 
 
 NAMES = _every_micro_kernel()
@@ -67,7 +67,7 @@ SAMPLE = ("gemm_f32", "gemm_f32_table", "gemv_f32", "depthwise_f32_3s1", "winogr
 @functools.cache
 def code(name: str, level: str) -> Code:
     try:
-        return Code(assembly(_MICRO[name], LEVELS[level]))
+        return Code(assembly(MICRO_KERNELS[name], LEVELS[level]))
     except RuntimeError as error:
         pytest.skip(f"this LLVM does not know {LEVELS[level].arch}: {error}")
 
