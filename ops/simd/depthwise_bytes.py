@@ -7,6 +7,7 @@ lanes. Signed codes are made unsigned by their top bit. A block of weights, of f
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,13 +34,19 @@ def pack_bytes(cpu: Cpu, weights: np.ndarray, first: np.ndarray, scale: np.ndarr
     blocks, pairs, order = -(-channels // width), -(-taps // 2), byte_order(cpu)
     whole = np.zeros((2 * pairs, blocks * width), np.int16)
     whole[:taps, :channels] = weights
-    heads = np.zeros((2, blocks * width, 4), np.uint8)
-    moved = first.astype(np.int64) - (128 * weights.sum(axis=0, dtype=np.int64) if signed else 0)
-    heads[0, :channels] = moved.astype(np.int32).view(np.uint8).reshape(-1, 4)
-    heads[1, :channels] = np.ascontiguousarray(scale, np.float32).view(np.uint8).reshape(-1, 4)
     taken = np.ascontiguousarray(whole.reshape(pairs, 2, -1).transpose(0, 2, 1)).view(np.uint8)
-    both = np.concatenate([heads, taken.reshape(pairs, -1, 4)]).reshape(2 + pairs, blocks, width, 4)
-    return np.ascontiguousarray(both[:, :, order].transpose(1, 0, 2, 3)).reshape(blocks, -1)
+    both = np.concatenate([heads(weights, first, scale, signed, blocks * width), taken.reshape(pairs, -1, 4)])
+    both = both.reshape(2 + pairs, blocks, width, 4)[:, :, order]
+    return np.ascontiguousarray(both.transpose(1, 0, 2, 3)).reshape(blocks, -1)
+
+
+def heads(weights: np.ndarray, first: np.ndarray, scale: np.ndarray, signed: bool, size: int) -> np.ndarray:
+    """What blocks of weights begin with, for `size` channels: first, for codes that were made unsigned, and scale, as bytes."""
+    channels, made = weights.shape[1], np.zeros((2, size, 4), np.uint8)
+    moved = first.astype(np.int64) - (128 * weights.sum(axis=0, dtype=np.int64) if signed else 0)
+    made[0, :channels] = moved.astype(np.int32).view(np.uint8).reshape(-1, 4)
+    made[1, :channels] = np.ascontiguousarray(scale, np.float32).view(np.uint8).reshape(-1, 4)
+    return made
 
 
 def emit_bytes(type: str, single: bool, v: Any, table: Any, pairs: Any, tiles_: Any, offset: Any, step: Any, weights: Any,
@@ -49,9 +56,7 @@ def emit_bytes(type: str, single: bool, v: Any, table: Any, pairs: Any, tiles_: 
     x_at, y_at = ([v.mul(s, t) for t in range(count)] for s in (step, out_step))
     ty, zeros, flip = v.type("i8", size), v.zero(v.type("i8", size)), v.const(v.type("i8", size), -128)
     low_half, high_half = ([p + h + i // 2 + (i % 2) * size for p in range(0, size, PART) for i in range(PART)] for h in (0, 8))
-    shift = 0 if type == "i8" else 128                                  # u8 codes are made as i8 ones
-    low, high = (v.splat(v.trunc(v.sub(x, shift), "i8"), size) for x in (lo, hi))
-    zero = v.splat(v.trunc(v.sub(zero_point, shift), "i16"), size // 2)
+    finish = code_bytes(v, type, lo, hi, zero_point)
     nothing = v.min(v.sub(pairs, 1), 0)              # 0, which LLVM does not know: weights are read anew for the second column
 
     def taps(address: Any) -> Any:
@@ -79,17 +84,29 @@ def emit_bytes(type: str, single: bool, v: Any, table: Any, pairs: Any, tiles_: 
             acc = v.loop(pairs, first * count, lambda i, acc: pair(again, v.add(offset, c), i, acc))
             scale = [v.load(v.f32, here, (4 + h) * size) for h in range(4)]
             for t in range(count):
-                q = [v.nearest(v.fmul(v.to_float(a), s)) for a, s in zip(acc[4 * t:4 * t + 4], scale)]
-                words = [v.sat_add(v.pack16(q[h], q[h + 1]), zero) for h in (0, 2)]
-                code = v.min(v.max(v.pack8(*words), low), high)
-                _store(v, v.xor(code, flip) if shift else code, v.at(v.at(y, y_at[t]), c), v.sub(channels, c))
+                code = finish(acc[4 * t:4 * t + 4], scale)
+                store_bytes(v, code, v.at(v.at(y, y_at[t]), c), v.sub(channels, c))
             return [v.at(here, v.mul(v.add(pairs, 2), 4 * size))]
         v.loop(channels, [weights], blocks, step=size)
         return [v.add(offset, v.mul(step, count)), v.at(y, v.mul(out_step, count))]
     v.loop(tiles_, [offset, y], tile)
 
 
-def _store(v: Any, value: Any, to: Any, left: Any) -> None:
+def code_bytes(v: Any, type: str, lo: Any, hi: Any, zero_point: Any) -> Callable[[list[Any], list[Any]], Any]:
+    """(four registers of accumulators, their scales) -> a register of codes; packing undoes the interleaving."""
+    size, shift = v.cpu.vbytes, 0 if type == "i8" else 128              # u8 codes are made as i8 ones
+    low, high = (v.splat(v.trunc(v.sub(x, shift), "i8"), size) for x in (lo, hi))
+    zero, flip = v.splat(v.trunc(v.sub(zero_point, shift), "i16"), size // 2), v.const(v.type("i8", size), -128)
+
+    def finish(acc: list[Any], scale: list[Any]) -> Any:
+        q = [v.nearest(v.fmul(v.to_float(a), s)) for a, s in zip(acc, scale)]
+        words = [v.sat_add(v.pack16(q[h], q[h + 1]), zero) for h in (0, 2)]
+        code = v.min(v.max(v.pack8(*words), low), high)
+        return v.xor(code, flip) if shift else code
+    return finish
+
+
+def store_bytes(v: Any, value: Any, to: Any, left: Any) -> None:
     """Write the first `left` bytes: the widest stores that fit, one after the other."""
     lanes = value.type.count
     if lanes <= 4:
@@ -99,8 +116,8 @@ def _store(v: Any, value: Any, to: Any, left: Any) -> None:
 
     def more() -> None:
         v.store(lower, to)
-        _store(v, upper, v.at(to, lanes // 2), v.sub(left, lanes // 2))
+        store_bytes(v, upper, v.at(to, lanes // 2), v.sub(left, lanes // 2))
 
     def partly() -> None:
-        v.either(v.icmp(">=", left, lanes // 2), more, lambda: _store(v, lower, to, left))
+        v.either(v.icmp(">=", left, lanes // 2), more, lambda: store_bytes(v, lower, to, left))
     v.either(v.icmp(">=", left, lanes), lambda: v.store(value, to), partly)
