@@ -21,6 +21,7 @@ in strips of `strip` columns and `channel_block` channels, whose weights are `bl
 ky * tap_row + kx * tap_column of the table."""
 EXPAND = np.dtype([("x", "i8"), ("y", "i8"), ("total", "i8"), ("times", "i8"), ("block", "i8")], align=True)
 STRIP_BYTES = 36 << 10                # of input rows that should stay in L1
+WEIGHT_BYTES = 24 << 10               # of weights that should
 
 tile_columns = Primitive("depthwise_columns", "int64", (), lambda ir, b, args: ir.IntType(64)(tiles(target()).depthwise),
                          lambda: tiles(target()).depthwise)
@@ -37,7 +38,8 @@ def row_params(cpu: Cpu, windows: Windows, x: Any, w: Any, y: Any, pad: Any, siz
     and its bytes; by_columns: the taps of a column follow each other, not those of a row."""
     taps, (lanes, nbytes) = windows.kh * windows.kw, vectors
     wide, column, count = tiles(cpu).depthwise, windows.kh * size, ceil(windows.channels, lanes)
-    most = max(1, STRIP_BYTES // (column * ((wide - 1) * windows.sw + windows.kw) * lanes))     # blocks that a strip may have
+    inputs = column * ((wide - 1) * windows.sw + windows.kw) * lanes
+    most = max(1, min(STRIP_BYTES // inputs, WEIGHT_BYTES // nbytes))               # blocks that a strip may have
     block = ceil(count, ceil(count, most)) * lanes
     strip = max(1, STRIP_BYTES // (column * block * windows.sw) // wide) * wide
     work = windows.out_width * windows.channels * taps

@@ -120,8 +120,7 @@ def interleaved(v: Any, x: list[Any]) -> list[Any]:
         order = [[p + h + i // 2 + (i % 2) * size for p in range(0, size, part) for i in range(part)] for h in (0, part // 2)]
         return [v.shuffle(a, b, one) for one in order]
     words = v.type("i16", v.cpu.vbytes // 2)
-    once = v.together([half for pair in (x[:2], x[2:]) for half in halves(pair[0], pair[1], 1)])     # LLVM would make one of two
-    low, high = ([v.bitcast(half, words) for half in pair] for pair in (once[:2], once[2:]))
+    low, high = ([v.bitcast(half, words) for half in halves(a, b, 1)] for a, b in (x[:2], x[2:]))
     return [v.bitcast(half, v.i32) for one, other in zip(low, high) for half in halves(one, other, 2)]
 
 
