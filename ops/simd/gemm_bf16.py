@@ -145,9 +145,9 @@ def emit_vector(v: Any, a: Any, first: Any, second: Any, c: Any, pairs: Any, col
 
 stage_bf16 = micro_kernel("stage_bf16", "ppiiiiiii", emit_stage)
 pair_rows_bf16 = micro_kernel("pair_rows_bf16", "pppiiiiiff", emit_pair_rows)
-_tile = micro_kernel("gemm_bf16", "pippiiiiffi", emit_tile("rows", False, usual_rows, multiply_pairs))
-_less = micro_kernel("gemm_bf16_less", "pippiiiiffi", emit_tile("rows", False, lambda cpu: usual_rows(cpu) - 1, multiply_pairs))
-_tile_narrow = micro_kernel("gemm_bf16_narrow", "pippiiiiffi", emit_tile("rows", True, usual_rows, multiply_pairs))
+_tile = micro_kernel("gemm_bf16", "pippiiiiffi", emit_tile("rows", 4, usual_rows, multiply_pairs))
+_less = micro_kernel("gemm_bf16_less", "pippiiiiffi", emit_tile("rows", 4, lambda cpu: usual_rows(cpu) - 1, multiply_pairs))
+_tile_narrow = micro_kernel("gemm_bf16_narrow", "pippiiiiffi", emit_tile("rows", 2, usual_rows, multiply_pairs))
 _vector = micro_kernel("gemv_bf16", "ppppiiff", emit_vector)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from litejit.compiler import device, micro_kernel
 from litejit.compiler.cpu import Cpu
-from litejit.ops.simd.tiles import f32_columns, f32_rows, tile_shape, tiles
+from litejit.ops.simd.tiles import f32_columns, f32_halves, f32_rows, tile_shape, tiles
 
 BLOCK_BYTES = 1 << 17             # rows of A that stay in L2 while all panels pass
 UNROLL = 2
@@ -65,9 +65,9 @@ def usual_rows(cpu: Cpu) -> int:
     return tiles(cpu).f32[0]
 
 
-def emit_tile(kind: str, narrow: bool, rows_of: Callable[[Cpu], int] = usual_rows,
+def emit_tile(kind: str, quarters: int = 4, rows_of: Callable[[Cpu], int] = usual_rows,
               times: Callable[..., list[Any]] | None = None) -> Callable[..., None]:
-    """Generator of tiles below each other, of whole tiles or of one with fewer rows, and up to nr columns; narrow: up to nr/2.
+    """Generator of tiles below each other, of whole tiles or of one with fewer rows, and up to nr * quarters / 4 columns.
 
     "rows": rows as they lie, (a, lda, panel, c, ldc, m, k, columns, lo, hi[, other]). "table": (table, segments, ...) with the
     address of each row's piece of k values at table[tile][segment][row of the tile]. "segments": (a, lda, ..., segments, step),
@@ -77,8 +77,9 @@ def emit_tile(kind: str, narrow: bool, rows_of: Callable[[Cpu], int] = usual_row
     def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, k: Any, columns: Any, lo: Any,
              hi: Any, other: Any = None, step: Any = None) -> None:
         mr, width = rows_of(v.cpu), tiles(v.cpu).f32[1]
-        nv, size = width // 2 if narrow else width, v.cpu.vbytes
-        pitch, low, high = width * size, v.splat(lo), v.splat(hi)
+        size, pitch = v.cpu.vbytes, width * v.cpu.vbytes
+        types = _vectors(v, width * v.lanes * quarters // 4)
+        nv, bounds = len(types), [(v.splat(lo, ty.count), v.splat(hi, ty.count)) for ty in types]
         row = [v.min(v.i(r), v.sub(m, 1)) if r else v.i(0) for r in range(mr)]
         a_rows, c_rows = ([v.mul(x, r) for r in row] for x in (lda, ldc))
         weights, down = v.at(panel, pitch), v.mul(lda, 8 * mr if kind == "table" else mr)
@@ -102,14 +103,20 @@ def emit_tile(kind: str, narrow: bool, rows_of: Callable[[Cpu], int] = usual_row
             rows = [v.at(c, r) for r in c_rows]
             if kind == "rows" and other is not None:
                 ask(v, rows, other, nv)
-            acc = products(a, [v.load(v.f32, panel, j * size) for j in range(nv)] * mr)
+            acc = products(a, [v.load(ty, panel, j * size) for j, ty in enumerate(types)] * mr)
             if kind == "rows" and other is not None:
                 acc = v.choose(v.icmp("==", other, 0), lambda: acc, lambda: [
-                    v.fadd(x, v.load(v.f32, v.at(rows[i // nv], other), i % nv * size)) for i, x in enumerate(acc)])
-            store_tile(v, [v.fmin(high, v.fmax(low, x)) for x in acc], rows, columns, nv, size)
+                    v.fadd(x, v.load(x.type, v.at(rows[i // nv], other), i % nv * size)) for i, x in enumerate(acc)])
+            store_tile(v, [v.clamp(x, *bounds[i % nv]) for i, x in enumerate(acc)], rows, columns, nv, size)
             return [v.at(a, down), v.at(c, v.mul(ldc, mr))]
         v.loop(m, [a, c], tile, step=mr)
     return emit
+
+
+def _vectors(v: Any, columns: int) -> list[Any]:
+    """Types of the vectors that hold so many columns; where the CPU halves its registers, half of one takes half the time."""
+    whole, left = divmod(columns, v.lanes)
+    return [v.f32] * whole + ([v.type("f32", left)] if left else [])
 
 
 def ask(v: Any, rows: list[Any], other: Any, nv: int) -> None:
@@ -122,23 +129,30 @@ def ask(v: Any, rows: list[Any], other: Any, nv: int) -> None:
 
 def multiply(v: Any, acc: list[Any], rows: list[Any], weights: Any, pitch: int, k: Any, nv: int) -> list[Any]:
     """acc[r][j] += rows[r][0:k] * weights[0:k][j], the weights of one k `pitch` bytes apart."""
-    size = v.cpu.vbytes
+    size, mixed = v.cpu.vbytes, v.x86 and acc[nv - 1].type != acc[0].type
 
     def steps(times: int) -> Callable[..., list[Any]]:
         def body(i: Any, acc: list[Any]) -> list[Any]:
             at_a, at_b = v.shl(i, 2), v.mul(i, pitch)
             for t in range(times):
-                b = [v.load(v.f32, weights, v.add(at_b, t * pitch + j * size)) for j in range(nv)]
+                b = [v.load(acc[j].type, weights, v.add(at_b, t * pitch + j * size)) for j in range(nv)]
                 made = []
                 for r, row in enumerate(rows):
                     x = v.fsplat(row, v.add(at_a, 4 * t))
-                    made += [v.fma(x, b[j], acc[r * nv + j]) for j in range(nv)]
+                    if mixed:
+                        (x,) = v.opaque([x])         # LLVM would load the smaller one, and make the other one of it
+                    made += [v.fma(_first(v, x, y), y, acc[r * nv + j]) for j, y in enumerate(b)]
                 acc = made
             return acc
         return body
     whole = v.and_(k, -UNROLL)
     acc = v.loop(whole, acc, steps(UNROLL), step=UNROLL)
     return v.loop(k, acc, steps(1), start=whole)
+
+
+def _first(v: Any, x: Any, like: Any) -> Any:
+    """The first lanes of x, as many as `like` has."""
+    return x if x.type == like.type else v.shuffle(x, None, list(range(like.type.count)))
 
 
 def store_tile(v: Any, acc: list[Any], rows: list[Any], columns: Any, nv: int, size: int) -> None:
@@ -151,11 +165,11 @@ def store_tile(v: Any, acc: list[Any], rows: list[Any], columns: Any, nv: int, s
                 v.store(acc[r * nv + j], row, j * size)
 
     def partly() -> None:
-        masks = [v.mask(lanes, v.sub(columns, j * lanes)) for j in range(nv)]
+        masks = [v.mask(acc[j].type.count, v.sub(columns, j * lanes)) for j in range(nv)]
         for r, row in enumerate(rows):
             for j in range(nv):
                 v.mstore(acc[r * nv + j], row, masks[j], j * size)
-    v.either(v.icmp(">=", columns, nv * lanes), whole, partly)
+    v.either(v.icmp(">=", columns, sum(x.type.count for x in acc[:nv])), whole, partly)
 
 
 def emit_vector(v: Any, a: Any, first: Any, second: Any, c: Any, k: Any, columns: Any, lo: Any, hi: Any) -> None:
@@ -173,15 +187,16 @@ def emit_vector(v: Any, a: Any, first: Any, second: Any, c: Any, k: Any, columns
     store_tile(v, [v.fmin(high, v.fmax(low, x)) for x in acc], [c], columns, 2 * nv, size)
 
 
-_tile = micro_kernel("gemm_f32", "pippiiiiffi", emit_tile("rows", False))
-_less = micro_kernel("gemm_f32_less", "pippiiiiffi", emit_tile("rows", False, lambda cpu: usual_rows(cpu) - 1))
-_tile_narrow = micro_kernel("gemm_f32_narrow", "pippiiiiffi", emit_tile("rows", True))
-_tall = micro_kernel("gemm_f32_tall", "pippiiiiff", emit_tile("rows", False, tall_rows))
-_short = micro_kernel("gemm_f32_short", "pippiiiiff", emit_tile("rows", False, lambda cpu: tall_rows(cpu) - 1))
-_table = micro_kernel("gemm_f32_table", "pippiiiiff", emit_tile("table", False))
-_table_narrow = micro_kernel("gemm_f32_table_narrow", "pippiiiiff", emit_tile("table", True))
-_segments = micro_kernel("gemm_f32_segments", "pippiiiiffii", emit_tile("segments", False))
-_segments_narrow = micro_kernel("gemm_f32_segments_narrow", "pippiiiiffii", emit_tile("segments", True))
+_tile = micro_kernel("gemm_f32", "pippiiiiffi", emit_tile("rows"))
+_less = micro_kernel("gemm_f32_less", "pippiiiiffi", emit_tile("rows", 4, lambda cpu: usual_rows(cpu) - 1))
+_tile_narrow = micro_kernel("gemm_f32_narrow", "pippiiiiffi", emit_tile("rows", 2))
+_tile_three = micro_kernel("gemm_f32_three", "pippiiiiffi", emit_tile("rows", 3))
+_tall = micro_kernel("gemm_f32_tall", "pippiiiiff", emit_tile("rows", 4, tall_rows))
+_short = micro_kernel("gemm_f32_short", "pippiiiiff", emit_tile("rows", 4, lambda cpu: tall_rows(cpu) - 1))
+_table = micro_kernel("gemm_f32_table", "pippiiiiff", emit_tile("table"))
+_table_narrow = micro_kernel("gemm_f32_table_narrow", "pippiiiiff", emit_tile("table", 2))
+_segments = micro_kernel("gemm_f32_segments", "pippiiiiffii", emit_tile("segments"))
+_segments_narrow = micro_kernel("gemm_f32_segments_narrow", "pippiiiiffii", emit_tile("segments", 2))
 _vector = micro_kernel("gemv_f32", "ppppiiff", emit_vector)
 
 
@@ -204,6 +219,9 @@ def gemm_f32(a, lda, panels, c, ldc, m, k, n, block, lo, hi, other):
             if q == narrow:
                 _narrow(here, lda, panel, there, ldc, end - top, k, columns, lo, hi, other)
                 continue
+            if 4 * columns <= 3 * nr and f32_halves() != 0:
+                _three(here, lda, panel, there, ldc, end - top, k, columns, lo, hi, other)
+                continue
             if tall > 0:
                 _tile(here, lda, panel, there, ldc, tall, k, columns, lo, hi, other)
                 here, there = here + tall * lda, there + tall * ldc
@@ -221,6 +239,15 @@ def _narrow(a, lda, panel, c, ldc, m, k, columns, lo, hi, other):
     _tile_narrow(a, lda, panel, c, ldc, whole, k, columns, lo, hi, other)
     if whole < m:
         _tile_narrow(a + whole * lda, lda, panel, c + whole * ldc, ldc, m - whole, k, columns, lo, hi, other)
+
+
+@device
+def _three(a, lda, panel, c, ldc, m, k, columns, lo, hi, other):
+    """Rows of a panel that is at most three quarters full."""
+    whole = m // f32_rows() * f32_rows()
+    _tile_three(a, lda, panel, c, ldc, whole, k, columns, lo, hi, other)
+    if whole < m:
+        _tile_three(a + whole * lda, lda, panel, c + whole * ldc, ldc, m - whole, k, columns, lo, hi, other)
 
 
 @device

@@ -76,12 +76,16 @@ class Products:
 
     def together(self, values: list[Any]) -> list[Any]:
         """The values (vectors on x86), none of which the scheduler lets be used before all of them are made."""
-        if len(values) == 1:
-            return values
+        return values if len(values) == 1 else self.opaque(values)
+
+    def opaque(self, values: list[Any]) -> list[Any]:
+        """The values (vectors on x86), as something that LLVM cannot look into."""
         types, places = [x.type for x in values], range(len(values))
         constraints = ",".join(["=v" if self.cpu.vbytes == 64 else "=x"] * len(values) + [str(i) for i in places])
-        barrier = ir.InlineAsm(ir.FunctionType(ir.LiteralStructType(types), types), "", constraints)
-        made = self.b.call(barrier, values)
+        returned = ir.LiteralStructType(types) if len(types) > 1 else types[0]
+        made = self.b.call(ir.InlineAsm(ir.FunctionType(returned, types), "", constraints), values)
+        if len(types) == 1:
+            return [made]
         return [self.b.extract_value(made, i) for i in places]
 
     def products16(self, a: Any, w: Any) -> Any:

@@ -7,6 +7,7 @@ With 16 registers two vectors per row halve the loads. NEON: the largest tiles o
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from litejit.compiler.cpu import Cpu, target
@@ -64,12 +65,13 @@ def tile_shape(cpu: Cpu, kind: str) -> tuple[int, int]:
     return rows, vectors * cpu.lanes
 
 
-def _number(name: str, kind: str, column: bool) -> Primitive:
+def _number(name: str, of: Callable[[Cpu], int]) -> Primitive:
     """A number of the level that is compiled for, as a function without arguments for kernels."""
-    def value() -> int:
-        return tile_shape(target(), kind)[column]
-    return Primitive(name, "int64", (), lambda ir, builder, args: ir.IntType(64)(value()), value)
+    return Primitive(name, "int64", (), lambda ir, builder, args: ir.IntType(64)(of(target())), lambda: of(target()))
 
 
-f32_rows, f32_columns = _number("f32_rows", "f32", False), _number("f32_columns", "f32", True)
-int8_rows, int8_columns = _number("int8_rows", "int8", False), _number("int8_columns", "int8", True)
+f32_rows, f32_columns = (_number(f"f32_{what}", lambda cpu, at=at: tile_shape(cpu, "f32")[at])        # type: ignore[misc]
+                         for at, what in enumerate(("rows", "columns")))
+int8_rows, int8_columns = (_number(f"int8_{what}", lambda cpu, at=at: tile_shape(cpu, "int8")[at])    # type: ignore[misc]
+                           for at, what in enumerate(("rows", "columns")))
+f32_halves = _number("f32_halves", lambda cpu: int(cpu.vbytes == 64))     # whether half a register may take half the time

@@ -20,7 +20,7 @@ def run(x, w, bias, out=FLOATS, **options):
 @pytest.mark.parametrize("mode", ["auto", "ref"])
 @pytest.mark.parametrize("constant", [True, False])
 def test_floats(rng, mode, constant):
-    for m, k, n in SHAPES:
+    for m, k, n in [*SHAPES, (30, 11, 24), (3, 40, 19), (53, 7, 86)]:           # panels that are three quarters full, too
         x, w = rng.standard_normal((m, k)).astype(F32), rng.standard_normal((n, k)).astype(F32)
         bias = rng.standard_normal(n).astype(F32)
         for act, low, high in (("NONE", -np.inf, np.inf), ("RELU6", 0, 6)):
