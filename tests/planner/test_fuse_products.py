@@ -203,15 +203,19 @@ def test_half_of_separable(parts: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(fused.plan.steps) == 1
 
 
-def test_what_stays_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small tensors, and products without functions between them."""
-    assert not any(k.startswith("separable") for k in kernels(outputs(inverted_residual(3, 1, height=20).build())[1]))
+def test_separable_without_functions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("litejit.planner.fuse_separable.BETWEEN", 1000)
     net = Net(30, 41, 24)
     net.conv(50, act="RELU")
     net.depthwise(3, 1, "RELU")
     net.conv(33, act="RELU6")
-    assert not any(k.startswith("separable") for k in kernels(outputs(net.build())[1]))
+    fused, _ = changes_nothing(net.build(), "separable", monkeypatch)
+    assert len(fused.plan.steps) == 1
+
+
+def test_what_stays_apart() -> None:
+    """Small tensors."""
+    assert not any(k.startswith("separable") for k in kernels(outputs(inverted_residual(3, 1, height=20).build())[1]))
 
 
 @pytest.mark.parametrize("hard", [False, True])
