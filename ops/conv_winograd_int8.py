@@ -1,12 +1,12 @@
 """CONV_2D of 8-bit codes, 3 x 3 with stride 1, by Winograd's F(4x4, 3x3) or F(2x2, 3x3) in int16: the bits of conv_int8.
 
-A quarter, or 4 / 9, of the multiplications. Chosen on CPUs without a dot product of bytes, which multiply int16 anyway; with
-one (twice the products an instruction) it has not been measured. Blocks of tiles as in ops/winograd_walk.py; the outputs end as
-XNNPACK's codes.
+A quarter, or 4 / 9, of the multiplications: on CPUs without a dot product of bytes, which multiply int16 anyway, and with
+AVX-512 where there are many tiles, since its dot product of bytes makes twice the products an instruction. Blocks of tiles as
+in ops/winograd_walk.py; the outputs end as XNNPACK's codes.
 """
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,12 +28,23 @@ from litejit.planner.graph import Node
 
 WINOGRAD = np.dtype([*WALK, *((name, "i8") for name in (
     "first", "scale", "outside", "flip", "low", "high", "zero_point", "out_flip"))], align=True)
-PER_INPUT, PER_SUM, PER_WEIGHT = 4, 8, 4          # of a transform, of the panels: in multiply-accumulates
+
+
+class Costs(NamedTuple):
+    """Of transforms and of panels, in multiply-accumulates of int16; rate: those of the direct kernel in the same time."""
+
+    per_input: int
+    per_sum: int
+    per_weight: int
+    rate: int
+
+
+_COSTS = {False: Costs(4, 8, 4, 1), True: Costs(8, 16, 8, 2)}         # by dot product: measured with AVX2, and with AVX-512
 
 
 def tile_size_int8(cpu: Cpu, windows: Windows, weights: Weights) -> int:
     """The outputs along a side of Winograd's tiles: 4, 2, or 0 where the direct kernel is faster or the only one."""
-    if not suits(windows) or cpu.arch != "x86_64" or cpu.dot:
+    if not suits(windows) or cpu.arch != "x86_64" or (cpu.dot and cpu.vbytes < 64):
         return 0
     real = _real(weights).reshape(weights.array.shape[1], -1)
     costs = {m: _cost(cpu, windows, len(real), m) for m in (0, 2, 4) if m == 0 or fits_winograd(real, m)}
@@ -41,14 +52,14 @@ def tile_size_int8(cpu: Cpu, windows: Windows, weights: Weights) -> int:
 
 
 def _cost(cpu: Cpu, windows: Windows, n: int, m: int) -> float:
-    """Multiply-accumulates that take as long as tiles of m x m, or (0) the direct kernel (measured with AVX2)."""
-    k, (mr, nr) = windows.depth, tile_shape(cpu, "int8")
+    """Multiply-accumulates that take as long as tiles of m x m, or (0) the direct kernel."""
+    k, (mr, nr), costs = windows.depth, tile_shape(cpu, "int8"), _COSTS[bool(cpu.dot)]
     columns = -(-n // nr) * nr
     if m == 0:
-        return 9.0 * k * columns * (-(-windows.m // mr) * mr + PER_WEIGHT)
+        return 9.0 * k * columns * (-(-windows.m // mr) * mr + costs.per_weight) / costs.rate
     points, count = (m + 2) ** 2, tile_count(windows, m)
-    each = PER_INPUT * -(-k // (2 * cpu.lanes)) * 2 * cpu.lanes + PER_SUM * columns
-    return float(points) * (k * columns * (-(-count // mr) * mr + PER_WEIGHT) + count * each)
+    each = costs.per_input * -(-k // (2 * cpu.lanes)) * 2 * cpu.lanes + costs.per_sum * columns
+    return float(points) * (k * columns * (-(-count // mr) * mr + costs.per_weight) + count * each)
 
 
 def _real(weights: Weights) -> np.ndarray:

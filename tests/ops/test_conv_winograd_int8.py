@@ -88,7 +88,8 @@ def test_matrices(m):
 
 
 @pytest.mark.parametrize("level, size, channels, wanted", [
-    ("avx2", 56, 64, 4), ("avx2", 14, 256, 4), ("avx512", 56, 64, 4), ("avx2", 112, 3, 0), ("avx512vnni", 56, 64, 0),
+    ("avx2", 56, 64, 4), ("avx2", 14, 256, 4), ("avx512", 56, 64, 4), ("avx2", 112, 3, 0), ("avx512vnni", 56, 64, 4),
+    ("avx512vnni", 28, 128, 4), ("avx512vnni", 14, 256, 0), ("avx512vnni", 7, 512, 0), ("avxvnni", 56, 64, 0),
     ("neon", 56, 64, 0)])
 def test_rule(level, size, channels, wanted):
     cpu, w = LEVELS[level], np.full((channels, 3, 3, channels), 60, np.int8)
