@@ -39,7 +39,7 @@ def tiled_params(cpu: Cpu, windows: Windows, w: Any, bounds: tuple[float, float]
     vectors = -(-windows.channels // lanes)
     most = max(1, STRIP_BYTES // (column * across * lanes))              # vectors of channels that a strip may have
     block = -(-vectors // -(-vectors // most)) * lanes
-    made = tile_rows(cpu, special(windows)[0])
+    made = tile_rows(cpu, *special(windows))
     strip = max(1, STRIP_BYTES // (column * block * windows.sw) // wide) * wide
     return {**windows.params(), "w": w, "pad": zeros(windows.width * windows.channels * 4), "strip": strip,
             "channel_block": block, "block_bytes": block * (windows.kh * windows.kw + 1) * 4, "wide": wide,
@@ -48,9 +48,9 @@ def tiled_params(cpu: Cpu, windows: Windows, w: Any, bounds: tuple[float, float]
 
 def table_bytes(cpu: Cpu, windows: Windows) -> int:
     """Bytes of the table of addresses of a tile, and of a row for what nobody wants behind it."""
-    width = special(windows)[0]
+    width, stride = special(windows)
     across = (tile_columns(cpu, width) - 1) * windows.sw + (windows.kw - 1) * windows.dw + 1
-    rows = tile_rows(cpu, width)
+    rows = tile_rows(cpu, width, stride)
     row = windows.out_width * windows.channels * 4 + 64 if rows > 1 else 0
     return -(-(across * (windows.kh + (rows - 1) * windows.sh) * 8 + row) // 64) * 64
 
@@ -59,7 +59,7 @@ def depthwise_params(cpu: Cpu, windows: Windows, x: Any, w: Any, y: Any, bounds:
                      ) -> tuple[dict[str, Any], int]:
     """(values of the fields ROWS, chunks). A chunk is `rows` output rows."""
     work = windows.out_width * windows.channels * windows.kh * windows.kw
-    least, made = max(1, grain(cpu, "depthwise_f32") // max(work, 1)), tile_rows(cpu, special(windows)[0])
+    least, made = max(1, grain(cpu, "depthwise_f32") // max(work, 1)), tile_rows(cpu, *special(windows))
     chunks, rows = chunked(windows.images * windows.out_height, -(-least // made) * made)
     size = table_bytes(cpu, windows)
     return {**tiled_params(cpu, windows, w, bounds), "x": x, "y": y, "table": Scratch(chunks * size), "table_size": size,

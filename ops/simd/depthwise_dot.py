@@ -70,6 +70,7 @@ def emit_dot(type: str, width: int, single: bool) -> Callable[..., None]:
         ty, flip = v.type("i8", size), v.const(v.type("i8", size), -128)
         finish = code_bytes(v, type, lo, hi, zero_point)
         block = block_bytes(v.cpu, width)
+        nothing = v.min(v.sub(pairs, 1), 0)              # 0, which LLVM does not know: registers cannot keep all weights
 
         def pixels(row: int, column: int, at: Any) -> list[Any]:
             """The inputs that the columns from `column` on see in a row, 4 * groups of them; past the last one, it again."""
@@ -104,7 +105,8 @@ def emit_dot(type: str, width: int, single: bool) -> Callable[..., None]:
                 first = [v.load(v.i32, here, h * size) for h in range(4)]
                 scale = [v.load(v.f32, here, (4 + h) * size) for h in range(4)]
                 for column in range(0, count, served):
-                    for t, acc in enumerate(columns(here, column, v.add(offset, c), first)):
+                    again = v.at(here, nothing) if column else here
+                    for t, acc in enumerate(columns(again, column, v.add(offset, c), first)):
                         store_bytes(v, finish(acc, scale), v.at(v.at(y, y_at[column + t]), c), v.sub(channels, c))
                 return [v.at(here, block)]
             v.loop(channels, [weights], blocks, step=size)

@@ -35,9 +35,9 @@ def tile_columns(cpu: Cpu, width: int) -> int:
     return tiles(cpu).wide_depthwise if width > 3 else tiles(cpu).depthwise
 
 
-def tile_rows(cpu: Cpu, width: int) -> int:
-    """Output rows of a tile for kernels of a width (0: any)."""
-    return tiles(cpu).depthwise_rows if width else 1
+def tile_rows(cpu: Cpu, width: int, stride: int) -> int:
+    """Output rows of a tile for kernels of a width (0: any) and a stride: one where rows share little and registers are few."""
+    return tiles(cpu).depthwise_rows if 0 < width * stride < 10 else 1
 
 
 def emit_columns(width: int = 0, stride: int = 1, inner: bool = False) -> Callable[..., None]:
@@ -51,7 +51,7 @@ def emit_columns(width: int = 0, stride: int = 1, inner: bool = False) -> Callab
     """
     def emit(v: Any, table: Any, tiles_: Any, offset: Any, step: Any, weights: Any, y: Any, out_step: Any, out_row: Any,
              channels: Any, columns: Any, lo: Any, hi: Any, kh: Any, kw: Any, sw: Any, dw: Any) -> None:
-        count, rows = tile_columns(v.cpu, width), tile_rows(v.cpu, width)
+        count, rows = tile_columns(v.cpu, width), tile_rows(v.cpu, width, stride)
         low, high, seen = v.splat(lo), v.splat(hi), width + (rows - 1) * stride
         y_at = [v.add(v.mul(out_step, t), v.mul(out_row, r)) for r in range(rows) for t in range(count)]
         inputs = _steps(v, table, step, count, seen, width, stride) if inner else _entries(v, table, seen)
