@@ -27,7 +27,7 @@ MOST = 4                              # processes
 PER_HELPER = 2                        # kernels at least that make up for starting a helper
 _SIZE = struct.Struct("<q")
 _REFUSED = -1
-_START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from litejit.compiler.parallel import serve; serve()"
+_START = "import sys; sys.path[:] = sys.argv[1].split(sys.argv[2]); from litejit.compiler.parallel import serve; serve()"
 
 Done = Callable[[Kernel, bytes, float], None]
 
@@ -90,6 +90,7 @@ class Helper:
     def __init__(self, cpu: Cpu, queue: deque[Kernel], finished: deque[tuple[Kernel, bytes, float]]) -> None:
         self.cpu, self.queue, self.finished = cpu, queue, finished
         self.process: subprocess.Popen[bytes] | None = None
+        self.ended = False
         self.thread = threading.Thread(target=self._run, name="litejit-compile", daemon=True)
         self.thread.start()
 
@@ -100,15 +101,16 @@ class Helper:
 
     def stop(self) -> None:
         """End the process."""
+        self.ended = True
         if self.process is not None:
             self.process.kill()
-            self.process.wait()
+        self.thread.join(10)
 
     def _run(self) -> None:
-        kept: list[Kernel] = []                     # what the process refuses
+        kept: list[Kernel] = []                     # what the process refuses, and what it was at when it died
         try:
             self._start()
-            while True:
+            while not self.ended:
                 try:
                     kernel = self.queue.pop()
                 except IndexError:
@@ -123,13 +125,16 @@ class Helper:
             pass
         finally:
             self.queue.extend(kept)
+            if self.process is not None:
+                self.process.kill()
+                self.process.communicate()          # closes the pipes
 
     def _start(self) -> None:
         environment = {**os.environ, "LITEJIT_TARGET": self.cpu.name}
         hidden: dict[str, Any] = {"creationflags": 0x08000000} if sys.platform == "win32" else {}    # no window
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _START, json.dumps(sys.path), json.dumps(self.cpu)], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, **hidden)
+            [sys.executable, "-c", _START, os.pathsep.join(map(str, sys.path)), os.pathsep, json.dumps(self.cpu)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, **hidden)
 
     def _ask(self, kernel: Kernel) -> bytes | None:
         """The object code of a kernel, None where the process has no such kernel."""
@@ -160,7 +165,7 @@ def serve() -> None:
     from litejit.compiler.cpu import target
 
     cpu = target()
-    if json.loads(json.dumps(cpu)) != json.loads(sys.argv[2]):
+    if json.loads(json.dumps(cpu)) != json.loads(sys.argv[3]):
         return
     gc.disable()
     for line in sys.stdin.buffer:
