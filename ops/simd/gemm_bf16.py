@@ -21,7 +21,7 @@ import numpy as np
 
 from litejit.compiler import device, micro_kernel
 from litejit.compiler.cpu import Cpu
-from litejit.ops.simd.gemm_f32 import emit_tile, panel_columns, store_tile, usual_rows
+from litejit.ops.simd.gemm_f32 import emit_tile, panel_columns, rows_in, store_tile, usual_rows
 from litejit.ops.simd.gemm_int8 import multiply_groups
 from litejit.ops.simd.tiles import f32_columns, f32_rows, tiles
 
@@ -153,6 +153,9 @@ _vector = micro_kernel("gemv_bf16", "ppppiiff", emit_vector)
 
 # ---- device functions --------------------------------------------------------------------------
 
+_narrow = rows_in(_tile_narrow)
+
+
 @device
 def gemm_bf16(staged, pitch, panels, c, ldc, m, k, n, lo, hi, other):
     """C = clamp(A @ B + bias + other): all panels pass m staged rows, which should stay in L2 (`stage_block`).
@@ -166,11 +169,7 @@ def gemm_bf16(staged, pitch, panels, c, ldc, m, k, n, lo, hi, other):
     for q in range((n + nr - 1) // nr):
         panel, to, columns = panels + q * size, c + q * nr * 4, n - q * nr
         if q == narrow:
-            whole = m // mr * mr
-            _tile_narrow(staged, pitch, panel, to, ldc, whole, pairs, columns, lo, hi, other)
-            if whole < m:
-                _tile_narrow(staged + whole * pitch, pitch, panel, to + whole * ldc, ldc, m - whole, pairs, columns, lo, hi,
-                             other)
+            _narrow(staged, pitch, panel, to, ldc, m, pairs, columns, lo, hi, other)
             continue
         if tall > 0:
             _tile(staged, pitch, panel, to, ldc, tall, pairs, columns, lo, hi, other)

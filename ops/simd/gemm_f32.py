@@ -22,6 +22,7 @@ import numpy as np
 
 from litejit.compiler import device, micro_kernel
 from litejit.compiler.cpu import Cpu
+from litejit.compiler.lazy import MicroKernel
 from litejit.ops.simd.tiles import f32_columns, f32_halves, f32_rows, tile_shape, tiles
 
 BLOCK_BYTES = 1 << 17             # rows of A that stay in L2 while all panels pass
@@ -202,6 +203,20 @@ _vector = micro_kernel("gemv_f32", "ppppiiff", emit_vector)
 
 # ---- device functions --------------------------------------------------------------------------
 
+def rows_in(tile: MicroKernel) -> Any:
+    """Device function: all rows of one panel in tiles of one kind."""
+    @device
+    def rows(a, lda, panel, c, ldc, m, k, columns, lo, hi, other):
+        whole = m // f32_rows() * f32_rows()
+        tile(a, lda, panel, c, ldc, whole, k, columns, lo, hi, other)
+        if whole < m:
+            tile(a + whole * lda, lda, panel, c + whole * ldc, ldc, m - whole, k, columns, lo, hi, other)
+    return rows
+
+
+_narrow, _three = rows_in(_tile_narrow), rows_in(_tile_three)
+
+
 @device
 def gemm_f32(a, lda, panels, c, ldc, m, k, n, block, lo, hi, other):
     """C = clamp(A @ B + bias + other): m rows of A, all panels of B; every panel is read once per `block` rows.
@@ -230,24 +245,6 @@ def gemm_f32(a, lda, panels, c, ldc, m, k, n, block, lo, hi, other):
             left = end - top - tall - less
             if left > 0:
                 _less(here + less * lda, lda, panel, there + less * ldc, ldc, left, k, columns, lo, hi, other)
-
-
-@device
-def _narrow(a, lda, panel, c, ldc, m, k, columns, lo, hi, other):
-    """Rows of a panel that is at most half full."""
-    whole = m // f32_rows() * f32_rows()
-    _tile_narrow(a, lda, panel, c, ldc, whole, k, columns, lo, hi, other)
-    if whole < m:
-        _tile_narrow(a + whole * lda, lda, panel, c + whole * ldc, ldc, m - whole, k, columns, lo, hi, other)
-
-
-@device
-def _three(a, lda, panel, c, ldc, m, k, columns, lo, hi, other):
-    """Rows of a panel that is at most three quarters full."""
-    whole = m // f32_rows() * f32_rows()
-    _tile_three(a, lda, panel, c, ldc, whole, k, columns, lo, hi, other)
-    if whole < m:
-        _tile_three(a + whole * lda, lda, panel, c + whole * ldc, ldc, m - whole, k, columns, lo, hi, other)
 
 
 @device
