@@ -27,6 +27,7 @@ from litejit.ops.simd.tiles import f32_columns, f32_halves, f32_rows, tile_shape
 
 BLOCK_BYTES = 1 << 17             # rows of A that stay in L2 while all panels pass
 UNROLL = 2
+LINE = 64                         # bytes of a cache line
 
 
 # ---- packing -----------------------------------------------------------------------------------
@@ -122,10 +123,14 @@ def _vectors(v: Any, columns: int) -> list[Any]:
 
 def ask(v: Any, rows: list[Any], other: Any, nv: int) -> None:
     """Ask for the lines that a tile is written to, and for those that are added to it: they come while it is computed."""
-    for row in rows:
-        for j in range(nv):
-            v.prefetch(row, j * v.cpu.vbytes, write=True)
-            v.prefetch(v.at(row, other), j * v.cpu.vbytes)
+    places = [(row, at) for row in rows for at in range(0, nv * v.cpu.vbytes, LINE)]
+
+    def added() -> None:
+        for row, at in places:
+            v.prefetch(v.at(row, other), at)
+    for row, at in places:
+        v.prefetch(row, at, write=True)
+    v.either(v.icmp("==", other, 0), lambda: None, added)
 
 
 def multiply(v: Any, acc: list[Any], rows: list[Any], weights: Any, pitch: int, k: Any, nv: int) -> list[Any]:
