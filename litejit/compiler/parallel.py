@@ -2,11 +2,12 @@
 
 A helper is a Python process of its own that imports a kernel's module and sends its object code back. It takes a kernel only
 if that has the fingerprint that is asked for, so that it cannot give another one's code; kernels that do not come with
-litejit, and those that a module makes on demand, are compiled here. A helper that cannot start or that dies costs time, not
+litejit, and those that a module makes on demand, are compiled here. A helper that cannot start, dies or hangs costs time, not
 the result. LITEJIT_COMPILE_PROCESSES: how many processes compile at most; by default as many as there are cores, up to 4.
 """
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -24,6 +25,7 @@ from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import KERNELS, Kernel
 
 MOST = 4                              # processes
+PATIENCE = 60.0                       # seconds without anything from a helper, after which this process does its work
 PER_HELPER = 2                        # kernels at least that make up for starting a helper
 _SIZE = struct.Struct("<q")
 _REFUSED = -1
@@ -56,21 +58,30 @@ def _python() -> bool:
 def compile_kernels(kernels: Sequence[Kernel], cpu: Cpu, done: Done) -> None:
     """Compile kernels; `done`(kernel, object code, seconds) is called in this thread as they are finished."""
     queue, finished = deque(sorted(kernels, key=_shared)), deque[tuple[Kernel, bytes, float]]()
-    helpers = [Helper(cpu, queue, finished) for _ in range(processes(sum(map(_shared, kernels))) - 1)]
+    helpers = []
+    with contextlib.suppress(RuntimeError):                     # no thread can be started: fewer helpers
+        for _ in range(processes(sum(map(_shared, kernels))) - 1):
+            helpers.append(Helper(cpu, queue, finished))
     thresholds = gc.get_threshold()
     gc.set_threshold(100 * thresholds[0], *thresholds[1:])      # Numba's many objects all live until a kernel is done
+    heard = time.monotonic()
     try:
         while True:
             kernel = _next(queue)
             while finished:
                 done(*finished.popleft())
+                heard = time.monotonic()
             if kernel is not None:
                 from litejit.compiler.codegen import kernel_object
 
                 start = time.perf_counter()
                 done(kernel, kernel_object(kernel, cpu), time.perf_counter() - start)
+                heard = time.monotonic()
             elif all(helper.stopped() for helper in helpers) and not finished and not queue:
                 return
+            elif time.monotonic() - heard > PATIENCE:
+                for helper in helpers:
+                    helper.stop()                               # what it was at goes back into the queue
     finally:
         gc.set_threshold(*thresholds)
         for helper in helpers:

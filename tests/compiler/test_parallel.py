@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -106,11 +107,24 @@ def answers_too_little(helper: parallel.Helper) -> None:
     helper.process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
-@pytest.mark.parametrize("how", [dies_at_once, cannot_start, answers_too_little])
+def never_answers(helper: parallel.Helper) -> None:
+    code = "import sys; [None for _ in sys.stdin]"
+    helper.process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+@pytest.mark.parametrize("how", [dies_at_once, cannot_start, answers_too_little, never_answers])
 def test_a_process_that_fails_costs_nothing_but_time(how: Callable[[parallel.Helper], None], monkeypatch: pytest.MonkeyPatch,
                                                      started: list[Any]) -> None:
     monkeypatch.setattr(parallel.Helper, "_start", how)
+    monkeypatch.setattr(parallel, "PATIENCE", 0.2)
     assert set(compiled(SOME)) == {one.name for one in SOME}
+
+
+def test_without_threads_everything_is_compiled_here(started: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert set(compiled(SOME)) == {one.name for one in SOME} and not started
 
 
 def test_another_version_of_a_kernel_is_not_taken(started: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
