@@ -98,20 +98,8 @@ def locate(p, at):
     return ic, ix, iy, j, at - row * p.n0
 
 
-@functools.cache
-def select_kernels(size: int) -> Kernels:
-    """The kernels for elements of `size` bytes."""
-    load, store, holds = LOAD[_WORD[size]], STORE[_WORD[size]], LOAD["u8"]
-
-    @kernel(SELECT, name=f"select_{size}")
-    def flat(p, begin, end):
-        out, c, x, y, total, block = p.out, p.c, p.x, p.y, p.total, p.block
-        for chunk in prange(begin, end):
-            for i in range(chunk * block, min(total, (chunk + 1) * block)):
-                u, v = load(x, i), load(y, i)
-                store(out, i, u if holds(c, i) else v)
-        return 0
-
+def _make_runs(load: Any, store: Any, holds: Any) -> Any:
+    """(choose, copy): device functions for elements that lie side by side in the output."""
     @device
     def choose(out, at, c, ic, x, ix, x0, y, iy, y0, run):
         """`run` elements under conditions that differ: one loop for each pair of strides."""
@@ -145,6 +133,23 @@ def select_kernels(size: int) -> Kernels:
         else:
             for i in range(run):
                 store(out, at + i, load(x, ix + i))
+    return choose, copy
+
+
+@functools.cache
+def select_kernels(size: int) -> Kernels:
+    """The kernels for elements of `size` bytes."""
+    load, store, holds = LOAD[_WORD[size]], STORE[_WORD[size]], LOAD["u8"]
+    choose, copy = _make_runs(load, store, holds)
+
+    @kernel(SELECT, name=f"select_{size}")
+    def flat(p, begin, end):
+        out, c, x, y, total, block = p.out, p.c, p.x, p.y, p.total, p.block
+        for chunk in prange(begin, end):
+            for i in range(chunk * block, min(total, (chunk + 1) * block)):
+                u, v = load(x, i), load(y, i)
+                store(out, i, u if holds(c, i) else v)
+        return 0
 
     @kernel(SELECT, name=f"select_{size}_broadcast")
     def nest(p, begin, end):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ctypes
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -116,3 +117,15 @@ def run_op(
     values = [i.value for i in given if i is not None and not i.constant]
     results = run_model(content, values, mode=mode, num_threads=num_threads, fuse=fuse, precision=precision)
     return results[0] if isinstance(outputs, Out) else results
+
+
+def compiled(kernel: Any) -> Callable[[np.ndarray], int]:
+    """A kernel as machine code for the target's level; called with its parameters it runs chunk 0 and returns its status."""
+    from litejit.compiler.codegen import kernel_object
+    from litejit.compiler.load import load_image, make_image
+
+    library = load_image(make_image([kernel_object(kernel)], [kernel.symbol]))
+    run = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_int64)(
+        library.address(kernel.symbol))
+    result = ctypes.c_int64()
+    return lambda record: int(run(ctypes.addressof(result), None, record.ctypes.data, 0, 1))

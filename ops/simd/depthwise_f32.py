@@ -36,8 +36,8 @@ def tile_columns(cpu: Cpu, width: int) -> int:
 
 
 def tile_rows(cpu: Cpu, width: int, stride: int) -> int:
-    """Output rows of a tile for kernels of a width (0: any) and a stride: one where rows share little and registers are few."""
-    return tiles(cpu).depthwise_rows if 0 < width * stride < 10 else 1
+    """Output rows of a tile for kernels of a width (0: any) and a stride: one of wide kernels whose rows share little."""
+    return tiles(cpu).depthwise_rows if width == 3 or (width and stride == 1) else 1
 
 
 def emit_columns(width: int = 0, stride: int = 1, inner: bool = False) -> Callable[..., None]:

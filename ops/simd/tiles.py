@@ -70,8 +70,8 @@ def _number(name: str, of: Callable[[Cpu], int]) -> Primitive:
     return Primitive(name, "int64", (), lambda ir, builder, args: ir.IntType(64)(of(target())), lambda: of(target()))
 
 
-f32_rows, f32_columns = (_number(f"f32_{what}", lambda cpu, at=at: tile_shape(cpu, "f32")[at])        # type: ignore[misc]
-                         for at, what in enumerate(("rows", "columns")))
-int8_rows, int8_columns = (_number(f"int8_{what}", lambda cpu, at=at: tile_shape(cpu, "int8")[at])    # type: ignore[misc]
-                           for at, what in enumerate(("rows", "columns")))
+f32_rows = _number("f32_rows", lambda cpu: tile_shape(cpu, "f32")[0])
+f32_columns = _number("f32_columns", lambda cpu: tile_shape(cpu, "f32")[1])
+int8_rows = _number("int8_rows", lambda cpu: tile_shape(cpu, "int8")[0])
+int8_columns = _number("int8_columns", lambda cpu: tile_shape(cpu, "int8")[1])
 f32_halves = _number("f32_halves", lambda cpu: int(cpu.vbytes == 64))     # whether half a register may take half the time

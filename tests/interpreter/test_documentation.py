@@ -252,3 +252,4 @@ def test_delegates_fall_back() -> None:
         delegate = None
     interpreter = tflite.Interpreter(model_content=addition(), experimental_delegates=[delegate] if delegate else None)
     interpreter.allocate_tensors()
+    assert delegate is None and interpreter.get_input_details()

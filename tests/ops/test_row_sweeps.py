@@ -1,5 +1,4 @@
 """Micro-kernels on rows of floats (layer normalisation, softmax) against their twins, on every level that can be executed."""
-import ctypes
 import os
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import pytest
 from litejit.compiler import kernel
 from litejit.compiler.cpu import LEVELS, executable
 from litejit.ops.simd.row_sweeps import LONG, NORM, SCORES, softmax
+from tests.harness import compiled
 
 F32 = np.float32
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -50,16 +50,10 @@ def buffers(rows, n):
 
 def compare():
     """Compiled against interpreted; runs in a process of its own for each level."""
-    from litejit.compiler.codegen import kernel_object
-    from litejit.compiler.load import load_image, make_image
-
-    library = load_image(make_image([kernel_object(call_all)], [call_all.symbol]))
-    run = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_int64)(
-        library.address(call_all.symbol))
-    result = ctypes.c_int64()
+    run = compiled(call_all)
     for rows, n in SIZES:
         (got, p), (want, q) = buffers(rows, n), buffers(rows, n)
-        assert run(ctypes.addressof(result), None, p.ctypes.data, 0, 1) == 0
+        assert run(p) == 0
         call_all(q.view(np.recarray)[0], 0, 1)
         for name in NAMES:
             one, other = got[name], want[name]

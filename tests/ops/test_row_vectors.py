@@ -1,5 +1,4 @@
 """Micro-kernels on rows (row_codes, accumulators) against their plain twins, on every level this machine can execute."""
-import ctypes
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from litejit.compiler import kernel
 from litejit.compiler.cpu import executable
 from litejit.ops.simd.accumulators import add_accumulators, code_accumulators, scale_accumulators
 from litejit.ops.simd.row_codes import row_codes, row_range
+from tests.harness import compiled
 
 F32 = np.float32
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -47,16 +47,10 @@ def buffers(n):
 
 def compare():
     """Compiled against interpreted; runs in a process of its own for each level."""
-    from litejit.compiler.codegen import kernel_object
-    from litejit.compiler.load import load_image, make_image
-
-    library = load_image(make_image([kernel_object(call_all)], [call_all.symbol]))
-    run = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_int64)(
-        library.address(call_all.symbol))
-    result = ctypes.c_int64()
+    run = compiled(call_all)
     for n in (1, 7, 16, 33, 64, 100, 131):
         (got, p), (want, q) = buffers(n), buffers(n)
-        assert run(ctypes.addressof(result), None, p.ctypes.data, 0, 1) == 0
+        assert run(p) == 0
         call_all(q.view(np.recarray)[0], 0, 1)
         for name in want:
             near = 1e-6 if name == "floats" else 0
