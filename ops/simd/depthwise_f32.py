@@ -74,8 +74,10 @@ def emit_columns(width: int = 0, stride: int = 1, inner: bool = False) -> Callab
                         v.store(value, v.at(y, there), at)
 
                 def partly() -> None:
-                    masks = [v.mask(v.lanes, v.select(v.icmp("<", v.i(t), valid), left, v.i(0))) for t in range(count)]
-                    for k, (value, there) in enumerate(zip(acc, y_at)):
+                    wanted = [v.icmp("<", v.i(t), valid) for t in range(count)]
+                    masks = [v.mask(v.lanes, v.select(one, left, v.i(0))) for one in wanted]
+                    for k, (value, there) in enumerate(zip(acc, y_at)):      # nothing is written slowly to a page not touched
+                        there = v.select(wanted[k % count], there, y_at[k - k % count])
                         v.mstore(value, v.at(y, there), masks[k % count], at)
                 v.either(v.icmp(">=", v.select(v.icmp("==", valid, count), left, v.i(0)), v.lanes), whole, partly)
                 return [v.at(here, block)]
