@@ -1,7 +1,7 @@
 """float32 depthwise convolution: the walk over output rows, in tiles of some columns of a row or two and all channels.
 
-Rows are made in vertical strips of some columns and channels, so that the input rows that they share stay in the L1 cache.
-Tiles whose inputs all lie within the image's width share one table of addresses and move over it.
+Whole rows are made, of so many channels that the inputs of a tile stay in the L1 cache. Tiles whose inputs all lie within the
+image's width share one table of addresses and move over it.
 """
 from __future__ import annotations
 
@@ -17,33 +17,32 @@ from litejit.compiler.primitives import store_i64
 from litejit.ops.base import Scratch, chunked
 from litejit.ops.conv_f32 import zeros
 from litejit.ops.conv_geometry import FIELDS, Windows
-from litejit.ops.depthwise_rows import STRIP_BYTES, inner_columns
+from litejit.ops.depthwise_rows import inner_columns
 from litejit.ops.simd.depthwise_f32 import columns_f32, tile_columns, tile_rows
 from litejit.ops.simd.tiles import grain
 from litejit.ops.tails import RECORD, TAIL, finish
 
 TAIL_BYTES = 1 << 17                  # of rows that are finished before a function runs over them
+TILE_BYTES = 36 << 10                 # of inputs of a row of tiles' outputs, for all channels of a block
 SHAPES = ((3, 1), (3, 2), (5, 1), (5, 2))          # (width, stride) of square kernels with micro-kernels of their own
 TILED = [("lo", "f4"), ("hi", "f4"), *FIELDS, *((name, "i8") for name in (
-    "w", "pad", "strip", "channel_block", "block_bytes", "wide", "made", "seen"))]
-"""Fields that `make_block` reads: bounds, windows, packed weights, a row of zeros, and how a row is cut: strips of `strip`
-columns and `channel_block` channels, whose weights are `block_bytes`, in tiles of `wide` columns and `made` rows, which see
-`seen` input rows."""
+    "w", "pad", "channel_block", "block_bytes", "wide", "made", "seen"))]
+"""Fields that `make_block` reads: bounds, windows, packed weights, a row of zeros, and how a row is cut: blocks of
+`channel_block` channels, whose weights are `block_bytes`, in tiles of `wide` columns and `made` rows, which see `seen` input
+rows."""
 ROWS = np.dtype([*TILED, *((name, "i8") for name in ("x", "y", "table", "table_size", "rows")), *TAIL], align=True)
 
 
 def tiled_params(cpu: Cpu, windows: Windows, w: Any, bounds: tuple[float, float]) -> dict[str, Any]:
     """Values of the fields TILED; w: packed weights."""
-    lanes, wide, column = cpu.lanes, tile_columns(cpu, special(windows)[0]), 4 * windows.kh
+    lanes, wide, made = cpu.lanes, tile_columns(cpu, special(windows)[0]), tile_rows(cpu, *special(windows))
     across = (wide - 1) * windows.sw + (windows.kw - 1) * windows.dw + 1
     vectors = -(-windows.channels // lanes)
-    most = max(1, STRIP_BYTES // (column * across * lanes))              # vectors of channels that a strip may have
+    most = max(1, TILE_BYTES // (4 * windows.kh * across * lanes))          # vectors of channels that a block may have
     block = -(-vectors // -(-vectors // most)) * lanes
-    made = tile_rows(cpu, *special(windows))
-    strip = max(1, STRIP_BYTES // (column * block * windows.sw) // wide) * wide
-    return {**windows.params(), "w": w, "pad": zeros(windows.width * windows.channels * 4), "strip": strip,
-            "channel_block": block, "block_bytes": block * (windows.kh * windows.kw + 1) * 4, "wide": wide,
-            "made": made, "seen": windows.kh + (made - 1) * windows.sh, "lo": bounds[0], "hi": bounds[1]}
+    return {**windows.params(), "w": w, "pad": zeros(windows.width * windows.channels * 4), "channel_block": block,
+            "block_bytes": block * (windows.kh * windows.kw + 1) * 4, "wide": wide, "made": made,
+            "seen": windows.kh + (made - 1) * windows.sh, "lo": bounds[0], "hi": bounds[1]}
 
 
 def table_bytes(cpu: Cpu, windows: Windows) -> int:
@@ -105,22 +104,22 @@ def make_block(width: int, stride: int, record: tuple[str, ...]) -> Any:
                 store_i64(table, k * p.seen + ky, here + k * pixel if inside and x >= 0 and x < p.width else p.pad)
 
     @device
-    def strip_rows(p, source, ring, table, row, rows, left, right, out, below, moved, weights, channels):
-        """The output columns left .. right of `rows` rows and some channels, `moved` bytes from the first one on; the second
-        row is written `below` bytes after the first."""
+    def tile_row(p, source, ring, table, row, rows, out, below, moved, weights, channels):
+        """`rows` output rows of some channels, `moved` bytes from the first one on; the second row is written `below` bytes
+        after the first."""
         first, end = inner_columns(p)
         wide, pixel = p.wide, p.channels * 4
-        ox = left
-        while ox < right:
+        ox = 0
+        while ox < p.out_width:
             column_table(p, source, ring, table, row, ox, rows)
-            if ox >= first and ox + wide <= min(end, right):
-                many = (min(end, right) - ox) // wide
+            if ox >= first and ox + wide <= end:
+                many = (end - ox) // wide
                 inner_tile(table, many, moved, p.sw * pixel, weights, out + ox * pixel, pixel, below, channels, wide, p.lo,
                            p.hi, p.kh, p.kw, p.sw, p.dw)
                 ox += many * wide
             else:
-                tile(table, 1, moved, p.sw * pixel, weights, out + ox * pixel, pixel, below, channels, min(wide, right - ox),
-                     p.lo, p.hi, p.kh, p.kw, p.sw, p.dw)
+                tile(table, 1, moved, p.sw * pixel, weights, out + ox * pixel, pixel, below, channels,
+                     min(wide, p.out_width - ox), p.lo, p.hi, p.kh, p.kw, p.sw, p.dw)
                 ox += wide
 
     @device
@@ -129,14 +128,13 @@ def make_block(width: int, stride: int, record: tuple[str, ...]) -> Any:
         sink = table + ((p.wide - 1) * p.sw + (p.kw - 1) * p.dw + 1) * p.seen * 8
         for channel in range(0, p.channels, p.channel_block):
             weights, channels = p.w + channel // p.channel_block * p.block_bytes, min(p.channel_block, p.channels - channel)
-            for left in range(0, p.out_width, p.strip):
-                row = top
-                while row < bottom:
-                    rows = min(p.made, bottom - row, p.out_height - row % p.out_height)     # of one image
-                    out = y + (row - top) * row_bytes + channel * 4
-                    strip_rows(p, source, ring, table, row, rows, left, min(p.out_width, left + p.strip), out,
-                               row_bytes if rows == p.made else sink - out, channel * 4, weights, channels)
-                    row += rows
+            row = top
+            while row < bottom:
+                rows = min(p.made, bottom - row, p.out_height - row % p.out_height)     # of one image
+                out = y + (row - top) * row_bytes + channel * 4
+                tile_row(p, source, ring, table, row, rows, out, row_bytes if rows == p.made else sink - out, channel * 4,
+                         weights, channels)
+                row += rows
     return block
 
 

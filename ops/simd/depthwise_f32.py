@@ -2,7 +2,7 @@
 
 The inputs come as a table of addresses, table[input column][input row], of which output column t sees the input columns
 t * stride, t * stride + dilation ...; what lies outside of the image points at zeros, so the borders are tiles like any
-other. With 32 registers the second row shares two thirds of the inputs and all weights with the first. Sums run down the
+other. The second row shares two thirds of the inputs and all weights with the first. Sums run down the
 columns of the kernel, one column after the other, as XNNPACK's do. Weights: per vector of channels [bias][tap 0][tap 1]...,
 taps in that order.
 """
@@ -17,6 +17,8 @@ from litejit.compiler import micro_kernel
 from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import MicroKernel
 from litejit.ops.simd.tiles import tiles
+
+APART = 7                             # multiply-adds that hide the latency of one: 4 cycles of two
 
 
 def pack_depthwise_f32(cpu: Cpu, weights: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
@@ -107,6 +109,8 @@ def _any(v: Any, table: Any, count: int, kh: Any, kw: Any, sw: Any, dw: Any) -> 
 
 
 Inputs = Callable[[int, int, Any], Any]
+Output = tuple[int, int]              # (row, column) of the tile
+Tap = tuple[int, int]                 # (kx, ky) of the kernel
 
 
 def _entries(v: Any, table: Any, seen: int) -> Inputs:
@@ -139,14 +143,28 @@ def _fixed(v: Any, inputs: Inputs, shape: tuple[int, int], width: int, stride: i
         acc = list(acc)
         for group in groups:
             held = {(kx, ky): v.load(v.f32, weights, (1 + kx * width + ky) * v.cpu.vbytes) for kx, ky in group}
-            for k in range((count - 1) * stride + width):
-                for row in range((rows - 1) * stride + width):
-                    users = [(r, t) for r in range(rows) for t in range(count) if (k - t * stride, row - r * stride) in held]
-                    value = inputs(k, row, offset) if users else None
-                    for r, t in users:
-                        acc[r * count + t] = v.fma(value, held[k - t * stride, row - r * stride], acc[r * count + t])
+            seen: dict[tuple[int, int], Any] = {}
+            for (r, t), (kx, ky) in _in_turns(group, shape, stride):
+                at = t * stride + kx, r * stride + ky
+                seen[at] = seen[at] if at in seen else inputs(*at, offset)
+                acc[r * count + t] = v.fma(seen[at], held[kx, ky], acc[r * count + t])
         return acc
     return multiply
+
+
+def _in_turns(taps: list[Tap], shape: tuple[int, int], stride: int) -> list[tuple[Output, Tap]]:
+    """All products of a tile in the order of their inputs, but with APART others between two of the same output if possible:
+    each waits for the sum of the one before."""
+    rows, count = shape
+    left = {(r, t): list(taps) for r in range(rows) for t in range(count)}
+    order: list[tuple[Output, Tap]] = []
+    while left:
+        recent = {output for output, _ in order[-APART:]}
+        output = min(left, key=lambda o: (o in recent, o[1] * stride + left[o][0][0], o[0] * stride + left[o][0][1], o))
+        order.append((output, left[output].pop(0)))
+        if not left[output]:
+            del left[output]
+    return order
 
 
 def columns_f32(width: int = 0, stride: int = 1, inner: bool = False) -> MicroKernel:

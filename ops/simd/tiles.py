@@ -26,9 +26,9 @@ class Tiles(NamedTuple):
 
 _BY_REGISTERS: dict[tuple[int, int], Tiles] = {   # (bytes of a vector, registers)
     (64, 32): Tiles((7, 2), (7, 2), 4, 4, 2),
-    (32, 16): Tiles((6, 2), (6, 2), 2, 3, 1),
-    (16, 32): Tiles((5, 4), (8, 2), 4, 4, 1),
-    (16, 16): Tiles((4, 2), (4, 2), 2, 3, 1),
+    (32, 16): Tiles((6, 2), (6, 2), 2, 4, 2),
+    (16, 32): Tiles((5, 4), (8, 2), 4, 4, 2),
+    (16, 16): Tiles((4, 2), (4, 2), 2, 4, 2),
 }
 
 
