@@ -121,11 +121,12 @@ def emit_pair_rows(v: Any, first: Any, second: Any, dest: Any, pairs: Any, step:
     v.loop(pairs, [], pair)
 
 
-def multiply_pairs(v: Any, acc: list[Any], rows: list[Any], weights: Any, pitch: int, pairs: Any, nv: int) -> list[Any]:
-    """acc[r][j] += the products of the pairs of rows[r] and of weights that are `pitch` bytes apart."""
+def multiply_pairs(v: Any, acc: list[Any], rows: list[Any], weights: Any, pitch: int, pairs: Any, nv: int, panel: Any
+                   ) -> list[Any]:
+    """acc[r][j] += the products of the pairs of rows[r] and of weights that are `pitch` bytes apart; panel: see `multiply`."""
     def dots(accs: list[Any], x: Any, ws: list[Any]) -> list[Any]:
         return [v.dot_bf16(a, x, w) for a, w in zip(accs, ws)]
-    return multiply_groups(v, dots, acc, rows, weights, pairs, (nv, pitch // v.cpu.vbytes))
+    return multiply_groups(v, dots, acc, rows, weights, pairs, (nv, pitch // v.cpu.vbytes), panel)
 
 
 def emit_vector(v: Any, a: Any, first: Any, second: Any, c: Any, pairs: Any, columns: Any, lo: Any, hi: Any) -> None:

@@ -89,7 +89,9 @@ def emit_tile(kind: str, quarters: int = 4, rows_of: Callable[[Cpu], int] = usua
         def products(a: Any, acc: list[Any]) -> list[Any]:
             places = [v.at(a, r) for r in a_rows]
             if kind == "rows":
-                return (times or multiply)(v, acc, places, weights, pitch, k, nv)
+                return (times or multiply)(v, acc, places, weights, pitch, k, nv, v.mul(v.add(k, 1), pitch))
+            segments = lda if kind == "table" else other
+            whole = v.mul(v.add(v.mul(segments, k), 1), pitch)
 
             def segment(s: Any, acc: list[Any]) -> list[Any]:
                 if kind == "table":
@@ -97,8 +99,8 @@ def emit_tile(kind: str, quarters: int = 4, rows_of: Callable[[Cpu], int] = usua
                 else:
                     moved = v.mul(s, step)
                     pieces = [v.at(x, moved) for x in places]
-                return multiply(v, acc, pieces, v.at(weights, v.mul(v.mul(s, k), pitch)), pitch, k, nv)
-            return v.loop(lda if kind == "table" else other, acc, segment)
+                return multiply(v, acc, pieces, v.at(weights, v.mul(v.mul(s, k), pitch)), pitch, k, nv, whole)
+            return v.loop(segments, acc, segment)
 
         def tile(i: Any, places: list[Any]) -> list[Any]:
             a, c = places
@@ -133,13 +135,18 @@ def ask(v: Any, rows: list[Any], other: Any, nv: int) -> None:
     v.either(v.icmp("==", other, 0), lambda: None, added)
 
 
-def multiply(v: Any, acc: list[Any], rows: list[Any], weights: Any, pitch: int, k: Any, nv: int) -> list[Any]:
-    """acc[r][j] += rows[r][0:k] * weights[0:k][j], the weights of one k `pitch` bytes apart."""
+def multiply(v: Any, acc: list[Any], rows: list[Any], weights: Any, pitch: int, k: Any, nv: int, panel: Any) -> list[Any]:
+    """acc[r][j] += rows[r][0:k] * weights[0:k][j], the weights of one k `pitch` bytes apart.
+
+    The same weights of the next panel, `panel` bytes further, are asked for: all rows wait for the first use of a panel.
+    """
     size, mixed = v.cpu.vbytes, v.x86 and acc[nv - 1].type != acc[0].type
 
     def steps(times: int) -> Callable[..., list[Any]]:
         def body(i: Any, acc: list[Any]) -> list[Any]:
             at_a, at_b = v.shl(i, 2), v.mul(i, pitch)
+            for line in range(0, times * pitch, LINE):
+                v.prefetch(weights, v.add(v.add(at_b, panel), line))
             for t in range(times):
                 b = [v.load(acc[j].type, weights, v.add(at_b, t * pitch + j * size)) for j in range(nv)]
                 made = []

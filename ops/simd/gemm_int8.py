@@ -34,7 +34,7 @@ from litejit.compiler.cpu import Cpu, target
 from litejit.compiler.lazy import MicroKernel
 from litejit.compiler.primitives import Primitive
 from litejit.ops.simd.epilogues import Codes, Double, Fixed, Nearest
-from litejit.ops.simd.gemm_f32 import store_tile
+from litejit.ops.simd.gemm_f32 import LINE, store_tile
 from litejit.ops.simd.tiles import int8_columns, int8_rows, tile_shape, tiles
 
 STAGE_BYTES = 1 << 16             # rows that stay in L2 while all panels pass
@@ -143,7 +143,7 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
                 acc += first
         weights = v.at(panel, HEADER * width * size)
         acc = multiply_groups(v, lambda accs, x, ws: v.dots(accs, x, ws, wide), acc, [v.at(a, v.mul(lda, r)) for r in row],
-                              weights, groups, (nv, width), ordered=not v.cpu.dot)
+                              weights, groups, (nv, width), v.mul(v.add(groups, HEADER), width * size), ordered=not v.cpu.dot)
         second, third = ([v.load(v.f32, panel, (at * width + j) * size) for j in range(nv)] for at in (1, 2))
         c_rows = [v.at(c, v.mul(ldc, r)) for r in row]
         if end in CODES:
@@ -177,20 +177,19 @@ def _code(v: Any, end: str, panel: Any, width: int, j: int) -> Callable[[Any], A
 
 
 def multiply_groups(v: Any, dots: Callable[..., list[Any]], acc: list[Any], rows: list[Any], weights: Any, groups: Any,
-                    shape: tuple[int, int], ordered: bool = False) -> list[Any]:
+                    shape: tuple[int, int], panel: Any, ordered: bool = False) -> list[Any]:
     """Add the products of all groups of k; shape: vectors in use, vectors of a panel.
 
-    dots(accumulators, x, weights) adds the products of x with each of some vectors. ordered: it makes all of them first, so
-    that two steps would not fit few registers; these levels wait for the weights, too: the next panel is asked for.
+    dots(accumulators, x, weights) adds the products of x with each of some vectors. The same weights of the next panel, `panel`
+    bytes further, are asked for. ordered: `dots` makes all products first, so that two steps would not fit few registers.
     """
     (nv, width), size = shape, v.cpu.vbytes
-    ahead = v.mul(v.add(groups, HEADER), width * size) if ordered else None
 
     def steps(times: int) -> Callable[..., list[Any]]:
         def body(i: Any, acc: list[Any]) -> list[Any]:
             at_a, at_w = v.shl(i, 2), v.mul(i, width * size)
-            if ahead is not None:
-                v.prefetch(weights, v.add(at_w, ahead))
+            for line in range(0, times * width * size, LINE):
+                v.prefetch(weights, v.add(v.add(at_w, panel), line))
             for t in range(times):
                 w = [v.load(v.i32, weights, v.add(at_w, (t * width + j) * size)) for j in range(nv)]
                 made = []
