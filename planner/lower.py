@@ -130,4 +130,6 @@ def _take_over(program: Program) -> None:
                 continue
             program.alias[node.out] = source
             last[source] = last.get(node.out, at)
+            if node.out in kept:  # an output is a view of it
+                kept.add(source)
             break
