@@ -35,15 +35,16 @@ RULES: dict[str, Rule] = {  # in the order in which they are tried
     "separable": fuse_separable,
     "unary_chain": fuse_unary_chains,
 }
+NAMES = (*RULES, "concat")  # the last one is applied while lowering: planner/pieces.py
 
 
 def switched_off() -> tuple[str, ...]:
     """The rules that `LITEJIT_FUSION_OFF` names. Raises ValueError for a name that no rule has."""
     names = tuple(sorted(name for name in os.environ.get("LITEJIT_FUSION_OFF", "").replace(" ", "").split(",") if name))
-    unknown = [name for name in names if name not in RULES and name != "all"]
+    unknown = [name for name in names if name not in NAMES and name != "all"]
     if unknown:
-        raise ValueError(f"LITEJIT_FUSION_OFF={','.join(unknown)}: the rules are {', '.join(RULES)}, all")
-    return tuple(RULES) if "all" in names else names
+        raise ValueError(f"LITEJIT_FUSION_OFF={','.join(unknown)}: the rules are {', '.join(NAMES)}, all")
+    return NAMES if "all" in names else names
 
 
 def fuse(graph: Graph, target: Target) -> list[str]:
