@@ -104,6 +104,19 @@ class Piece(NamedTuple):
     at: int
 
 
+class Wide(NamedTuple):
+    """Where rows of an output lie in the rows of a wider tensor: from byte `at` of `whole` on, `pitch` bytes apart."""
+
+    whole: Value
+    at: int
+    pitch: int
+
+
+def row_pitch(node: Node, columns: int) -> int:
+    """Bytes from row to row of the node's float32 output."""
+    return node.wide.pitch if node.wide is not None else 4 * columns
+
+
 def chunked(total: int, grain: int, most: int = MAX_CHUNKS) -> tuple[int, int]:
     """(chunks, units per chunk): at most `most` chunks of whole grains, the last one possibly shorter.
 
@@ -145,6 +158,10 @@ class Operator:
         `steps` leaves out the positions in `node.placed`: those have their memory in the whole already.
         """
         return []
+
+    def widens(self, node: Node, target: Target) -> bool:
+        """Whether `steps` heeds `node.wide`, where that is set: rows along the last dimension of output 0."""
+        return False
 
     def in_place(self, node: Node) -> tuple[int, ...]:
         """Inputs whose memory output 0 may take over (same bytes per element, each element read before it is written)."""

@@ -13,6 +13,7 @@ from litejit.errors import LiteJitError
 from litejit.ops.base import Target
 from litejit.planner.fuse_activation import fuse_activations
 from litejit.planner.fuse_attention import fuse_attention
+from litejit.planner.fuse_concat import fuse_concats
 from litejit.planner.fuse_excite import fuse_excitations
 from litejit.planner.fuse_layer_norm import fuse_layer_norm
 from litejit.planner.fuse_pad import fuse_pads
@@ -34,17 +35,17 @@ RULES: dict[str, Rule] = {  # in the order in which they are tried
     "tail": fuse_tails,
     "separable": fuse_separable,
     "unary_chain": fuse_unary_chains,
+    "concat": fuse_concats,  # and, while lowering, planner/pieces.py
 }
-NAMES = (*RULES, "concat")  # the last one is applied while lowering: planner/pieces.py
 
 
 def switched_off() -> tuple[str, ...]:
     """The rules that `LITEJIT_FUSION_OFF` names. Raises ValueError for a name that no rule has."""
     names = tuple(sorted(name for name in os.environ.get("LITEJIT_FUSION_OFF", "").replace(" ", "").split(",") if name))
-    unknown = [name for name in names if name not in NAMES and name != "all"]
+    unknown = [name for name in names if name not in RULES and name != "all"]
     if unknown:
-        raise ValueError(f"LITEJIT_FUSION_OFF={','.join(unknown)}: the rules are {', '.join(NAMES)}, all")
-    return NAMES if "all" in names else names
+        raise ValueError(f"LITEJIT_FUSION_OFF={','.join(unknown)}: the rules are {', '.join(RULES)}, all")
+    return tuple(RULES) if "all" in names else names
 
 
 def fuse(graph: Graph, target: Target) -> list[str]:

@@ -28,7 +28,9 @@ class Pieces:
 
     def place(self, node: Node) -> None:
         """Give parts of the node's tensors their memory; `node.placed` says which of them need no copy."""
-        if not self.on or node.bodies:
+        if node.wide is not None:
+            self.program.alias[node.out], self.program.shift[node.out] = node.wide.whole, node.wide.at
+        if not self.on or node.bodies or node.placed:
             return
         pieces = node.operator.pieces(node)
         node.placed = frozenset(piece.position for piece in pieces if piece.part.nbytes and self._placed(node, piece))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from litejit.interpreter import Interpreter
-from litejit.planner.fuse import NAMES, switched_off
+from litejit.planner.fuse import RULES, switched_off
 from litejit.schema.builder import ModelBuilder
 
 SAME, VALID = 0, 1
@@ -259,7 +259,7 @@ def test_switches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITEJIT_FUSION_OFF", "tail, swish")
     assert switched_off() == ("swish", "tail")
     monkeypatch.setenv("LITEJIT_FUSION_OFF", "all")
-    assert switched_off() == NAMES
+    assert switched_off() == tuple(RULES)
     monkeypatch.setenv("LITEJIT_FUSION_OFF", "tails")
     with pytest.raises(ValueError, match=r"LITEJIT_FUSION_OFF=tails: the rules are pad, "):
         switched_off()
