@@ -44,8 +44,8 @@ class Pieces:
         if piece.part in node.outputs:
             return self._own(piece.part) and self._readable(piece.whole) and self._share(piece.part, piece)
         root = self.program.root(piece.part)
-        moves = self._own(root) and root.nbytes == piece.part.nbytes and root is not piece.whole
-        return moves and self._own(piece.whole, last=True) and self._share(root, piece)
+        free = self._own(root) and root.nbytes == piece.part.nbytes and root is not piece.whole
+        return free and self.makers[piece.part] == 1 and self._own(piece.whole, last=True) and self._share(root, piece)
 
     def _own(self, value: Value, last: bool = False) -> bool:
         """Whether the memory of a value is free to be anywhere: one node of this graph writes it, nobody outside sees it.

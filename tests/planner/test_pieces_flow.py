@@ -116,3 +116,21 @@ def random_graph(g: Any, rng: np.random.Generator) -> list[Any]:
 @pytest.mark.parametrize("seed", range(24))
 def test_random_graphs(seed: int) -> None:
     check_numbers(content(lambda g: random_graph(g, np.random.default_rng(seed))))
+
+
+# ---- tensors that two nodes write --------------------------------------------------------------------
+
+def test_what_is_written_twice_is_copied() -> None:
+    """The second one comes when the first joined tensor is still needed."""
+    def build(g: Any) -> Any:
+        x = g.input("x", (4,))
+        a, b = g.add("EXP", [x], ("a", (4,))), g.add("ABS", [x], ("b", (4,)))
+        t = g.add("CONCATENATION", [a, b], ("t", (8,)), axis=0)
+        g.add("NEG", [x], a)
+        return g.add("NEG", [t], ("y", (8,))), g.add("ABS", [a], ("z", (4,)))
+    model = content(build)
+    interpreter = made(model)
+    assert "CONCATENATION" in ops(interpreter)
+    assert interpreter.plan.fused == ("node 2 CONCATENATION: inputs 1 are written in place",)
+    x = np.array([1, -2, 3, -4], np.float32)
+    assert np.allclose(interpreter.run([x])["y"], -np.concatenate([np.exp(x), np.abs(x)]))
