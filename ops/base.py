@@ -95,6 +95,28 @@ class Step:
         self.products = products  # type of what is multiplied ("bf16"), where it is not that of the node's tensors
 
 
+class Piece(NamedTuple):
+    """A tensor of a node that is one contiguous range of another one: the bytes from `at` on of `whole`."""
+
+    position: int  # of `part` among the inputs, or among the outputs where an input is cut
+    part: Value
+    whole: Value
+    at: int
+
+
+class Wide(NamedTuple):
+    """Where rows of an output lie in the rows of a wider tensor: from byte `at` of `whole` on, `pitch` bytes apart."""
+
+    whole: Value
+    at: int
+    pitch: int
+
+
+def row_pitch(node: Node, columns: int) -> int:
+    """Bytes from row to row of the node's float32 output."""
+    return node.wide.pitch if node.wide is not None else 4 * columns
+
+
 def chunked(total: int, grain: int, most: int = MAX_CHUNKS) -> tuple[int, int]:
     """(chunks, units per chunk): at most `most` chunks of whole grains, the last one possibly shorter.
 
@@ -129,6 +151,17 @@ class Operator:
     def steps(self, node: Node, target: Target) -> list[Step]:
         """The kernels that compute the node."""
         raise TypeError(f"{type(self).__name__}.steps is missing")
+
+    def pieces(self, node: Node) -> list[Piece]:
+        """Inputs that are ranges of output 0, or outputs that are ranges of an input.
+
+        `steps` leaves out the positions in `node.placed`: those have their memory in the whole already.
+        """
+        return []
+
+    def widens(self, node: Node, target: Target) -> bool:
+        """Whether `steps` heeds `node.wide`, where that is set: rows along the last dimension of output 0."""
+        return False
 
     def in_place(self, node: Node) -> tuple[int, ...]:
         """Inputs whose memory output 0 may take over (same bytes per element, each element read before it is written)."""

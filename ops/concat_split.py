@@ -7,7 +7,7 @@ import numpy as np
 
 from litejit.compiler import kernel, prange
 from litejit.compiler.primitives import load_u8, round_f32, store_u8
-from litejit.ops.base import Operator, Step, Target, chunked, same_value
+from litejit.ops.base import Operator, Piece, Step, Target, chunked, same_value
 from litejit.ops.copy import Part, many_steps, plain
 from litejit.planner.graph import Node, Value
 
@@ -33,16 +33,30 @@ class Join(Operator):
     def steps(self, node: Node, target: Target) -> list[Step]:
         axis, size, out = self.axis(node), node.out.itemsize, node.out
         outer, row = prod(out.dims[:axis]), prod(out.dims[axis:])
-        inner = prod(out.dims[axis + 1:])
-        parts, found, at = [], [], 0
+        parts, found = [], []
+        for i, (x, at, run) in enumerate(self._runs(node)):
+            if i in node.placed:
+                continue
+            if _rescaled(x, out):
+                found += _rescale_step(node, x, at, outer, run, row)
+            else:
+                parts.append(Part(x, out, 0, at * size, run * size, row * size, run * size))
+        return many_steps(node, parts, outer) + found
+
+    def _runs(self, node: Node) -> list[tuple[Value, int, int]]:
+        """(input, where it begins in a row of the output, its share of the row), in elements."""
+        outer, at, found = prod(node.out.dims[:self.axis(node)]), 0, []
         for x in _present(node):
             run = x.size // outer if outer else 0
-            if _rescaled(x, out):
-                found += _rescale_step(node, x, at * inner, outer, run, row)
-            else:
-                parts.append(Part(x, out, 0, at * inner * size, run * size, row * size, run * size))
-            at += run // inner if inner else 0
-        return many_steps(node, parts, outer) + found
+            found.append((x, at, run))
+            at += run
+        return found
+
+    def pieces(self, node: Node) -> list[Piece]:
+        if prod(node.out.dims[:self.axis(node)]) != 1:
+            return []
+        return [Piece(i, x, node.out, at * x.itemsize) for i, (x, at, _) in enumerate(self._runs(node))
+                if not _rescaled(x, node.out)]
 
 
 class Concatenation(Join):
@@ -153,10 +167,20 @@ class Cutting(Operator):
         size, outer = x.itemsize, prod(x.dims[:axis])
         row, inner = prod(x.dims[axis:]) * size, prod(x.dims[axis + 1:]) * size
         parts, at = [], 0
-        for y, n in zip(node.outputs, self.widths(node)):
-            parts.append(Part(x, y, at * inner, 0, row, n * inner, n * inner))
+        for i, (y, n) in enumerate(zip(node.outputs, self.widths(node))):
+            if i not in node.placed:
+                parts.append(Part(x, y, at * inner, 0, row, n * inner, n * inner))
             at += n
         return many_steps(node, parts, outer)
+
+    def pieces(self, node: Node) -> list[Piece]:
+        x, at, found = node[self.position], 0, []
+        if prod(x.dims[:self.axis(node)]) != 1:
+            return []
+        for i, y in enumerate(node.outputs):
+            found.append(Piece(i, y, x, at))
+            at += y.nbytes
+        return found
 
 
 class Split(Cutting):

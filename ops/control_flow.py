@@ -125,15 +125,15 @@ def _infer(node: Node, name: str, body: Graph, given: list[Value], target: Targe
 def _moves(node: Node, program: Any, sources: Any, targets: Any) -> list[Step]:
     """Steps that assign all targets at once: what would be overwritten too early goes through scratch memory."""
     pairs = [
-        (program.root(s), t)
+        (s, t)
         for s, t in zip(sources, targets)
-        if program.root(s) is not program.root(t) and t.data is None and t.nbytes
+        if program.spot(s) != program.spot(t) and t.data is None and t.nbytes
     ]
     written = {program.root(t) for _, t in pairs}
     first: list[Step] = []
     last: list[Step] = []
     for source, to in pairs:
-        if source in written:
+        if program.root(source) in written:
             scratch = Scratch(source.nbytes)
             first += _copy(node, source, scratch, source.nbytes)
             last += _copy(node, scratch, to, source.nbytes)

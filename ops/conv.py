@@ -17,9 +17,9 @@ from litejit.ops.conv_f32 import conv_f32_steps
 from litejit.ops.conv_geometry import Windows, windows
 from litejit.ops.conv_hybrid import hybrid_steps
 from litejit.ops.conv_int8 import Weights, codes_steps, fixed_steps
-from litejit.ops.conv_winograd import tiling, winograd_steps
+from litejit.ops.conv_winograd import Tiling, tiling, winograd_steps
 from litejit.ops.conv_winograd_int8 import tile_size_int8, winograd_int8_steps
-from litejit.ops.float_product import Matrix, convert, float_steps, narrow_f16, widen_f16
+from litejit.ops.float_product import Matrix, convert, float_steps, narrow_f16, takes_pitch, widen_f16
 from litejit.ops.tails import tail_steps
 from litejit.planner.graph import Node, Value
 
@@ -56,6 +56,9 @@ class Conv2D(Operator):
         made = windows_of(node)
         return [(x.dims[0], made.out_height, made.out_width, w.dims[0])]
 
+    def widens(self, node: Node, target: Target) -> bool:
+        return takes_pitch(node, target) and (node.tail is None or _tiling(node, target, windows_of(node)) is None)
+
     def steps(self, node: Node, target: Target) -> list[Step]:
         x, w, bias = node[0], node[1], node.optional(2)
         made = windows_of(node)
@@ -79,6 +82,15 @@ class Conv2D(Operator):
         return fixed_steps(node, target, weights, made, real_scales(node), code_range(node))
 
 
+def _tiling(node: Node, target: Target, made: Windows) -> Tiling | None:
+    """The tiles of Winograd that compute a float32 node, None where another kernel does."""
+    w, bias = node[1], node.optional(2)
+    if made.pointwise or target.mode == "ref" or w.data is None or (bias is not None and bias.data is None):
+        return None
+    choice = tiling(target.cpu, made, w.dims[0], target.products)
+    return choice if choice.m else None
+
+
 def windows_of(node: Node) -> Windows:
     """The windows of a CONV_2D node."""
     w = node[1]
@@ -93,10 +105,9 @@ def _float(node: Node, target: Target, x: Value | Scratch, y: Value | Scratch, w
     if made.pointwise:
         matrix = Matrix(w, columns=w.dims[0], depth=w.dims[3], transposed=True)
         return float_steps(node, target, x, y, matrix, bias, bounds=bounds, m=made.m)
-    if target.mode != "ref" and w.data is not None and (bias is None or bias.data is not None):
-        choice = tiling(target.cpu, made, w.dims[0], target.products)
-        if choice.m:
-            return [*winograd_steps(node, target, x, y, w, bias, made, bounds, choice), *tail_steps(node)]
+    choice = _tiling(node, target, made)
+    if choice is not None:
+        return [*winograd_steps(node, target, x, y, w, bias, made, bounds, choice), *tail_steps(node)]
     return WINDOWS[target.products](node, target, x, y, w, bias, made, bounds)
 
 

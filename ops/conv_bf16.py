@@ -10,7 +10,7 @@ import numpy as np
 
 from litejit.compiler import device, kernel, prange
 from litejit.compiler.primitives import fill_bytes, store_i16
-from litejit.ops.base import MAX_CHUNKS, Scratch, Step, Target
+from litejit.ops.base import MAX_CHUNKS, Scratch, Step, Target, row_pitch
 from litejit.ops.conv_f32 import conv_panels
 from litejit.ops.conv_geometry import FIELDS, Windows, grid
 from litejit.ops.simd.gemm_bf16 import column_bytes, gemm_bf16, stage_bf16, stage_block, staged_pitch
@@ -37,8 +37,9 @@ def conv_bf16_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: 
     size = block * pitch + 64
     params = {
         **windows.params(), "x": x, "w": panels, "y": y, "staged": Scratch(chunks * size), "staged_size": size, "pitch": pitch,
-        "n": n, "ldc": groups * n * 4, "column_bytes": column_bytes(k), "group_bytes": -(-n // nr) * nr * column_bytes(k),
-        "rows": rows, "columns": columns, "row_chunks": row_chunks, "column_chunks": column_chunks, "block": block,
+        "n": n, "ldc": row_pitch(node, groups * n), "column_bytes": column_bytes(k),
+        "group_bytes": -(-n // nr) * nr * column_bytes(k), "rows": rows, "columns": columns,
+        "row_chunks": row_chunks, "column_chunks": column_chunks, "block": block,
         "lo": bounds[0], "hi": bounds[1], **tail_params(node, chunks)}
     touched = 4 * (windows.images * windows.height * windows.width * windows.channels + m * groups * n)
     return [*steps, Step(node, conv_bf16, params, chunks, macs=groups * m * n * k, products="bf16",

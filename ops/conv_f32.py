@@ -12,7 +12,7 @@ import numpy as np
 from litejit.compiler import device, kernel, prange
 from litejit.compiler.primitives import store_i64
 from litejit.ops import conv_rows
-from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target
+from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target, row_pitch
 from litejit.ops.conv_geometry import FIELDS, Windows, grid
 from litejit.ops.float_product import KINDS, Matrix
 from litejit.ops.simd.gemm_f32 import panel_columns, row_block, table_gemm_f32
@@ -45,7 +45,7 @@ def conv_f32_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: V
     params = {
         **windows.params(), "x": x, "w": panels, "y": y, "zeros": zeros(length * 4), "scratch": Scratch(chunks * size),
         "scratch_size": size, "segments": segments, "length": length, "n": n,
-        "ldc": groups * n * 4, "group_bytes": -(-n // nr) * nr * (k + 1) * 4, "rows": rows, "columns": columns,
+        "ldc": row_pitch(node, groups * n), "group_bytes": -(-n // nr) * nr * (k + 1) * 4, "rows": rows, "columns": columns,
         "row_chunks": row_chunks, "column_chunks": column_chunks, "block": block, "lo": bounds[0], "hi": bounds[1],
         **tail_params(node, chunks)}
     return [*steps, Step(node, conv_f32, params, chunks, macs=groups * m * n * k)]

@@ -11,7 +11,7 @@ import numpy as np
 
 from litejit.compiler import device, kernel, prange
 from litejit.compiler.primitives import copy_bytes, fill_bytes
-from litejit.ops.base import Packed, Scratch, Step, Target, chunked
+from litejit.ops.base import Packed, Scratch, Step, Target, chunked, row_pitch
 from litejit.ops.conv_geometry import FIELDS, Windows
 from litejit.ops.simd.gemm_f32 import segment_gemm_f32
 from litejit.ops.simd.tiles import grain
@@ -19,7 +19,7 @@ from litejit.ops.tails import RECORD, TAIL, finish, tail_params
 from litejit.planner.graph import Node
 
 ROWS = np.dtype([*FIELDS, *((name, "i8") for name in (
-    "x", "w", "y", "n", "scratch", "scratch_size", "pitch", "rows", "row_chunks")), ("lo", "f4"), ("hi", "f4"), *TAIL],
+    "x", "w", "y", "n", "scratch", "scratch_size", "pitch", "ldc", "rows", "row_chunks")), ("lo", "f4"), ("hi", "f4"), *TAIL],
                 align=True)
 FEW_CHANNELS = 16                     # fewer: the runs of whole kernel rows are worth the copy
 
@@ -39,8 +39,8 @@ def conv_rows_steps(node: Node, target: Target, x: Any, y: Any, panels: Packed |
     size = ((rows - 1) * windows.sh + (windows.kh - 1) * windows.dh + 1) * pitch + 64
     chunks = windows.images * row_chunks
     params = {**windows.params(), "x": x, "w": panels, "y": y, "n": n, "scratch": Scratch(chunks * size), "scratch_size": size,
-              "pitch": pitch, "rows": rows, "row_chunks": row_chunks, "lo": bounds[0], "hi": bounds[1],
-              **tail_params(node, chunks)}
+              "pitch": pitch, "ldc": row_pitch(node, n), "rows": rows, "row_chunks": row_chunks, "lo": bounds[0],
+              "hi": bounds[1], **tail_params(node, chunks)}
     return [Step(node, conv_rows_f32, params, chunks, macs=windows.m * n * windows.k)]
 
 
@@ -66,14 +66,14 @@ def stage(p, image, first, count, to):
 def conv_rows_f32(p, begin, end):
     """A chunk is some output rows of an image."""
     staged = p.scratch + begin * p.scratch_size
-    step, ldc = p.sw * p.channels * 4, p.n * 4
+    step = p.sw * p.channels * 4
     for c in prange(begin, end):
         image, top = c // p.row_chunks, c % p.row_chunks * p.rows
         bottom = min(p.out_height, top + p.rows)
         stage(p, image, top * p.sh - p.top, (bottom - 1 - top) * p.sh + (p.kh - 1) * p.dh + 1, staged)
         for row in range(top, bottom):
-            y = p.y + (image * p.out_height + row) * p.out_width * ldc
-            segment_gemm_f32(staged + (row - top) * p.sh * p.pitch, step, p.kh, p.dh * p.pitch, p.w, y, ldc, p.out_width,
+            y = p.y + (image * p.out_height + row) * p.out_width * p.ldc
+            segment_gemm_f32(staged + (row - top) * p.sh * p.pitch, step, p.kh, p.dh * p.pitch, p.w, y, p.ldc, p.out_width,
                              p.kw * p.channels, p.n, p.lo, p.hi)
-            finish(p.tail, p.record + begin * RECORD, y, ldc, p.out_width, p.n)
+            finish(p.tail, p.record + begin * RECORD, y, p.ldc, p.out_width, p.n)
     return 0

@@ -14,7 +14,7 @@ import numpy as np
 from litejit.compiler import device
 from litejit.compiler.cpu import Cpu
 from litejit.compiler.primitives import load_f32
-from litejit.ops.base import Packed, Step, Target
+from litejit.ops.base import Packed, Step, Target, row_pitch
 from litejit.ops.conv_f32 import zeros
 from litejit.ops.conv_geometry import Windows
 from litejit.ops.simd.gemm_bf16 import column_bytes, gemm_bf16, staged_pitch
@@ -30,7 +30,7 @@ from litejit.ops.simd.winograd import (
 from litejit.ops.winograd_walk import TABLE_BYTES, WALK, addresses, divide, make_walk, suits, tile_count
 from litejit.planner.graph import Node, Value
 
-WINOGRAD = np.dtype([*WALK, *((name, "i8") for name in ("bias", "taps", "zeros", "tall")), ("lo", "f4"), ("hi", "f4")],
+WINOGRAD = np.dtype([*WALK, *((name, "i8") for name in ("bias", "taps", "zeros", "tall", "ldc")), ("lo", "f4"), ("hi", "f4")],
                     align=True)
 PER_ELEMENT, PER_WEIGHT = 12, 6       # of a transform, of the panels: in multiply-accumulates
 RATE = {"f32": 1.0, "bf16": 2.0}      # products in the time of one of float32, by what they are made of
@@ -83,7 +83,7 @@ def winograd_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: V
     source = {"x": x, "zeros": zeros(4 * k + 64)}
     params = {**fields, **source, "w": _weights(cpu, w, choice), "bias": _bias(bias, -(-n // nr) * nr), "y": y,
               "taps": _taps(w) if half else None, "point_bytes": nr * (column_bytes(k) if half else 4 * (k + 1)), "tall": tall,
-              "lo": bounds[0], "hi": bounds[1]}
+              "ldc": row_pitch(node, n), "lo": bounds[0], "hi": bounds[1]}
     made = [Step(node, PRODUCTS[choice], params, chunks, macs=windows.m * n * 9 * k, products=products if half else "")]
     if shared is not None:
         made.insert(0, Step(node, INPUTS[choice], {**shared[0], **source}, shared[1]))
@@ -153,8 +153,8 @@ def _make_outputs(choice: Tiling, patch: Any) -> Any:
     @device
     def pixels(p, tile, table, sink, offset):
         tx, r = tile % p.tiles_x, tile // p.tiles_x
-        image = p.y + r // p.tiles_y * p.out_height * p.out_width * p.n * 4 + offset
-        addresses(table, p.size - 2, image, r % p.tiles_y * m, tx * m, p.out_height, p.out_width, 4 * p.n, sink)
+        image = p.y + r // p.tiles_y * p.out_height * p.out_width * p.ldc + offset
+        addresses(table, p.size - 2, image, r % p.tiles_y * m, tx * m, p.out_height, p.out_width, p.ldc, sink)
 
     @device
     def outputs(p, scratch, first, count, q):

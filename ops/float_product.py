@@ -16,7 +16,7 @@ from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import Kernel
 from litejit.compiler.primitives import copy_bytes, load_f16, load_f32, load_i64, store_f16, store_f32
 from litejit.ops import streams
-from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target, chunked
+from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target, chunked, row_pitch
 from litejit.ops.bf16_product import product_bf16, product_bf16_row, product_rows, scale_panels_bf16
 from litejit.ops.pack_panels import Places, pack_step, panels_size
 from litejit.ops.simd.gemm_bf16 import pack_bf16
@@ -132,12 +132,18 @@ def float_steps(node: Node, target: Target, x: Any, y: Any, matrix: Matrix, bias
     chunks = len(x_at) * row_chunks * column_chunks
     read, places, more = kind.rows(node, cpu, x, x_at, (m, n, k), (rows, columns, chunks))
     pairs = tuple((a, size * b) for a, b in zip(places, w_at))
-    params = {**read, "panels": panels, "y": y, "m": m, "n": n, "k": k, "ldc": 4 * n, "rows": rows,
+    params = {**read, "panels": panels, "y": y, "m": m, "n": n, "k": k, "ldc": row_pitch(node, n), "rows": rows,
               "columns": columns, "row_chunks": row_chunks, "column_chunks": column_chunks, **residual(node, bounds),
               **tail_params(node, chunks), "offsets": Packed(("offsets", pairs), lambda: np.array(pairs, np.int64))}
     touched = 4 * m * (k * len(set(x_at)) + n * len(x_at)) + size * len(set(w_at))
     return [*steps, *more, Step(node, kind.row if m == 1 else kind.product, params, chunks,
                          macs=len(x_at) * m * n * k, touched=touched, products=target.products)]
+
+
+def takes_pitch(node: Node, target: Target) -> bool:
+    """Whether a node is a float32 product whose rows may lie apart: what a residual tail adds would have to lie as they do."""
+    plain = node[0].type == node[1].type == "f32" and target.mode != "ref"
+    return plain and (node.tail is None or node.tail.other is None)
 
 
 def rows_as_they_lie(node: Node, cpu: Cpu, x: Any, x_at: Sequence[int], sizes: tuple[int, int, int],

@@ -15,7 +15,7 @@ from litejit.compiler.primitives import bits_f32, load_f32, store_f32
 from litejit.ops import block_weights, reference_float, shuffled_weights
 from litejit.ops.arithmetic import act_range, activation, float_range, xnn_act_range
 from litejit.ops.base import Operator, Step, Target, chunked
-from litejit.ops.float_product import Matrix, float_steps, half_steps
+from litejit.ops.float_product import Matrix, float_steps, half_steps, takes_pitch
 from litejit.ops.hybrid import quantise_rows
 from litejit.ops.integer_product import DOUBLE, HYBRID, HYBRID_SIGN, HYBRID_XNN, XNN, Layout, Rounding, product_step
 from litejit.ops.packed_product import hybrid_steps, quantised_steps
@@ -70,6 +70,9 @@ class FullyConnected(Operator):
         if getattr(node.options, "weights_format", 0):
             return shuffled_weights.shapes(node)
         return [(x.size // depth, outputs)]
+
+    def widens(self, node: Node, target: Target) -> bool:
+        return takes_pitch(node, target) and not getattr(node.options, "weights_format", 0)
 
     def steps(self, node: Node, target: Target) -> list[Step]:
         x, w, bias, y = node[0], node[1], node.optional(2), node.out

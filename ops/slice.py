@@ -3,13 +3,26 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from litejit.ops.copy import Move, Movement, plain, strides
+from litejit.ops.base import Piece, Step, Target
+from litejit.ops.copy import Move, Movement, collapse, plain, strides
 from litejit.planner.graph import Node
 
 Shape = tuple[int, ...]
 
 
-class Slice(Movement):
+class Box(Movement):
+    """An operator whose output is a box of input 0: one Move."""
+
+    def pieces(self, node: Node) -> list[Piece]:
+        (move,), size = self.moves(node), node.out.itemsize
+        contiguous = collapse(move, size) in ([], [(node.out.size, size, size)])
+        return [Piece(0, node.out, node[0], move.x_offset * size)] if contiguous else []
+
+    def steps(self, node: Node, target: Target) -> list[Step]:
+        return [] if node.placed else super().steps(node, target)
+
+
+class Slice(Box):
     """Inputs x, begin, size (int32 or int64 [rank]; a size of -1 goes to the end)."""
 
     def delegates(self, node: Node) -> bool:
@@ -57,7 +70,7 @@ class Range(NamedTuple):
     extent: int
 
 
-class StridedSlice(Movement):
+class StridedSlice(Box):
     """Inputs x, begin, end, strides (int32 [n]); options: the masks, one bit per entry, and `offset`.
 
     An entry is, first that holds: an ellipsis, a new axis, a single element (shrink), a range. Bits of begin_mask and

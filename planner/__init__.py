@@ -5,7 +5,7 @@ The passes in order, each in a file of its own:
     build       subgraph -> Graph; missing operators are named all at once
     infer       shapes; constants folded; which nodes use XNNPACK's arithmetic
     fuse        producer and consumer pairs become one node
-    lower       nodes -> steps and jumps; views become aliases; in place
+    lower       nodes -> steps and jumps; views and parts (pieces) become aliases; in place
     lifetimes   when each buffer lives
     arena       offsets of the buffers
     plan        table and parameter image; the Plan

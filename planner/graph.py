@@ -184,11 +184,13 @@ class Node:
         "operator",
         "options",
         "outputs",
+        "placed",
         "scale",
         "spec",
         "subgraph",
         "tail",
         "version",
+        "wide",
         "xnn",
     )
 
@@ -215,6 +217,8 @@ class Node:
         self.bodies: tuple[Any, ...] = ()  # graphs of control flow
         self.scale: Any = None  # ops/float_product.py: `Scale` of the weights, made while running
         self.tail: Any = None  # ops/tails.py: what is done with the output while it is in the cache
+        self.wide: Any = None  # planner/fuse_concat.py: `Wide`, where the output lies in a wider one
+        self.placed: frozenset[int] = frozenset()  # planner/pieces.py: inputs (or outputs) that need no copy
         self.notes: list[str] = []  # what was fused into this node, for print(plan)
 
     def __getitem__(self, i: int) -> Value:

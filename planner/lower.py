@@ -1,6 +1,7 @@
 """Pass 4, lower: nodes become steps and jumps in one flat program; views become aliases.
 
-A view (RESHAPE, SQUEEZE ...) shares the memory of its input where nobody can tell. Control flow is laid out flat: the
+A view (RESHAPE, SQUEEZE ...) shares the memory of its input where nobody can tell, and so do parts of larger tensors
+(planner/pieces.py). Control flow is laid out flat: the
 records of its bodies, jumps between them, and copies of the loop's variables.
 """
 
@@ -11,6 +12,7 @@ from typing import Any
 from litejit.errors import LiteJitError
 from litejit.ops.base import Scratch, Step, Target
 from litejit.planner.graph import Graph, Node, PrepareError, Value, refuse
+from litejit.planner.pieces import Pieces
 
 
 class Label:
@@ -38,17 +40,27 @@ class Program:
         self.graph, self.target = graph, target
         self.records: list[Step | Jump] = []
         self.alias: dict[Value, Value] = {}
+        self.shift: dict[Value, int] = {}  # bytes from where the alias begins, if it is a part of it
+        self.notes: list[str] = []
         self.outside = set(graph.inputs) | {v for v in graph.values if v.variable}
 
     def root(self, value: Value) -> Value:
         """The value whose memory this one uses."""
+        return self.spot(value)[0]
+
+    def spot(self, value: Value) -> tuple[Value, int]:
+        """The value whose memory this one uses, and the bytes from there on."""
+        at = 0
         while value in self.alias:
+            at += self.shift.get(value, 0)
             value = self.alias[value]
-        return value
+        return value, at
 
     def lower(self, graph: Graph) -> None:
         """Append the nodes of a graph."""
+        pieces = Pieces(self, graph)
         for node in graph.nodes:
+            pieces.place(node)
             if node.bodies:
                 node.operator.lower(node, self)
             elif not (node.operator.view and self._shares(node)):
@@ -69,7 +81,7 @@ class Program:
             return False
         if out in self.alias or out is source:
             return False
-        self.alias[out] = source
+        self.alias[out] = node[0]
         return True
 
 
@@ -126,8 +138,12 @@ def _take_over(program: Program) -> None:
             if value is None or value.data is not None:
                 continue
             source = program.root(value)
-            if source in kept or last.get(source) != at or source.nbytes != node.out.nbytes or source is node.out:
+            if source in kept or last.get(source) != at or source is node.out:
+                continue
+            if not source.nbytes == value.nbytes == node.out.nbytes:  # a part: the rest may be needed
                 continue
             program.alias[node.out] = source
             last[source] = last.get(node.out, at)
+            if node.out in kept:  # an output is a view of it
+                kept.add(source)
             break

@@ -40,6 +40,7 @@ def _make(model: Any, subgraph: int, shapes: tuple[tuple[int, ...], ...], target
     def make_image() -> Image:
         return ImageMaker(program.records, places, offsets, program.root, model).image()
 
+    notes += program.notes
     return Plan(graph, target, program.records, buffers, offsets, arena_size, places, state_size, make_image, notes)
 
 
@@ -48,7 +49,7 @@ def _places(program: Program, offsets: dict[Any, int]) -> tuple[dict[Value, Plac
     places: dict[Value, Place] = {}
     state = 0
     for value in _all_values(program.graph):
-        root = program.root(value)
+        root, at = program.spot(value)
         if root.data is not None:
             places[value] = Place("constant", array=root.data)
         elif root.variable:
@@ -57,7 +58,7 @@ def _places(program: Program, offsets: dict[Any, int]) -> tuple[dict[Value, Plac
                 state += aligned(root.nbytes + 64)
             places[value] = places[root]
         elif root in offsets:
-            places[value] = Place("arena", offsets[root])
+            places[value] = Place("arena", offsets[root] + at)
     return places, state
 
 

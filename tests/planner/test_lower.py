@@ -55,6 +55,19 @@ def test_elementwise_operators_work_in_place() -> None:
     assert np.array_equal(interpreter.get_tensor(0), x)  # inputs stay as they are
 
 
+def test_memory_that_an_output_views_is_not_taken_over() -> None:
+    builder = ModelBuilder()
+    g = builder.subgraph()
+    t = g.add("ABS", [g.add("EXP", [g.input("x", (6,))], ("e", (6,)))], ("t", (6,)))  # ABS works in the memory of EXP
+    n = g.add("NEG", [t], ("n", (6,)))
+    view = g.add("RESHAPE", [t, g.constant("s", np.array([2, 3], np.int32))], ("view", (2, 3)))
+    g.outputs(view, g.add("NEG", [n], ("y", (6,))))
+    interpreter = Interpreter(model_content=builder.build())
+    result = interpreter.run(np.linspace(-1, 1, 6, dtype=np.float32))
+    assert np.array_equal(result["view"].ravel(), result["y"])
+    assert (result["y"] > 0).all()
+
+
 def test_preserved_tensors_have_memory_of_their_own() -> None:
     interpreter = chain("NEG", "RESHAPE", "EXP", "RESHAPE", "NEG", experimental_preserve_all_tensors=True)
     x = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)
