@@ -26,7 +26,7 @@ from litejit.compiler.primitives import (
 from litejit.ops import streams
 from litejit.ops.base import Scratch, Step, chunked
 from litejit.ops.simd.gemm_int8 import staged_offset, staged_pitch
-from litejit.ops.simd.row_codes import row_codes
+from litejit.ops.simd.row_codes import quantise_xnn
 from litejit.ops.simd.row_codes import row_range as vector_range
 from litejit.planner.graph import Node
 
@@ -104,22 +104,21 @@ def quantise_rows_xnn(p, begin, end):
     """XNNPACK's dynamic quantisation (qd8)."""
     depth, step, offset = p.depth, p.x_step, np.float32(p.offset)
     for c in prange(begin, end):
-        for r in range(c * p.block, min(p.rows, (c + 1) * p.block)):
+        r, last = c * p.block, min(p.rows, (c + 1) * p.block)
+        while r < last:
+            count = min(last - r, p.inner - r % p.inner) if step == 1 else 1        # rows of one matrix
             x, q, term = row_at(p, r), p.q + r * p.pitch, p.terms + 8 * r
+            r += count
             if step == 1:
-                vector_range(x, depth, term)
-                low, high = load_f32(term, 0), load_f32(term, 1)
-            else:
-                low, high = row_range(x, step, depth)
+                quantise_xnn(x, 4 * p.x_row, q, p.pitch, term, count, depth, p.offset, p.wide)
+                continue
+            low, high = row_range(x, step, depth)
             scale = F32_1 if low == high else F32_255 / (high - low)
             least, most = low * scale, high * scale
             zero = -F32_128 - least if (least - F32_128) + (most + F32_127) > F32_0 else F32_127 - most
             zero = rint_f32(min(max(zero, -F32_128), F32_127))
             store_i32(term, 0, np.int32(zero + offset))
             store_f32(term, 1, F32_1 / scale)
-            if step == 1:
-                row_codes(x, q, depth, scale, np.int64(zero), p.offset, p.wide)
-                continue
             for i in range(depth):
                 code = code_xnn(load_f32(x, i * step), scale, zero, offset)
                 if p.wide != 0:

@@ -127,7 +127,7 @@ EXPECTED: tuple[tuple[str, dict[str, str]], ...] = (
     (r"best_\w+_[iu]8", {"512": "^vpcmpeqb .*%zmm", "256": "^vpcmpeqb .*%ymm", "128": "^pcmpeqb", "neon": "^cmeq"}),
     (r"best_.*", {"512": "^vpcmpeqd .*%zmm", "256": "^vpcmpeqd .*%ymm", "128": "^pcmpeqd", "neon": "^cmeq"}),
     (r"row_range", {"512": "^vmaxps .*%zmm", "256": "^vmaxps .*%ymm", "128": "^maxps", "neon": "^(fcmgt|fmaxnm)"}),
-    (r"row_codes|code_accumulators", {"512": "^vcvtps2dq .*%zmm", "256": "^vcvtps2dq .*%ymm", "128": "^cvtps2dq",
+    (r"quantise_rows|code_accumulators", {"512": "^vcvtps2dq .*%zmm", "256": "^vcvtps2dq .*%ymm", "128": "^cvtps2dq",
                                       "neon": "^fcvt[nz]s"}),
     (r"scale_accumulators", {"512": "^vcvtdq2ps .*%zmm", "256": "^vcvtdq2ps .*%ymm", "128": "^cvtdq2ps", "neon": "^scvtf"}),
     (r"add_accumulators", ADD32),

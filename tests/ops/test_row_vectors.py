@@ -1,4 +1,4 @@
-"""Micro-kernels on rows (row_codes, accumulators) against their plain twins, on every level this machine can execute."""
+"""Micro-kernels on rows (row_codes.py, accumulators) against their plain twins, on every level this machine can execute."""
 import os
 import subprocess
 import sys
@@ -9,14 +9,15 @@ import pytest
 from litejit.compiler import kernel
 from litejit.compiler.cpu import executable
 from litejit.ops.simd.accumulators import add_accumulators, code_accumulators, scale_accumulators
-from litejit.ops.simd.row_codes import row_codes, row_range
+from litejit.ops.simd.row_codes import quantise_xnn, row_range
 from tests.harness import compiled
 
 F32 = np.float32
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CALL = np.dtype([("acc", "i8"), ("other", "i8"), ("scales", "i8"), ("bias", "i8"), ("x", "i8"), ("codes", "i8"), ("q", "i8"),
-                 ("wide", "i8"), ("floats", "i8"), ("range", "i8"), ("n", "i8"), ("low", "f4"), ("high", "f4"),
-                 ("scale", "f4")], align=True)
+                 ("wide", "i8"), ("floats", "i8"), ("range", "i8"), ("terms", "i8"), ("n", "i8"), ("low", "f4"),
+                 ("high", "f4"), ("scale", "f4")], align=True)
+ROWS = 6                              # four at once, and two one by one
 
 
 @kernel(CALL, name="test_row_vectors")
@@ -25,8 +26,8 @@ def call_all(p, begin, end):
     code_accumulators(p.acc, p.scales, p.codes, p.n, p.low, p.high, 3)
     scale_accumulators(p.acc, p.scales, p.bias, p.floats, p.n, p.scale, p.low, p.high)
     row_range(p.x, p.n, p.range)
-    row_codes(p.x, p.q, p.n, p.scale, -5, 128, 0)
-    row_codes(p.x, p.wide, p.n, p.scale, -5, 0, 1)
+    quantise_xnn(p.x, 4 * (p.n + 3), p.q, p.n + 16, p.terms, ROWS, p.n, 128, 0)
+    quantise_xnn(p.x, 4 * (p.n + 3), p.wide, 2 * (p.n + 16), p.terms, ROWS, p.n, 0, 1)
     return 0
 
 
@@ -35,9 +36,12 @@ def buffers(n):
     r = np.random.default_rng(n)
     made = {"acc": r.integers(-99999, 99999, n + 16, np.int32), "other": r.integers(-9999, 9999, n + 16, np.int32),
             "scales": r.uniform(0.0005, 0.002, n + 16).astype(F32), "bias": r.standard_normal(n + 16).astype(F32),
-            "x": (r.standard_normal(n + 16) * 5).astype(F32), "codes": np.full(n + 16, 99, np.int8),
-            "q": np.full(n + 16, 99, np.uint8), "wide": np.full(n + 16, 99, np.int16), "floats": np.full(n + 16, 99, F32),
-            "range": np.zeros(2, F32)}
+            "x": (r.standard_normal((ROWS, n + 3)) * [[5], [0.1], [0], [900], [1], [1e-3]]).astype(F32),
+            "codes": np.full(n + 16, 99, np.int8), "q": np.full((ROWS, n + 16), 99, np.uint8),
+            "wide": np.full((ROWS, n + 16), 99, np.int16), "floats": np.full(n + 16, 99, F32), "range": np.zeros(2, F32),
+            "terms": np.zeros((ROWS, 2), np.int32)}
+    made["x"][1] = abs(made["x"][1])                     # of one sign: the other end of the range is zero
+    made["x"][4] = -abs(made["x"][4])
     p = np.zeros(1, CALL)
     for name, array in made.items():
         p[name] = array.ctypes.data
