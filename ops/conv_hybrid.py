@@ -1,7 +1,7 @@
 """CONV_2D of float32 activations and integer weights: images (or pixels) are quantised while running, then convolved.
 
-XNNPACK quantises each image, or each pixel where the kernel is 1 x 1 with stride 1; LiteRT's kernels quantise each image,
-asymmetrically where the weights have a scale per channel, else symmetrically. Weights of 4 and 2 bits are bytes by now.
+XNNPACK quantises each image, or each pixel where the kernel is 1 x 1 with stride 1 (a product of rows); LiteRT's kernels
+quantise each image, asymmetrically where the weights have a scale per channel, else symmetrically. Weights of 4 and 2 bits are bytes by now.
 """
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import numpy as np
 
 from litejit.compiler import device, kernel, prange
 from litejit.compiler.primitives import bits_f32, load_f32, load_i32, store_f32, store_i32
+from litejit.ops import packed_product
 from litejit.ops.base import Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import Windows
 from litejit.ops.conv_int8 import GATHER, gather, gather_params
 from litejit.ops.hybrid import quantise_rows
+from litejit.ops.integer_product import HYBRID_XNN, Layout, Rounding
 from litejit.ops.simd.gemm_int8 import make_gemm, pack_int8, staged_offset
 from litejit.planner.graph import Node, Value
 
@@ -26,10 +28,11 @@ def hybrid_steps(node: Node, target: Target, w: Value, bias: Value | None, windo
     x, y, cpu, groups = node[0], node.out, target.cpu, windows.groups
     per_channel = len(scales) > 1
     how = "xnn" if node.xnn else "asymmetric" if per_channel else "symmetric"
-    by_pixel = node.xnn and windows.pointwise
-    rows = windows.m if by_pixel else windows.images
-    made = quantise_rows(node, x, rows, x.size // max(rows, 1), how)
-    o = w.dims[0]
+    o, images = w.dims[0], windows.images
+    if node.xnn and windows.pointwise:
+        rounding = Rounding(HYBRID_XNN, scales, 0, bounds)
+        return packed_product.hybrid_steps(node, target, x, y, w, bias, rounding, Layout(windows.m, o, windows.k))
+    made = quantise_rows(node, x, images, x.size // max(images, 1), how)
     n = o // groups
     scale = np.ascontiguousarray(np.broadcast_to(scales.astype(np.float32), (o,)))
     offsets = np.zeros(o, np.float32) if bias is None else np.asarray(bias.data, np.float32).reshape(o)
@@ -40,7 +43,7 @@ def hybrid_steps(node: Node, target: Target, w: Value, bias: Value | None, windo
                          zip(data, scale.reshape(groups, n), offsets.reshape(groups, n))])
     key = (w.key, None if bias is None else bias.key, "conv hybrid", cpu.name, groups, scale.tobytes())
     params, chunks = gather_params(target, windows, made.codes, "i8", n, out_bytes=4, panels=Packed(key, build), pad=0)
-    params.update(y=y, factors=made.terms, pixels=1 if by_pixel else windows.out_height * windows.out_width,
+    params.update(y=y, factors=made.terms, pixels=windows.out_height * windows.out_width,
                   terms=Scratch(chunks * params["block"] * 8), offset=staged_offset(cpu, "i8"), lo=bounds[0], hi=bounds[1],
                   per_channel=int(per_channel))
     if node.xnn:
