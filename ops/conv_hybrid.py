@@ -1,7 +1,8 @@
 """CONV_2D of float32 activations and integer weights: images (or pixels) are quantised while running, then convolved.
 
 XNNPACK quantises each image, or each pixel where the kernel is 1 x 1 with stride 1 (a product of rows); LiteRT's kernels
-quantise each image, asymmetrically where the weights have a scale per channel, else symmetrically. Weights of 4 and 2 bits are bytes by now.
+quantise each image, asymmetrically where the weights have a scale per channel, else symmetrically. Weights of 4 and 2 bits
+are bytes by now.
 """
 from __future__ import annotations
 
