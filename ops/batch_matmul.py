@@ -134,7 +134,7 @@ def _hybrid(node: Node, target: Target, product: Product) -> list[Step]:
         return hybrid_steps(node, target, x, y, w, None, rounding, layout, rows, lie)
     asymmetric = bool(node.options and node.options.asymmetric_quantize_inputs)
     made = quantise_rows(node, x, rows, product.k, "asymmetric" if asymmetric else "symmetric", **lie)
-    return [made.step, product_step(node, made.codes, w, y, None, layout, rounding, x_type="i8", terms=made.terms)]
+    return [*made.steps, product_step(node, made.codes, w, y, None, layout, rounding, x_type="i8", terms=made.terms)]
 
 
 OPERATORS = {"BATCH_MATMUL": BatchMatMul()}

@@ -50,7 +50,7 @@ def steps(node: Node, target: Target) -> list[Step]:
     scales = _scales(tensor, w, n * k // size, size % 32 == 0)
     params = {"x": rows.codes, "terms": rows.terms, "w": w, "scales": scales, "bias": bias, "y": y,
               "n": n, "k": k, "size": size, "total": total, "block": block, "lo": low, "hi": high}
-    return [rows.step, Step(node, block_product, params, chunks, macs=total * k)]
+    return [*rows.steps, Step(node, block_product, params, chunks, macs=total * k)]
 
 
 def _scales(tensor: Any, w: Value, count: int, short: bool) -> Packed:

@@ -48,11 +48,11 @@ def hybrid_steps(node: Node, target: Target, w: Value, bias: Value | None, windo
                   terms=Scratch(chunks * params["block"] * 8), offset=staged_offset(cpu, "i8"), lo=bounds[0], hi=bounds[1],
                   per_channel=int(per_channel))
     if node.xnn:
-        return [made.step, Step(node, conv_qd8, params, chunks, macs=windows.m * windows.k * o)]
+        return [*made.steps, Step(node, conv_qd8, params, chunks, macs=windows.m * windows.k * o)]
     params.update(scales=Packed(("conv hybrid scales", scale.tobytes()), lambda: scale),
                   bias=Packed(("conv hybrid bias", offsets.tobytes()), lambda: offsets),
                   acc=Scratch(chunks * params["block"] * params["columns"] * 4 + 64))
-    return [made.step, Step(node, conv_hybrid, params, chunks, macs=windows.m * windows.k * o)]
+    return [*made.steps, Step(node, conv_hybrid, params, chunks, macs=windows.m * windows.k * o)]
 
 
 _gemm_hybrid, _gemm_raw = make_gemm("f32"), make_gemm("i32", hybrid=True)

@@ -108,7 +108,7 @@ def hybrid_steps(node: Node, target: Target, w: Value, bias: Value | None, windo
     """float32 x int8: each image is quantised asymmetrically while running."""
     x, channels = node[0], windows.channels
     made = quantise_rows(node, x, windows.images, x.size // max(1, windows.images), "asymmetric")
-    steps, source, times = [made.step], made.codes, channels // x.dims[3]
+    steps, source, times = [*made.steps], made.codes, channels // x.dims[3]
     if times > 1:
         source, step = expanded(node, made.codes, x.size, 1, times)
         steps.append(step)

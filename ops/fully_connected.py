@@ -144,7 +144,7 @@ def _hybrid(node: Node, target: Target) -> list[Step]:
     lowest = w.data is not None and bool((np.asarray(w.data).view(np.int8) == -128).any())
     rounding = Rounding(HYBRID_SIGN if lowest else HYBRID, weight_scales(w), 0, bounds)
     product = product_step(node, rows.codes, w, y, bias, layout, rounding, x_type="i8", terms=rows.terms)
-    return [rows.step, product, *([] if plain_activation(node) else [late_activation(node, y)])]
+    return [*rows.steps, product, *([] if plain_activation(node) else [late_activation(node, y)])]
 
 
 def late_activation(node: Node, y: Value) -> Step:

@@ -24,7 +24,7 @@ from litejit.compiler.primitives import (
     trunc_f32,
 )
 from litejit.ops import streams
-from litejit.ops.base import Scratch, Step, chunked
+from litejit.ops.base import MAX_CHUNKS, Scratch, Step, chunked
 from litejit.ops.simd.gemm_int8 import staged_offset, staged_pitch
 from litejit.ops.simd.row_codes import quantise_xnn
 from litejit.ops.simd.row_codes import row_range as vector_range
@@ -32,7 +32,8 @@ from litejit.planner.graph import Node
 
 ROWS = np.dtype([("x", "i8"), ("q", "i8"), ("terms", "i8"), ("rows", "i8"), ("depth", "i8"), ("inner", "i8"),
                  ("x_outer", "i8"), ("x_row", "i8"), ("x_step", "i8"), ("pitch", "i8"), ("offset", "i8"), ("wide", "i8"),
-                 ("block", "i8")], align=True)
+                 ("block", "i8"), ("parts", "i8"), ("part", "i8"), ("ranges", "i8")], align=True)
+"""A chunk is `block` rows, or one of the `parts` of a row, `part` elements each, whose ranges are at `ranges`."""
 GRAIN = 1 << 14                        # elements worth a chunk
 
 F32_HALF, F32_127, F32_128, F32_255 = (np.float32(v) for v in (0.5, 127.0, 128.0, 255.0))
@@ -40,31 +41,39 @@ F32_0, F32_1, F32_I16 = np.float32(0.0), np.float32(1.0), np.float32(32767.0)
 
 
 class Rows:
-    """Quantised rows in scratch memory: their codes, `pitch` bytes from row to row, and their terms."""
+    """Quantised rows in scratch memory: codes, `pitch` bytes from row to row, terms, and the steps that make both."""
 
-    __slots__ = ("codes", "pitch", "step", "terms")
+    __slots__ = ("codes", "pitch", "steps", "terms")
 
-    def __init__(self, codes: Scratch, terms: Scratch, pitch: int, step: Step) -> None:
-        self.codes, self.terms, self.pitch, self.step = codes, terms, pitch, step
+    def __init__(self, codes: Scratch, terms: Scratch, pitch: int, steps: list[Step]) -> None:
+        self.codes, self.terms, self.pitch, self.steps = codes, terms, pitch, steps
 
 
 def quantise_rows(node: Node, x: Any, rows: int, depth: int, how: str, *, staged: Cpu | None = None, inner: int = 0,
                   x_outer: int = 0, x_row: int = -1, x_step: int = 1) -> Rows:
-    """The step that quantises `rows` rows of `depth` float32 values of x.
+    """Quantise `rows` rows of `depth` float32 values of x.
 
     how: "xnn", "symmetric" or "asymmetric". Codes are int8, rows without gaps; or with `staged` ("xnn" only) as the int8
     GEMM of a CPU wants rows staged, their zero points moved alike. Row r begins at element
-    (r // inner) * x_outer + (r % inner) * x_row of x.
+    (r // inner) * x_outer + (r % inner) * x_row of x. Few long rows ("asymmetric" only) are cut into parts.
     """
     pitch = depth if staged is None else staged_pitch(staged, depth)
     codes, terms = Scratch(rows * pitch + 64), Scratch(rows * 8)
     chunks, block = chunked(rows, max(1, GRAIN // max(depth, 1)))
-    step = Step(node, KERNELS[how], {
+    params = {
         "x": x, "q": codes, "terms": terms, "rows": rows, "depth": depth, "inner": inner or rows, "x_outer": x_outer,
         "x_row": depth if x_row < 0 else x_row, "x_step": x_step, "pitch": pitch, "block": block,
         "offset": 0 if staged is None else staged_offset(staged, "i8"),
-        "wide": staged is not None and not staged.dot}, chunks, touched=rows * depth * 5)
-    return Rows(codes, terms, pitch, step)
+        "wide": staged is not None and not staged.dot, "parts": 1, "part": depth, "ranges": None}
+    steps = []
+    if how == "asymmetric" and x_step == 1 and 0 < rows < MAX_CHUNKS:
+        parts, part = chunked(depth, GRAIN, MAX_CHUNKS // rows)
+        if parts > 1:
+            chunks = rows * parts
+            params.update(block=1, parts=parts, part=part, ranges=Scratch(8 * chunks))
+            steps.append(Step(node, part_ranges, params, chunks, touched=rows * depth * 4))
+    steps.append(Step(node, KERNELS[how], params, chunks, touched=rows * depth * 5))
+    return Rows(codes, terms, pitch, steps)
 
 
 @device
@@ -164,9 +173,15 @@ def quantise_rows_asymmetric(p, begin, end):
     depth, step = p.depth, p.x_step
     body = depth - depth % 8
     for c in prange(begin, end):
-        for r in range(c * p.block, min(p.rows, (c + 1) * p.block)):
+        first = c % p.parts * p.part
+        last = min(depth, first + p.part)
+        for r in range(c // p.parts * p.block, min(p.rows, (c // p.parts + 1) * p.block)):
             x, q = row_at(p, r), p.q + r * p.pitch
-            if step == 1:
+            low, high = F32_0, F32_0
+            if p.parts > 1:
+                for i in range(r * p.parts, (r + 1) * p.parts):
+                    low, high = min(low, load_f32(p.ranges, 2 * i)), max(high, load_f32(p.ranges, 2 * i + 1))
+            elif step == 1:
                 vector_range(x, depth, p.terms + 8 * r)
                 low, high = load_f32(p.terms, 2 * r), load_f32(p.terms, 2 * r + 1)
             else:
@@ -179,18 +194,28 @@ def quantise_rows_asymmetric(p, begin, end):
                 zero = min(max(round_f64(zero), -128.0), 127.0)
             short = np.float32(scale)
             inverse = F32_0 if short == F32_0 else np.float32(1.0 / np.float64(short))
-            store_i32(p.terms, 2 * r, np.int32(zero))
-            store_f32(p.terms, 2 * r + 1, short)
-            offset, done = np.float32(zero), 0
+            if first == 0:
+                store_i32(p.terms, 2 * r, np.int32(zero))
+                store_f32(p.terms, 2 * r + 1, short)
+            offset, done = np.float32(zero), first
             if step == 1:
-                done = body
-                for i in range(body):
+                done = min(body, last)
+                for i in range(first, done):
                     v = _stream_f32(x, i) * inverse
                     v = trunc_f32(v + (F32_HALF if v >= F32_0 else -F32_HALF)) + offset
                     _store_i8(q, i, np.int8(min(max(v, -F32_128), F32_127)))
-            for i in range(done, depth):
+            for i in range(done, last):
                 v = nearest(load_f32(x, i * step) * inverse, i, body) + offset
                 store_i8(q, i, np.int8(min(max(v, -F32_128), F32_127)))
+    return 0
+
+
+@kernel(ROWS)
+def part_ranges(p, begin, end):
+    """The least and the largest of zero and the values of each part of a row."""
+    for c in prange(begin, end):
+        first = c % p.parts * p.part
+        vector_range(row_at(p, c // p.parts) + 4 * first, min(p.part, p.depth - first), p.ranges + 8 * c)
     return 0
 
 

@@ -152,7 +152,7 @@ def hybrid_steps(node: Node, target: Target, x: Value, y: Value, w: Value, bias:
     fields, chunks = grid(target, m, n, k, len(layout.x_at), narrow)
     params = {**fields, "x": made.codes, "panels": panels, "y": y, "ldc": 4 * n, "terms": made.terms, "lo": low, "hi": high,
               "offsets": _pairs((i // k for i in layout.x_at), (i // (n * k) * size for i in layout.w_at))}
-    return [made.step, Step(node, product_qd8_row if narrow else product_qd8, params, chunks,
+    return [*made.steps, Step(node, product_qd8_row if narrow else product_qd8, params, chunks,
                             macs=len(layout.x_at) * m * n * k)]
 
 

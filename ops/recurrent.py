@@ -233,7 +233,7 @@ def _hybrid_inputs(node: Node, target: Target, lstm: Lstm, before: Scratch) -> l
     step = product_step(node, rows.codes, weights, out, bias, Layout(m, weights.dims[0], lstm.depth), rounding,
                         x_type="i8", terms=rows.terms)
     step.params.update(y=before, w=weights.packed(), bias=None if bias is None else bias.packed())
-    return [rows.step, step]
+    return [*rows.steps, step]
 
 
 def _how(node: Node) -> str:

@@ -134,8 +134,8 @@ def _hybrid(node: Node, target: Target) -> list[Step]:
     rows = quantise_rows(node, x, x.dims[0], x.size // x.dims[0], how)
     rounding = Rounding(HYBRID_XNN if node.xnn else HYBRID, weight_scales(w), 0, float_range(activation(node), node.xnn))
     if w.data is not None:
-        return [rows.step, int8_step(node, target, geometry(node), rows.codes, "i8", rounding, node.optional(3), rows.terms)]
-    return [rows.step, _exact(node, rows.codes, "i8", rounding, rows.terms)]
+        return [*rows.steps, int8_step(node, target, geometry(node), rows.codes, "i8", rounding, node.optional(3), rows.terms)]
+    return [*rows.steps, _exact(node, rows.codes, "i8", rounding, rows.terms)]
 
 
 # ---- float32 ------------------------------------------------------------------------------------

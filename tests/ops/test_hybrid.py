@@ -18,8 +18,8 @@ def rows(rng):
         yield x
 
 
-def interpreted(how, x, cpu=None):
-    """Codes [rows, depth], terms of the kernel run as plain Python."""
+def interpreted(how, x, cpu=None, part=0):
+    """Codes [rows, depth], terms of the kernel run as plain Python; part: elements of the parts that a row is cut into."""
     count, depth = x.shape
     wide = cpu is not None and not cpu.dot
     q = np.zeros((count, depth), np.int16 if wide else np.uint8)
@@ -27,9 +27,17 @@ def interpreted(how, x, cpu=None):
     p = np.zeros(1, hybrid.ROWS)
     for name, value in {"x": x.ctypes.data, "q": q.ctypes.data, "terms": terms.ctypes.data, "rows": count, "depth": depth,
                         "inner": count, "x_row": depth, "x_step": 1, "pitch": depth * q.itemsize, "block": count,
-                        "offset": 0 if cpu is None else staged_offset(cpu, "i8"), "wide": wide}.items():
+                        "offset": 0 if cpu is None else staged_offset(cpu, "i8"), "wide": wide, "parts": 1,
+                        "part": depth}.items():
         p[name] = value
-    hybrid.KERNELS[how](p.view(np.recarray)[0], 0, 1)
+    chunks = 1
+    if part:
+        p["parts"], p["part"], p["block"] = -(-depth // part), part, 1
+        chunks = count * int(p["parts"][0])
+        ranges = np.zeros((chunks, 2), F32)
+        p["ranges"] = ranges.ctypes.data
+        hybrid.part_ranges(p.view(np.recarray)[0], 0, chunks)
+    hybrid.KERNELS[how](p.view(np.recarray)[0], 0, chunks)
     return q if wide or cpu is not None else q.view(np.int8), terms[:, 0], terms[:, 1].view(F32)
 
 
@@ -60,6 +68,12 @@ def test_staged_rows(rng, arithmetic, level):
             want = arithmetic.qd8_quantize(row, factor, z) + offset
             np.testing.assert_array_equal(q[r].astype(np.int64) & 255 if cpu.dot else q[r], want & 255 if cpu.dot else want)
             assert zero[r] == z + offset
+
+
+def test_rows_in_parts(rng):
+    for x in rows(rng):
+        for got, want in zip(interpreted("asymmetric", x, part=64), interpreted("asymmetric", x)):
+            np.testing.assert_array_equal(got, want)
 
 
 def test_twin_of_the_range(rng):
