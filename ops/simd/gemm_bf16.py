@@ -21,7 +21,7 @@ import numpy as np
 
 from litejit.compiler import device, micro_kernel
 from litejit.compiler.cpu import Cpu
-from litejit.ops.simd.gemm_f32 import emit_tile, panel_columns, rows_in, store_tile, usual_rows
+from litejit.ops.simd.gemm_f32 import emit_tile, emit_vector, panel_columns, rows_in, usual_rows
 from litejit.ops.simd.gemm_int8 import multiply_groups
 from litejit.ops.simd.tiles import f32_columns, f32_rows, tiles
 
@@ -129,19 +129,9 @@ def multiply_pairs(v: Any, acc: list[Any], rows: list[Any], weights: Any, pitch:
     return multiply_groups(v, dots, acc, rows, weights, pairs, (nv, pitch // v.cpu.vbytes), panel)
 
 
-def emit_vector(v: Any, a: Any, first: Any, second: Any, c: Any, pairs: Any, columns: Any, lo: Any, hi: Any) -> None:
-    """One staged row times two panels side by side (enough chains to hide the latency); `columns` of both together."""
-    nv, size = tiles(v.cpu).f32[1], v.cpu.vbytes
-    panels = (first, second)
-    acc = [v.load(v.f32, panel, j * size) for panel in panels for j in range(nv)]
-
-    def body(i: Any, acc: list[Any]) -> list[Any]:
-        x = v.isplat(a, v.shl(i, 2))
-        at = v.mul(v.add(i, 1), nv * size)
-        return [v.dot_bf16(acc[j], x, v.load(v.i32, panels[j // nv], v.add(at, j % nv * size))) for j in range(2 * nv)]
-    acc = v.loop(pairs, acc, body)
-    low, high = v.splat(lo), v.splat(hi)
-    store_tile(v, [v.clamp(x, low, high) for x in acc], [c], columns, 2 * nv, size)
+def _pair_lane(v: Any, a: Any, at: Any) -> Callable[..., Any]:
+    x = v.isplat(a, at)
+    return lambda acc, panel, offset: v.dot_bf16(acc, x, v.load(v.i32, panel, offset))
 
 
 stage_bf16 = micro_kernel("stage_bf16", "ppiiiiiii", emit_stage)
@@ -149,7 +139,7 @@ pair_rows_bf16 = micro_kernel("pair_rows_bf16", "pppiiiiiff", emit_pair_rows)
 _tile = micro_kernel("gemm_bf16", "pippiiiiffi", emit_tile("rows", 4, usual_rows, multiply_pairs))
 _less = micro_kernel("gemm_bf16_less", "pippiiiiffi", emit_tile("rows", 4, lambda cpu: usual_rows(cpu) - 1, multiply_pairs))
 _tile_narrow = micro_kernel("gemm_bf16_narrow", "pippiiiiffi", emit_tile("rows", 2, usual_rows, multiply_pairs))
-_vector = micro_kernel("gemv_bf16", "ppppiiff", emit_vector)
+_vector = micro_kernel("gemv_bf16", "ppppiiff", emit_vector(_pair_lane))
 
 
 # ---- device functions --------------------------------------------------------------------------

@@ -185,19 +185,27 @@ def store_tile(v: Any, acc: list[Any], rows: list[Any], columns: Any, nv: int, s
     v.either(v.icmp(">=", columns, sum(x.type.count for x in acc[:nv])), whole, partly)
 
 
-def emit_vector(v: Any, a: Any, first: Any, second: Any, c: Any, k: Any, columns: Any, lo: Any, hi: Any) -> None:
-    """One row times two panels side by side (enough chains to hide the latency); `columns` of both together."""
-    nv, size = tiles(v.cpu).f32[1], v.cpu.vbytes
-    panels = (first, second)
-    acc = [v.load(v.f32, panel, j * size) for panel in panels for j in range(nv)]
+def emit_vector(lane: Callable[[Any, Any, Any], Callable[..., Any]]) -> Callable[..., None]:
+    """Generator of one row times two panels side by side (enough chains to hide the latency); `columns` of both together.
 
-    def body(i: Any, acc: list[Any]) -> list[Any]:
-        x = v.fsplat(a, v.shl(i, 2))
-        at = v.mul(v.add(i, 1), nv * size)
-        return [v.fma(x, v.load(v.f32, panels[j // nv], v.add(at, j % nv * size)), acc[j]) for j in range(2 * nv)]
-    acc = v.loop(k, acc, body)
-    low, high = v.splat(lo), v.splat(hi)
-    store_tile(v, [v.fmin(high, v.fmax(low, x)) for x in acc], [c], columns, 2 * nv, size)
+    lane(v, a, offset) -> what adds to a register of sums the products of 32 bits of the row and of the weights at an address.
+    """
+    def emit(v: Any, a: Any, first: Any, second: Any, c: Any, k: Any, columns: Any, lo: Any, hi: Any) -> None:
+        nv, size = tiles(v.cpu).f32[1], v.cpu.vbytes
+        panels = [(panel, j * size) for panel in (first, second) for j in range(nv)]
+
+        def body(i: Any, acc: list[Any]) -> list[Any]:
+            add, at = lane(v, a, v.shl(i, 2)), v.mul(v.add(i, 1), nv * size)
+            return [add(x, panel, v.add(at, moved)) for x, (panel, moved) in zip(acc, panels)]
+        acc = v.loop(k, [v.load(v.f32, panel, moved) for panel, moved in panels], body)
+        low, high = v.splat(lo), v.splat(hi)
+        store_tile(v, [v.clamp(x, low, high) for x in acc], [c], columns, 2 * nv, size)
+    return emit
+
+
+def _float_lane(v: Any, a: Any, at: Any) -> Callable[..., Any]:
+    x = v.fsplat(a, at)
+    return lambda acc, panel, offset: v.fma(x, v.load(v.f32, panel, offset), acc)
 
 
 _tile = micro_kernel("gemm_f32", "pippiiiiffi", emit_tile("rows"))
@@ -210,7 +218,7 @@ _table = micro_kernel("gemm_f32_table", "pippiiiiff", emit_tile("table"))
 _table_narrow = micro_kernel("gemm_f32_table_narrow", "pippiiiiff", emit_tile("table", 2))
 _segments = micro_kernel("gemm_f32_segments", "pippiiiiffii", emit_tile("segments"))
 _segments_narrow = micro_kernel("gemm_f32_segments_narrow", "pippiiiiffii", emit_tile("segments", 2))
-_vector = micro_kernel("gemv_f32", "ppppiiff", emit_vector)
+_vector = micro_kernel("gemv_f32", "ppppiiff", emit_vector(_float_lane))
 
 
 # ---- device functions --------------------------------------------------------------------------
