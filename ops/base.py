@@ -98,6 +98,12 @@ class Step:
         self.products = products  # type of what is multiplied ("bf16"), where it is not that of the node's tensors
 
     @property
+    def room(self) -> int:
+        """Bytes of its parameters and, behind them, a table of the steps that the kernel runs itself, and theirs."""
+        own = -(-self.kernel.params.itemsize // 64) * 64
+        return own + -(-16 * len(self.calls) // 64) * 64 + sum(step.room for step in self.calls)
+
+    @property
     def named(self) -> list[Any]:
         """All that its parameters name, and the steps that the kernel runs itself: their kernels too."""
         return [*self.params.values(), *(value for step in self.calls for value in (step.kernel, *step.named))]

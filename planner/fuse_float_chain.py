@@ -16,6 +16,7 @@ UNARY = (
     "HARD_SWISH", "SWISH", "RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "LEAKY_RELU",
 )  # fmt: skip
 BINARY = ("ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE", "POW")
+LONGEST, PLACES = 64, 3  # most nodes of a chain, and most values between them at a time
 OPS = (*UNARY, *BINARY)  # not SIN and COS, whose last bits depend on what else is in a block
 
 
@@ -29,28 +30,56 @@ def fuse_float_chains(uses: Uses, target: Target) -> list[str]:
     done: set[int] = set()
     nodes = list(uses.graph.nodes)
     others = _others(nodes)
-    for node in nodes:
+    for node in reversed(nodes):
         if id(node) in done or not _takes(node):
             continue
-        chain = _chain(node, uses, others)
+        chain = _leading(node, uses, others)
         done.update(map(id, chain))
         if len(chain) > 1:
             made = merged("FLOAT_CHAIN", FLOAT_CHAIN, chain, _inputs(chain), chain=chain)
             uses.replace(chain, made)
             notes.append(f"{', '.join(made.notes)} into {made!r}")
-    return notes
+    return notes[::-1]
 
 
-def _chain(node: Node, uses: Uses, others: dict[int, int]) -> list[Node]:
-    """The longest chain from a node on."""
-    chain = [node]
-    following = uses.user(node.out, *OPS)
-    while following is not None and _takes(following) and following.out.size == node.out.size:
-        if others[id(following)] != others[id(chain[-1])] and _large(chain) > 1:
-            break
-        chain.append(following)
-        following = uses.user(following.out, *OPS)
+def _leading(end: Node, uses: Uses, others: dict[int, int]) -> list[Node]:
+    """The nodes that lead to a node and whose results no other node needs, in the order in which they are to run."""
+    from litejit.ops.float_chain import slots_of
+
+    chain = [end]
+    grown = True
+    while grown and len(chain) < LONGEST:
+        grown = False
+        for value in _inputs(chain):
+            node = uses.maker(value, *OPS)
+            if node is None or not _takes(node) or value.size != end.out.size or not _only(uses, value, chain):
+                continue
+            more = _ordered(end, [node, *chain], uses)
+            later = others[id(node)] != others[id(end)]
+            if max(slots_of(more).values()) < PLACES and not (later and _large(more) > _large(chain)):
+                chain, grown = more, True
+                break
     return chain
+
+
+def _only(uses: Uses, value: Value, chain: list[Node]) -> bool:
+    """Whether nobody but the nodes of a chain reads a value."""
+    users = uses.users[value]
+    return uses.private(value, len(users)) and all(any(user is node for node in chain) for user in users)
+
+
+def _ordered(end: Node, nodes: list[Node], uses: Uses) -> list[Node]:
+    """The nodes, each as late as it can be: what is between them is not kept for long."""
+    left, found = {node.out: node for node in nodes}, []
+
+    def visit(node: Node) -> None:
+        for value in node.inputs:
+            if value in left:
+                visit(left.pop(value))
+        found.append(node)
+
+    visit(left.pop(end.out))
+    return found
 
 
 def _takes(node: Node) -> bool:

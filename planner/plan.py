@@ -218,7 +218,7 @@ class ImageMaker:
         for record in records:
             blocks.append(at)
             if isinstance(record, Step):
-                at += _room(record)
+                at += record.room
         self.bytes = np.zeros(at, np.uint8)
         self.words = self.bytes.view(np.int64)
         for i, (record, block) in enumerate(zip(records, blocks)):
@@ -275,7 +275,7 @@ class ImageMaker:
                 self.functions.append((word, step.kernel.symbol))
                 self._own(word + 1, at)
                 self._parameters(step, at)
-                at += _room(step)
+                at += step.room
 
     def _own(self, word: int, place: int) -> None:
         """A word is the address of a place in the image."""
@@ -318,12 +318,6 @@ class ImageMaker:
                 self.made = 0
         self.keep.append(array)
         return int(array.ctypes.data)
-
-
-def _room(step: Step) -> int:
-    """Bytes of a step's parameters, and of the steps that its kernel runs itself."""
-    calls = _up(16 * len(step.calls)) + sum(map(_room, step.calls))
-    return _up(step.kernel.params.itemsize) + calls
 
 
 def padded(array: Any) -> np.ndarray:
