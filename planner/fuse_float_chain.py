@@ -1,8 +1,8 @@
-"""Rule "float_chain": float32 operators of single elements that follow each other are one step, block by block.
+"""Rule "float_chain": float32 operators of single elements that read each other's results are one step, block by block.
 
-Measured on one core of a Zen 4 (32 KiB and 1 MiB of its own), chains of two, three and five operators on 64 to 4 million
-elements: nowhere slower; up to 1000 elements 0 to 5 % less time, from 16,000 on 0 to 30 %, where tensors do not stay in a cache
-20 to 80 %. MTCNN's first network, which spells PRELU out, took 14 % less.
+Measured on a core of Zen 4 (32 KiB and 1 MiB of its own) on chains and trees of two to six operators. Up to 2000 elements
+nothing changed by more than the clock can tell; from 4000 on they took 0 to 30 % less time, where tensors do not stay in the
+caches 20 to 80 %. MTCNN's first network, where PRELU is spelled out, took 24 % less.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ UNARY = (
     "HARD_SWISH", "SWISH", "RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "LEAKY_RELU",
 )  # fmt: skip
 BINARY = ("ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE", "POW")
+WORTH = 4096  # least elements, times operators: below, a kernel more to compile buys nothing
 LONGEST, PLACES = 64, 3  # most nodes of a chain, and most values between them at a time
 OPS = (*UNARY, *BINARY)  # not SIN and COS, whose last bits depend on what else is in a block
 
@@ -35,7 +36,7 @@ def fuse_float_chains(uses: Uses, target: Target) -> list[str]:
             continue
         chain = _leading(node, uses, others)
         done.update(map(id, chain))
-        if len(chain) > 1:
+        if len(chain) > 1 and len(chain) * node.out.size >= WORTH:
             made = merged("FLOAT_CHAIN", FLOAT_CHAIN, chain, _inputs(chain), chain=chain)
             uses.replace(chain, made)
             notes.append(f"{', '.join(made.notes)} into {made!r}")
@@ -44,22 +45,26 @@ def fuse_float_chains(uses: Uses, target: Target) -> list[str]:
 
 def _leading(end: Node, uses: Uses, others: dict[int, int]) -> list[Node]:
     """The nodes that lead to a node and whose results no other node needs, in the order in which they are to run."""
+    chain = [end]
+    while len(chain) < LONGEST:
+        more = next(filter(None, (_longer(chain, value, uses, others) for value in _inputs(chain))), None)
+        if more is None:
+            break
+        chain = more
+    return chain
+
+
+def _longer(chain: list[Node], value: Value, uses: Uses, others: dict[int, int]) -> list[Node] | None:
+    """The chain with the node that makes one of its inputs, if that may be one of it."""
     from litejit.ops.float_chain import slots_of
 
-    chain = [end]
-    grown = True
-    while grown and len(chain) < LONGEST:
-        grown = False
-        for value in _inputs(chain):
-            node = uses.maker(value, *OPS)
-            if node is None or not _takes(node) or value.size != end.out.size or not _only(uses, value, chain):
-                continue
-            more = _ordered(end, [node, *chain], uses)
-            later = others[id(node)] != others[id(end)]
-            if max(slots_of(more).values()) < PLACES and not (later and _large(more) > _large(chain)):
-                chain, grown = more, True
-                break
-    return chain
+    node, end = uses.maker(value, *OPS), chain[-1]
+    if node is None or not _takes(node) or value.size != end.out.size or not _only(uses, value, chain):
+        return None
+    more = _ordered(end, [node, *chain])
+    if others[id(node)] != others[id(end)] and _large(more) > _large(chain):
+        return None
+    return more if max(slots_of(more).values()) < PLACES else None
 
 
 def _only(uses: Uses, value: Value, chain: list[Node]) -> bool:
@@ -68,9 +73,10 @@ def _only(uses: Uses, value: Value, chain: list[Node]) -> bool:
     return uses.private(value, len(users)) and all(any(user is node for node in chain) for user in users)
 
 
-def _ordered(end: Node, nodes: list[Node], uses: Uses) -> list[Node]:
+def _ordered(end: Node, nodes: list[Node]) -> list[Node]:
     """The nodes, each as late as it can be: what is between them is not kept for long."""
-    left, found = {node.out: node for node in nodes}, []
+    left = {node.out: node for node in nodes}
+    found: list[Node] = []
 
     def visit(node: Node) -> None:
         for value in node.inputs:

@@ -11,12 +11,19 @@ import pytest
 from litejit.interpreter import Interpreter
 from litejit.ops import float_chain
 from litejit.ops.float_chain import block_of, slots_of
+from litejit.planner import fuse_float_chain
 from litejit.planner.fuse_float_chain import LONGEST, PLACES
 from litejit.schema.builder import ModelBuilder
 from tests.harness import MODES
 
 F32 = np.float32
 SPECIAL = np.array([0, -0.0, np.inf, -np.inf, np.nan, 3.4e38, -3.4e38, 1e-30, -1e-30, 1e-42], F32)
+
+
+@pytest.fixture(autouse=True)
+def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chains of small tensors too."""
+    monkeypatch.setattr(fuse_float_chain, "WORTH", 1)
 
 
 class Net:
@@ -296,6 +303,13 @@ def test_large_tensors_are_not_kept_for_later() -> None:
         other = net.op("CUMSUM", x, net.g.constant("axis", np.array(0, np.int32)))
         _, plan = run(net.finish(net.op("MUL", t, other)), special=False)
         assert len(plan.steps) == steps
+
+
+def test_small_tensors_are_not_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    for size, count, steps in ((2047, 2, 2), (2048, 2, 1), (1024, 4, 1)):
+        net = Net(size)
+        assert len(run(net.finish(unary(*["NEG"] * count)(net, net.input())))[1].steps) == steps
 
 
 def test_no_elements() -> None:
