@@ -1,8 +1,9 @@
 """Rule "float_chain": float32 operators of single elements that read each other's results are one step, block by block.
 
-Measured on a core of Zen 4 (32 KiB and 1 MiB of its own) on chains and trees of two to six operators. Up to 2000 elements
+Measured on a core of Zen 4 (32 KiB and 1 MiB of its own) on chains and trees of two to nine operators. Up to 2000 elements
 nothing changed by more than the clock can tell; from 4000 on they took 0 to 30 % less time, where tensors do not stay in the
-caches 20 to 80 %. MTCNN's first network, where PRELU is spelled out, took 24 % less.
+caches 20 to 60 %. MTCNN's first network, where PRELU is spelled out, took 24 % less. Sums of many large tensors took up to
+four times as long, until `_saves` and `_longer` refused them: from memory a core reads one tensor faster than several in turns.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ UNARY = (
 )  # fmt: skip
 BINARY = ("ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE", "POW")
 WORTH = 4096  # least elements, times operators: below, a kernel more to compile buys nothing
+STREAMED = 2 << 20  # bytes of what a chain reads and writes, from which on it is large
+FEW, SEVERAL = 3, 5  # tensors that a large chain may have whatever it saves, and at all
 LONGEST, PLACES = 64, 3  # most nodes of a chain, and most values between them at a time
 OPS = (*UNARY, *BINARY)  # not SIN and COS, whose last bits depend on what else is in a block
 
@@ -35,12 +38,22 @@ def fuse_float_chains(uses: Uses, target: Target) -> list[str]:
         if id(node) in done or not _takes(node):
             continue
         chain = _leading(node, uses, others)
+        small = len(chain) * node.out.size < WORTH
+        if not small and not _saves(chain):
+            continue
         done.update(map(id, chain))
-        if len(chain) > 1 and len(chain) * node.out.size >= WORTH:
+        if len(chain) > 1 and not small:
             made = merged("FLOAT_CHAIN", FLOAT_CHAIN, chain, _inputs(chain), chain=chain)
             uses.replace(chain, made)
             notes.append(f"{', '.join(made.notes)} into {made!r}")
     return notes[::-1]
+
+
+def _saves(chain: list[Node]) -> bool:
+    """Whether a chain of more than a few large tensors saves half of what its operators would read and write on their own."""
+    size, streams = chain[0].out.size, _streams(chain)
+    apart = sum(1 + sum(v is not None and v.size == size for v in node.inputs) for node in chain)
+    return streams <= FEW or not _large(chain) or apart >= 2 * streams
 
 
 def _leading(end: Node, uses: Uses, others: dict[int, int]) -> list[Node]:
@@ -62,7 +75,9 @@ def _longer(chain: list[Node], value: Value, uses: Uses, others: dict[int, int])
     if node is None or not _takes(node) or value.size != end.out.size or not _only(uses, value, chain):
         return None
     more = _ordered(end, [node, *chain])
-    if others[id(node)] != others[id(end)] and _large(more) > _large(chain):
+    if others[id(node)] != others[id(end)] and _kept(more) > _kept(chain):
+        return None
+    if _streams(more) > SEVERAL and _large(more):
         return None
     return more if max(slots_of(more).values()) < PLACES else None
 
@@ -103,9 +118,18 @@ def _others(nodes: list[Node]) -> dict[int, int]:
     return found
 
 
-def _large(chain: list[Node]) -> int:
+def _kept(chain: list[Node]) -> int:
     """How many tensors as large as the chain's stay in memory until it runs, where it runs later than its first node did."""
     return sum(v.data is None and v.size == chain[0].out.size for v in _inputs(chain))
+
+
+def _streams(chain: list[Node]) -> int:
+    """How many tensors as large as the chain's it reads and writes."""
+    return 1 + sum(v.size == chain[0].out.size for v in _inputs(chain))
+
+
+def _large(chain: list[Node]) -> bool:
+    return _streams(chain) * chain[0].out.nbytes > STREAMED
 
 
 def _inputs(chain: list[Node]) -> list[Value]:

@@ -305,6 +305,24 @@ def test_large_tensors_are_not_kept_for_later() -> None:
         assert len(plan.steps) == steps
 
 
+@pytest.mark.parametrize(("rows", "terms", "steps"), [(64, 7, 1), (64, 12, 2), (400, 4, 3), (400, 2, 1)])
+def test_sums_of_many_large_tensors(rows: int, terms: int, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading them in turns is slower. Seven of 256 KB and their sum are not large; two of 1.6 MB are few, three are not."""
+    net = Net(rows, 1000)
+    y = net.input()
+    for _ in range(terms - 1):
+        y = net.op("ADD", y, net.input())
+    y = net.op("TANH", y) if terms == 2 else y
+    plan, _ = same_bits(net.finish(y), monkeypatch, fused=max(1, steps) if steps < 3 else 0)
+    assert len(plan.steps) == steps
+
+
+def test_several_large_tensors_that_are_used_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Net(400, 1001)
+    plan, _ = same_bits(net.finish(cell(net, net.input())), monkeypatch)
+    assert len(plan.steps) == 1
+
+
 def test_small_tensors_are_not_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     for size, count, steps in ((2047, 2, 2), (2048, 2, 1), (1024, 4, 1)):
