@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,7 @@ def run(content: bytes, threads: int = 1, special: bool = True, **arguments: Any
     return [interpreter.get_tensor(d["index"]) for d in interpreter.get_output_details()], interpreter.plan
 
 
-def bits(arrays: Sequence[np.ndarray]) -> list[bytes]:
+def bits(arrays: Iterable[np.ndarray]) -> list[bytes]:
     return [array.tobytes() for array in arrays]
 
 
@@ -185,14 +185,15 @@ def test_large_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("block", [1, 3, 64, 1000])
 def test_any_block_gives_the_same(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the sign of NaN: elements beside whole vectors may have their operands exchanged."""
     net = Net(23, 101)
     content = net.finish(cell(net, swapped(net, again(net, net.input()))))
-    wanted = bits(run(content)[0])
+    wanted = bits(map(np.nan_to_num, run(content)[0]))
     monkeypatch.setattr(float_chain, "BLOCKS", {})
     monkeypatch.setattr(float_chain, "SMALL_BLOCK", block)
     for threads in (1, 3):
         got, plan = run(content, threads)
-        assert bits(got) == wanted and plan.steps[0].calls[0].params["block"] == block
+        assert bits(map(np.nan_to_num, got)) == wanted and plan.steps[0].calls[0].params["block"] == block
 
 
 def test_memory_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
