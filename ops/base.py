@@ -6,7 +6,7 @@ the parameter records, the class (options it reads, `delegates`, `prepare`, `fol
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -71,10 +71,12 @@ class Step:
     """One kernel over its chunks.
 
     params: field -> number, tuple of numbers (array fields), or Value / Packed / Scratch / Kernel / None (their address; 0).
-    Every tensor that the kernel touches must be named there: lifetimes are read off it.
+    Every tensor that the kernel touches must be named there, or in `calls`: lifetimes are read off them.
+    calls: steps that the kernel runs itself. Its field `calls` is the address of their kernels and parameters, in turns; the
+    parameters lie one behind the other, each in its `room`.
     """
 
-    __slots__ = ("chunks", "kernel", "macs", "node", "note", "params", "products", "touched")
+    __slots__ = ("calls", "chunks", "kernel", "macs", "node", "note", "params", "products", "touched")
 
     def __init__(
         self,
@@ -87,12 +89,25 @@ class Step:
         touched: int = 0,
         note: str = "",
         products: str = "",
+        calls: Sequence[Step] = (),
     ) -> None:
         self.node, self.kernel, self.params, self.chunks = node, kernel, params, chunks
         self.macs = macs  # multiply-accumulates
         self.touched = touched  # bytes read and written (0: those of the node's tensors)
         self.note = note
+        self.calls = tuple(calls)
         self.products = products  # type of what is multiplied ("bf16"), where it is not that of the node's tensors
+
+    @property
+    def room(self) -> int:
+        """Bytes of its parameters and, behind them, a table of the steps that the kernel runs itself, and theirs."""
+        own = -(-self.kernel.params.itemsize // 64) * 64
+        return own + -(-16 * len(self.calls) // 64) * 64 + sum(step.room for step in self.calls)
+
+    @property
+    def named(self) -> list[Any]:
+        """All that its parameters name, and the steps that the kernel runs itself: their kernels too."""
+        return [*self.params.values(), *(value for step in self.calls for value in (step.kernel, *step.named))]
 
 
 class Piece(NamedTuple):

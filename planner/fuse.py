@@ -15,6 +15,7 @@ from litejit.planner.fuse_activation import fuse_activations
 from litejit.planner.fuse_attention import fuse_attention
 from litejit.planner.fuse_concat import fuse_concats
 from litejit.planner.fuse_excite import fuse_excitations
+from litejit.planner.fuse_float_chain import fuse_float_chains
 from litejit.planner.fuse_layer_norm import fuse_layer_norm
 from litejit.planner.fuse_pad import fuse_pads
 from litejit.planner.fuse_separable import fuse_separable
@@ -35,6 +36,7 @@ RULES: dict[str, Rule] = {  # in the order in which they are tried
     "tail": fuse_tails,
     "separable": fuse_separable,
     "unary_chain": fuse_unary_chains,
+    "float_chain": fuse_float_chains,
     "concat": fuse_concats,  # and, while lowering, planner/pieces.py
 }
 

@@ -112,7 +112,7 @@ def mentioned(record: Step | Jump) -> list[Any]:
     """The Values and Scratches that a record names, in order."""
     if isinstance(record, Jump):
         return [record.flag] if record.flag is not None else []
-    return [v for v in record.params.values() if isinstance(v, (Value, Scratch))]
+    return [v for v in record.named if isinstance(v, (Value, Scratch))]
 
 
 def _take_over(program: Program) -> None:

@@ -70,7 +70,7 @@ class Plan:
     def _forget(self, image: Image) -> None:
         """Let go of what constants were made of: packing needs it, running does not."""
         for step in self.steps:
-            for item in step.params.values():
+            for item in step.named:
                 if isinstance(item, Packed):
                     item.forget()
         for value, place in self.places.items():
@@ -92,7 +92,7 @@ class Plan:
     @property
     def kernels(self) -> tuple[Kernel, ...]:
         """The kernels it needs, each once, in order of first use."""
-        called = [k for s in self.steps for k in (s.kernel, *(v for v in s.params.values() if isinstance(v, Kernel)))]
+        called = [k for s in self.steps for k in (s.kernel, *(v for v in s.named if isinstance(v, Kernel)))]
         return tuple({kernel.symbol: kernel for kernel in called}.values())
 
     @property
@@ -218,7 +218,7 @@ class ImageMaker:
         for record in records:
             blocks.append(at)
             if isinstance(record, Step):
-                at += _up(record.kernel.params.itemsize)
+                at += record.room
         self.bytes = np.zeros(at, np.uint8)
         self.words = self.bytes.view(np.int64)
         for i, (record, block) in enumerate(zip(records, blocks)):
@@ -243,9 +243,13 @@ class ImageMaker:
             if record.flag is not None:
                 self._address(word + 1, record.flag)
             return
-        self.words[word], self.words[word + 2], self.words[word + 3] = KERNEL, block, record.chunks
+        self.words[word], self.words[word + 3] = KERNEL, record.chunks
         self.functions.append((word + 1, record.kernel.symbol))
-        self.own.append(word + 2)
+        self._own(word + 2, block)
+        self._parameters(record, block)
+
+    def _parameters(self, record: Step, block: int) -> None:
+        """Those of a step; behind them a table of the steps that its kernel runs itself, and theirs."""
         fields: Any = record.kernel.params.fields
         unknown = record.params.keys() - fields.keys()
         if unknown:
@@ -263,6 +267,20 @@ class ImageMaker:
                 self.bytes[start : start + dtype.itemsize] = row.view(np.uint8).ravel()
             else:
                 self.bytes[start : start + dtype.itemsize] = np.array([value], dtype).view(np.uint8)
+        if record.calls:
+            table = block + _up(record.kernel.params.itemsize)
+            self._own((block + fields["calls"][1]) // 8, table)
+            at = table + _up(16 * len(record.calls))
+            for word, step in zip(range(table // 8, at // 8, 2), record.calls):
+                self.functions.append((word, step.kernel.symbol))
+                self._own(word + 1, at)
+                self._parameters(step, at)
+                at += step.room
+
+    def _own(self, word: int, place: int) -> None:
+        """A word is the address of a place in the image."""
+        self.words[word] = place
+        self.own.append(word)
 
     def _address(self, word: int, item: Value | Packed | Scratch | None) -> None:
         if item is None:

@@ -287,7 +287,7 @@ def _touched(step: Step) -> int:
         return step.touched
     if step.node.op in PICKS:
         return 2 * sum(v.nbytes for v in step.node.outputs)
-    values = (*step.node.inputs, *step.node.outputs) if step.macs else step.params.values()
+    values = (*step.node.inputs, *step.node.outputs) if step.macs else step.named
     return sum(v.nbytes for v in {v for v in values if isinstance(v, Value)})
 
 

@@ -32,6 +32,12 @@ def source(plan: Plan) -> str:
 def _step(plan: Plan, at: int, step: Step) -> list[str]:
     node = step.node
     shapes = ", ".join(f"{TYPES[v.type][0].lower()}[{'x'.join(map(str, v.dims))}]" for v in node.outputs)
+    head = f"    # step {at}: node {node.index} {node.op} -> {shapes}" + (f"  [{step.note}]" if step.note else "")
+    called = [f"        # node {call.node.index} {call.node.op}: {_call(plan, call)}" for call in step.calls]
+    return [head, f"    {_call(plan, step)}", *called]
+
+
+def _call(plan: Plan, step: Step) -> str:
     arguments = []
     for name, value in step.params.items():
         if isinstance(value, Value):
@@ -43,8 +49,7 @@ def _step(plan: Plan, at: int, step: Step) -> list[str]:
         else:
             text = "None" if value is None else str(value)
         arguments.append(f"{name}={text}")
-    head = f"    # step {at}: node {node.index} {node.op} -> {shapes}" + (f"  [{step.note}]" if step.note else "")
-    return [head, f"    {step.kernel.name}({', '.join(arguments)}, chunks={step.chunks})"]
+    return f"{step.kernel.name}({', '.join(arguments)}, chunks={step.chunks})"
 
 
 def _name(plan: Plan, value: Value) -> str:

@@ -84,7 +84,7 @@ def check(net: Net, content: bytes, monkeypatch: pytest.MonkeyPatch, steps: int 
     (got,), plan = run_planned(content, net.values)
     assert len(plan.steps) == steps and len(plan.fused) == 1 and "ATTENTION" in plan.fused[0], plan
     with monkeypatch.context() as patch:
-        patch.setenv("LITEJIT_FUSION_OFF", "attention")
+        patch.setenv("LITEJIT_FUSION_OFF", "attention,float_chain")
         (want,), separate = run_planned(content, net.values)
     assert not separate.fused
     assert np.abs(got - want).max() <= 1e-6 * np.abs(want).max()
@@ -114,7 +114,7 @@ def test_products_of_bfloat16(keys: str, monkeypatch: pytest.MonkeyPatch) -> Non
         content = net.finish(attention(net, keys=keys, scale="MUL"))
         (exact,), (got,) = (run_model(content, net.values, precision=p) for p in ("float32", "bfloat16"))
         with monkeypatch.context() as patch:
-            patch.setenv("LITEJIT_FUSION_OFF", "attention")
+            patch.setenv("LITEJIT_FUSION_OFF", "attention,float_chain")
             (want,) = run_model(content, net.values, precision="bfloat16")
         assert np.abs(got - want).max() <= 2e-3 * np.abs(want).max()
         assert 1e-4 < np.abs(got - exact).max() / np.abs(exact).max() < 0.05

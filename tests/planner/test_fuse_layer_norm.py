@@ -141,7 +141,7 @@ FORMS = {
 
 def unfused(content: bytes, values: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     with monkeypatch.context() as patch:
-        patch.setenv("LITEJIT_FUSION_OFF", "layer_norm")
+        patch.setenv("LITEJIT_FUSION_OFF", "layer_norm,float_chain")
         outputs, plan = run_planned(content, values)
     assert not plan.fused
     return outputs
