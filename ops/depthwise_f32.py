@@ -35,7 +35,7 @@ ROWS = np.dtype([*TILED, *((name, "i8") for name in ("x", "y", "table", "table_s
 
 def tiled_params(cpu: Cpu, windows: Windows, w: Any, bounds: tuple[float, float]) -> dict[str, Any]:
     """Values of the fields TILED; w: packed weights."""
-    lanes, wide, made = cpu.lanes, tile_columns(cpu, special(windows)[0]), tile_rows(cpu, *special(windows))
+    lanes, wide, made = cpu.lanes, tile_columns(cpu, special(windows)[0]), tile_rows(cpu, special(windows)[0])
     across = (wide - 1) * windows.sw + (windows.kw - 1) * windows.dw + 1
     vectors = -(-windows.channels // lanes)
     most = max(1, TILE_BYTES // (4 * windows.kh * across * lanes))          # vectors of channels that a block may have
@@ -47,9 +47,9 @@ def tiled_params(cpu: Cpu, windows: Windows, w: Any, bounds: tuple[float, float]
 
 def table_bytes(cpu: Cpu, windows: Windows) -> int:
     """Bytes of the table of addresses of a tile, and of a row for what nobody wants behind it."""
-    width, stride = special(windows)
+    width, _ = special(windows)
     across = (tile_columns(cpu, width) - 1) * windows.sw + (windows.kw - 1) * windows.dw + 1
-    rows = tile_rows(cpu, width, stride)
+    rows = tile_rows(cpu, width)
     row = windows.out_width * windows.channels * 4 + 64 if rows > 1 else 0
     return -(-(across * (windows.kh + (rows - 1) * windows.sh) * 8 + row) // 64) * 64
 
@@ -58,7 +58,7 @@ def depthwise_params(cpu: Cpu, windows: Windows, x: Any, w: Any, y: Any, bounds:
                      ) -> tuple[dict[str, Any], int]:
     """(values of the fields ROWS, chunks). A chunk is `rows` output rows."""
     work = windows.out_width * windows.channels * windows.kh * windows.kw
-    least, made = max(1, grain(cpu, "depthwise_f32") // max(work, 1)), tile_rows(cpu, *special(windows))
+    least, made = max(1, grain(cpu, "depthwise_f32") // max(work, 1)), tile_rows(cpu, special(windows)[0])
     chunks, rows = chunked(windows.images * windows.out_height, -(-least // made) * made)
     size = table_bytes(cpu, windows)
     return {**tiled_params(cpu, windows, w, bounds), "x": x, "y": y, "table": Scratch(chunks * size), "table_size": size,

@@ -18,7 +18,7 @@ from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import MicroKernel
 from litejit.ops.simd.tiles import tiles
 
-APART = 7                             # multiply-adds that hide the latency of one: 4 cycles of two
+SPARE = 4                             # registers of a tile beside its inputs and sums
 
 
 def pack_depthwise_f32(cpu: Cpu, weights: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
@@ -37,9 +37,9 @@ def tile_columns(cpu: Cpu, width: int) -> int:
     return tiles(cpu).wide_depthwise if width > 3 else tiles(cpu).depthwise
 
 
-def tile_rows(cpu: Cpu, width: int, stride: int) -> int:
-    """Output rows of a tile for kernels of a width (0: any) and a stride: one of wide kernels whose rows share little."""
-    return tiles(cpu).depthwise_rows if width == 3 or (width and stride == 1) else 1
+def tile_rows(cpu: Cpu, width: int) -> int:
+    """Output rows of a tile for kernels of a width (0: any)."""
+    return tiles(cpu).depthwise_rows if width else 1
 
 
 def emit_columns(width: int = 0, stride: int = 1, inner: bool = False) -> Callable[..., None]:
@@ -53,10 +53,10 @@ def emit_columns(width: int = 0, stride: int = 1, inner: bool = False) -> Callab
     """
     def emit(v: Any, table: Any, tiles_: Any, offset: Any, step: Any, weights: Any, y: Any, out_step: Any, out_row: Any,
              channels: Any, columns: Any, lo: Any, hi: Any, kh: Any, kw: Any, sw: Any, dw: Any) -> None:
-        count, rows = tile_columns(v.cpu, width), tile_rows(v.cpu, width, stride)
+        count, rows = tile_columns(v.cpu, width), tile_rows(v.cpu, width)
         low, high, seen = v.splat(lo), v.splat(hi), width + (rows - 1) * stride
         y_at = [v.add(v.mul(out_step, t), v.mul(out_row, r)) for r in range(rows) for t in range(count)]
-        inputs = _steps(v, table, step, count, seen, width, stride) if inner else _entries(v, table, seen)
+        inputs = _steps(v, table, step, seen, stride) if inner else _entries(v, table, seen)
         multiply = _fixed(v, inputs, (rows, count), width, stride) if width else _any(v, table, count, kh, kw, sw, dw)
         block = v.mul(v.add(v.mul(kh, kw), 1), v.cpu.vbytes)
 
@@ -108,63 +108,56 @@ def _any(v: Any, table: Any, count: int, kh: Any, kw: Any, sw: Any, dw: Any) -> 
     return multiply
 
 
-Inputs = Callable[[int, int, Any], Any]
-Output = tuple[int, int]              # (row, column) of the tile
-Tap = tuple[int, int]                 # (kx, ky) of the kernel
+Inputs = Callable[[Any], Callable[[int, int], Any]]             # offset -> (input column, input row) -> a vector of channels
+
 
 
 def _entries(v: Any, table: Any, seen: int) -> Inputs:
-    """(input column, input row, offset) -> inputs of a vector of channels, by the addresses of all columns of `seen` rows."""
-    return lambda k, ky, offset: v.load(v.f32, v.at(v.load(v.type("ptr"), table, 8 * (k * seen + ky), 8), offset))
+    """Inputs by the addresses of all columns of `seen` rows."""
+    return lambda offset: lambda k, ky: v.load(v.f32, v.at(v.load(v.type("ptr"), table, 8 * (k * seen + ky), 8), offset))
 
 
-def _steps(v: Any, table: Any, step: Any, count: int, seen: int, width: int, stride: int) -> Inputs:
-    """The same by the addresses of the first column."""
+def _steps(v: Any, table: Any, step: Any, seen: int, stride: int) -> Inputs:
+    """The same by the addresses of the first column.
+
+    A column is an odd number of pixels, which has a register, times a power of two, which is part of the instruction; LLVM
+    would keep an address for every input in memory if it knew what the rows' are.
+    """
     pixel = v.ashr(step, stride.bit_length() - 1)
-    rows = [v.load(v.type("ptr"), table, 8 * ky, 8) for ky in range(seen)]
-    moved = [v.mul(pixel, k) for k in range((count - 1) * stride + width)]
-    return lambda k, ky, offset: v.load(v.f32, v.at(rows[ky], offset), moved[k])
+
+    def at(offset: Any) -> Callable[[int, int], Any]:
+        rows = v.opaque([v.at(v.load(v.type("ptr"), table, 8 * ky, 8), offset) for ky in range(seen)])
+
+        def load(k: int, ky: int) -> Any:
+            times = (k & -k).bit_length() - 1
+            return v.load(v.f32, rows[ky], v.shl(v.mul(pixel, k >> times), times) if k else 0)
+        return load
+    return at
 
 
 def _fixed(v: Any, inputs: Inputs, shape: tuple[int, int], width: int, stride: int) -> Callable[..., list[Any]]:
     """Products of a width x width kernel for a tile of `shape`, without loops.
 
-    Where the registers hold all weights, an input is read once for all the outputs that see it. Where they hold those of a
-    column of the kernel, two rows share their inputs; else a weight is read once.
+    Tap by tap for all outputs, so that none waits for the sum before it. An input is read once for the taps of a column of the
+    kernel; where the registers hold those of all outputs, once for all of them.
     """
     rows, count = shape
-    taps = [(kx, ky) for kx in range(width) for ky in range(width)]
-    if len(taps) + rows * count < v.cpu.nregs:
-        groups = [taps]
-    else:
-        groups = [taps[k:k + width] for k in range(0, len(taps), width)] if rows > 1 else [[tap] for tap in taps]
+    held = width == 3 and count * (rows - 1 + width) + rows * count + SPARE <= v.cpu.nregs
 
     def multiply(offset: Any, weights: Any, acc: list[Any]) -> list[Any]:
-        acc = list(acc)
-        for group in groups:
-            held = {(kx, ky): v.load(v.f32, weights, (1 + kx * width + ky) * v.cpu.vbytes) for kx, ky in group}
-            seen: dict[tuple[int, int], Any] = {}
-            for (r, t), (kx, ky) in _in_turns(group, shape, stride):
-                at = t * stride + kx, r * stride + ky
-                seen[at] = seen[at] if at in seen else inputs(*at, offset)
-                acc[r * count + t] = v.fma(seen[at], held[kx, ky], acc[r * count + t])
+        read = inputs(offset)
+        seen: dict[tuple[int, int], Any] = {}
+        for tap in range(width * width):
+            kx, ky = divmod(tap, width)
+            seen = seen if ky or held else {}
+            w = v.load(v.f32, weights, (1 + tap) * v.cpu.vbytes)
+            places = [(t * stride + kx, r * stride + ky) for r in range(rows) for t in range(count)]
+            for place in places:
+                seen[place] = seen[place] if place in seen else read(*place)
+            acc = [v.fma(seen[place], w, x) for place, x in zip(places, acc)]
+            acc = v.opaque(acc) if v.x86 else acc                           # LLVM would follow one sum after the other
         return acc
     return multiply
-
-
-def _in_turns(taps: list[Tap], shape: tuple[int, int], stride: int) -> list[tuple[Output, Tap]]:
-    """All products of a tile in the order of their inputs, but with APART others between two of the same output if possible:
-    each waits for the sum of the one before."""
-    rows, count = shape
-    left = {(r, t): list(taps) for r in range(rows) for t in range(count)}
-    order: list[tuple[Output, Tap]] = []
-    while left:
-        recent = {output for output, _ in order[-APART:]}
-        output = min(left, key=lambda o: (o in recent, o[1] * stride + left[o][0][0], o[0] * stride + left[o][0][1], o))
-        order.append((output, left[output].pop(0)))
-        if not left[output]:
-            del left[output]
-    return order
 
 
 def columns_f32(width: int = 0, stride: int = 1, inner: bool = False) -> MicroKernel:

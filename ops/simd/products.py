@@ -79,9 +79,11 @@ class Products:
         return values if len(values) == 1 else self.opaque(values)
 
     def opaque(self, values: list[Any]) -> list[Any]:
-        """The values (vectors on x86), as something that LLVM cannot look into."""
+        """The values (integers, pointers, on x86 vectors), as something that LLVM cannot look into."""
         types, places = [x.type for x in values], range(len(values))
-        constraints = ",".join(["=v" if self.cpu.vbytes == 64 else "=x"] * len(values) + [str(i) for i in places])
+        vectors = "=v" if self.cpu.vbytes == 64 else "=x"
+        kinds = [vectors if isinstance(ty, ir.VectorType) else "=r" for ty in types]
+        constraints = ",".join([*kinds, *(str(i) for i in places)])
         returned = ir.LiteralStructType(types) if len(types) > 1 else types[0]
         made = self.b.call(ir.InlineAsm(ir.FunctionType(returned, types), "", constraints), values)
         if len(types) == 1:
