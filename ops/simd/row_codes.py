@@ -5,7 +5,7 @@ What is done once per row, after its range is known, is done for AT_ONCE rows in
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ def _ranges(v: Any, rows: list[Any], n: Any) -> list[tuple[Any, Any]]:
     return made
 
 
-def _across(v: Any, parts: list[Any], least: Callable[[Any, Any], Any]) -> Any:
+def _across(v: Any, parts: Sequence[Any], least: Callable[[Any, Any], Any]) -> Any:
     """Four lanes, each the least of the lanes of one of four registers."""
     while parts[0].type.count > 4:
         parts = [least(*v.halves(part)) for part in parts]
@@ -100,37 +100,36 @@ def _twin_quantise(x: int, step: int, q: int, pitch: int, terms: int, rows: int,
 def emit_quantise(v: Any, x: Any, step: Any, q: Any, pitch: Any, terms: Any, rows: Any, n: Any, offset: Any, wide: Any) -> None:
     """Rows of n values, `step` bytes apart: terms[r] = (zero point + offset, 1 / factor), q[r][i] = clamp(nearest(min(x[r][i] *
     factor, 32767)) + zero point, -128, 127) + offset, as bytes or (wide) as int16, rows `pitch` bytes apart."""
-    most, low, high = v.const(v.f32, 32767.0), v.const(v.i32, -128), v.const(v.i32, 127)
     moved = v.trunc(offset, "i32")
 
     def some(count: int) -> Callable[[Any, Any], None]:
         def body(r: Any, _: Any) -> None:
-            at = [v.at(x, v.mul(step, v.add(r, k))) for k in range(count)]
-            ranges = (_ranges(v, at, n) * AT_ONCE)[:AT_ONCE]
-            factor, zero = _parameters(v, _across(v, [one for one, _ in ranges], v.fmin), _across(
-                v, [one for _, one in ranges], v.fmax))
+            at, to = ([v.at(p, v.mul(apart, v.add(r, k))) for k in range(count)] for p, apart in ((x, step), (q, pitch)))
+            lows, highs = zip(*(_ranges(v, at, n) * AT_ONCE)[:AT_ONCE])
+            factor, zero = _parameters(v, _across(v, lows, v.fmin), _across(v, highs, v.fmax))
             inverse = v.bitcast(v.fdiv(v.const(factor.type, 1.0), factor), zero.type)
             both = v.shuffle(v.add(zero, v.splat(moved, 4)), inverse, (0, 4, 1, 5, 2, 6, 3, 7)[:2 * count])
             v.store(both, terms, v.shl(r, 3))
-            factors, zeros = ([v.splat(v.lane(one, k)) for k in range(count)] for one in (factor, zero))
-            to = [v.at(q, v.mul(pitch, v.add(r, k))) for k in range(count)]
-
-            def codes(scalar: str, shift: int) -> Callable[[Any, Callable[..., None]], None]:
-                offsets = v.splat(v.trunc(moved, scalar))
-
-                def made(i: Any, store: Callable[..., None]) -> None:
-                    for k in range(count):
-                        code = v.nearest(v.fmin(v.fmul(v.load(v.f32, at[k], v.shl(i, 2)), factors[k]), most))
-                        code = v.trunc(v.min(v.max(v.add(code, zeros[k]), low), high), scalar)       # saturates
-                        store(v.add(code, offsets), to[k], v.shl(i, shift))
-                return made
-            unroll = max(1, 2 // count)
-            v.either(v.icmp("!=", wide, 0), lambda: v.vectors(n, codes("i16", 1), unroll=unroll),
-                     lambda: v.vectors(n, codes("i8", 0), unroll=unroll))
+            numbers = [[v.splat(v.lane(one, k)) for k in range(count)] for one in (factor, zero)]
+            v.either(v.icmp("!=", wide, 0), lambda: _write_codes(v, at, to, n, numbers, moved, "i16"),
+                     lambda: _write_codes(v, at, to, n, numbers, moved, "i8"))
         return body
     fours = v.and_(rows, -AT_ONCE)
     v.loop(fours, [], some(AT_ONCE), step=AT_ONCE)
     v.loop(rows, [], some(1), start=fours)
+
+
+def _write_codes(v: Any, at: list[Any], to: list[Any], n: Any, numbers: list[list[Any]], offset: Any, scalar: str) -> None:
+    """Codes of rows by their factors and zero points, as `scalar`."""
+    most, low, high = v.const(v.f32, 32767.0), v.const(v.i32, -128), v.const(v.i32, 127)
+    offsets, shift = v.splat(v.trunc(offset, scalar)), int(scalar == "i16")
+
+    def body(i: Any, store: Callable[..., None]) -> None:
+        for source, dest, factor, zero in zip(at, to, *numbers):
+            code = v.nearest(v.fmin(v.fmul(v.load(v.f32, source, v.shl(i, 2)), factor), most))
+            code = v.trunc(v.min(v.max(v.add(code, zero), low), high), scalar)       # one instruction of AVX-512
+            store(v.add(code, offsets), dest, v.shl(i, shift))
+    v.vectors(n, body, unroll=max(1, 2 // len(at)))
 
 
 row_range = micro_kernel("row_range", "pip", emit_range, _twin_range)
