@@ -111,7 +111,6 @@ def _any(v: Any, table: Any, count: int, kh: Any, kw: Any, sw: Any, dw: Any) -> 
 Inputs = Callable[[Any], Callable[[int, int], Any]]             # offset -> (input column, input row) -> a vector of channels
 
 
-
 def _entries(v: Any, table: Any, seen: int) -> Inputs:
     """Inputs by the addresses of all columns of `seen` rows."""
     return lambda offset: lambda k, ky: v.load(v.f32, v.at(v.load(v.type("ptr"), table, 8 * (k * seen + ky), 8), offset))
@@ -149,7 +148,9 @@ def _fixed(v: Any, inputs: Inputs, shape: tuple[int, int], width: int, stride: i
         seen: dict[tuple[int, int], Any] = {}
         for tap in range(width * width):
             kx, ky = divmod(tap, width)
-            seen = seen if ky or held else {}
+            if not held and ky == 0 and kx:                                 # LLVM would keep on the stack what is read again
+                (offset,) = v.opaque([offset])
+                read, seen = inputs(offset), {}
             w = v.load(v.f32, weights, (1 + tap) * v.cpu.vbytes)
             places = [(t * stride + kx, r * stride + ky) for r in range(rows) for t in range(count)]
             for place in places:

@@ -182,9 +182,10 @@ def test_a_tile_multiplies_once_for_every_accumulator(name: str, level: str) -> 
 
 # Moves to and from the stack in the hot loop, at most: (micro-kernels, levels, how many, why); 0 elsewhere.
 SPILLS = (
-    (r"depthwise_f32_5s[12].*", r"avx512.*|neon.*", 18, "LLVM keeps inputs that several outputs see, on the stack"),
-    (r"depthwise_f32_5s[12].*", r"avx2|avxvnni|sse4", 30, "the same with 16 registers"),
-    (r"gemm_bf16.*", r"avx512vnni|avx512|avxvnni|avx2|neon.*", 34, "nobody runs what stands in for the instruction, but tests"),
+    (r"depthwise_f32_[35]s2.*", r"neon.*", 2, "LLVM keeps inputs that several outputs see, on the stack"),
+    (r"depthwise_f32_5s[12].*", r"avx2|avxvnni", 20, "the same: less time than reading them again for every tap"),
+    (r"depthwise_f32_5s[12].*", "sse4", 82, "the same, and products need a register of their own"),
+    (r"gemm_bf16.*", r"avx512vnni|avx512|avxvnni|avx2|neon.*", 44, "nobody runs what stands in for the instruction, but tests"),
     (r"gemm_f32_three", "avxvnni|avx2", 12, "never called: half a register takes as long as a whole one"),
     (r"gemm_.*", "sse4", 8, "products need a register of their own without fused multiply-adds"),
 )
