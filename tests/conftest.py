@@ -11,9 +11,13 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 HERE = Path(__file__).resolve().parent
 SHARED = HERE.parent.parent / "shared"
+
+settings.register_profile("litejit", deadline=None)  # a loaded machine is no failure
+settings.load_profile("litejit")
 
 # Kernels are compiled once per run: before anything imports litejit.
 if "LITEJIT_CACHE_DIR" not in os.environ:

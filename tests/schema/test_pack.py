@@ -89,7 +89,7 @@ def densify_twin(values: np.ndarray, tree: dict, shape: tuple[int, ...]) -> np.n
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(arrays.arrays(np.int8, (4, 6), elements=st.sampled_from([0, 0, 0, 1, -2])), st.data())
 def test_compressed_constants(dense, data):
     blocked = data.draw(st.booleans())

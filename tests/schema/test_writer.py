@@ -68,7 +68,7 @@ def _without_defaults(name, value):
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(trees("Model"))
 def test_round_trip(model):
     source = Source(open_buffer(write(model)))
@@ -78,7 +78,7 @@ def test_round_trip(model):
 
 
 @pytest.mark.parametrize("union", ["BuiltinOptions", "BuiltinOptions2"])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_round_trip_of_options(union, data):
     name = data.draw(st.sampled_from(UNIONS[union][1:]))
