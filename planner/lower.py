@@ -1,8 +1,8 @@
 """Pass 4, lower: nodes become steps and jumps in one flat program; views become aliases.
 
 A view (RESHAPE, SQUEEZE ...) shares the memory of its input where nobody can tell, and so do parts of larger tensors
-(planner/pieces.py). Control flow is laid out flat: the
-records of its bodies, jumps between them, and copies of the loop's variables.
+(planner/pieces.py). Control flow is laid out flat: the records of its bodies, jumps between them, and copies of the loop's
+variables.
 """
 
 from __future__ import annotations
