@@ -121,7 +121,7 @@ def _float(node: Node, target: Target, x: Any, y: Any, w: Value, bias: Value | N
                                                  "channels": channels, "lanes": cpu.lanes}))
     else:
         packed = packed_weights(cpu, made, w, bias)
-    params, chunks = depthwise_params(cpu, made, source, packed, y, bounds)
+    params, chunks = depthwise_params(cpu, made, source, packed, y, bounds, node.pixel or 4 * channels)
     params.update(tail_params(node, chunks))
     return [*steps, Step(node, depthwise_kernel(made), params, chunks, macs=made.m * channels * taps)]
 

@@ -1,7 +1,7 @@
 """float32 depthwise convolution: the walk over output rows, in tiles of some columns of a row or two and all channels.
 
-Whole rows are made, of so many channels that the inputs of a tile stay in the L1 cache. Tiles whose inputs all lie within the
-image's width share one table of addresses and move over it.
+Tiles whose inputs all lie within the image's width share one table of addresses and move over it. What is left of a row has
+tiles of its own, and so has the last one of an odd number of rows.
 """
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from litejit.compiler import device, kernel, prange
 from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import Kernel
-from litejit.compiler.primitives import store_i64
+from litejit.compiler.primitives import load_i64, store_i64
 from litejit.ops.base import Scratch, chunked
 from litejit.ops.conv_f32 import zeros
 from litejit.ops.conv_geometry import FIELDS, Windows
@@ -23,45 +23,36 @@ from litejit.ops.simd.tiles import grain
 from litejit.ops.tails import RECORD, TAIL, finish
 
 TAIL_BYTES = 1 << 17                  # of rows that are finished before a function runs over them
-TILE_BYTES = 36 << 10                 # of inputs of a row of tiles' outputs, for all channels of a block
 SHAPES = ((3, 1), (3, 2), (5, 1), (5, 2))          # (width, stride) of square kernels with micro-kernels of their own
-TILED = [("lo", "f4"), ("hi", "f4"), *FIELDS, *((name, "i8") for name in (
-    "w", "pad", "channel_block", "block_bytes", "wide", "made", "seen"))]
-"""Fields that `make_block` reads: bounds, windows, packed weights, a row of zeros, and how a row is cut: blocks of
-`channel_block` channels, whose weights are `block_bytes`, in tiles of `wide` columns and `made` rows, which see `seen` input
-rows."""
+TILED = [("lo", "f4"), ("hi", "f4"), *FIELDS, *((name, "i8") for name in ("w", "pad", "pixel", "wide", "made", "seen"))]
+"""Fields that `make_block` reads: bounds, windows, packed weights, a row of zeros, bytes from pixel to pixel of the input, and
+the tiles: `wide` columns and `made` rows, which see `seen` input rows."""
 ROWS = np.dtype([*TILED, *((name, "i8") for name in ("x", "y", "table", "table_size", "rows")), *TAIL], align=True)
 
 
-def tiled_params(cpu: Cpu, windows: Windows, w: Any, bounds: tuple[float, float]) -> dict[str, Any]:
-    """Values of the fields TILED; w: packed weights."""
-    lanes, wide, made = cpu.lanes, tile_columns(cpu, special(windows)[0]), tile_rows(cpu, special(windows)[0])
-    across = (wide - 1) * windows.sw + (windows.kw - 1) * windows.dw + 1
-    vectors = -(-windows.channels // lanes)
-    most = max(1, TILE_BYTES // (4 * windows.kh * across * lanes))          # vectors of channels that a block may have
-    block = -(-vectors // -(-vectors // most)) * lanes
-    return {**windows.params(), "w": w, "pad": zeros(windows.width * windows.channels * 4), "channel_block": block,
-            "block_bytes": block * (windows.kh * windows.kw + 1) * 4, "wide": wide, "made": made,
-            "seen": windows.kh + (made - 1) * windows.sh, "lo": bounds[0], "hi": bounds[1]}
+def tiled_params(cpu: Cpu, windows: Windows, w: Any, bounds: tuple[float, float], pixel: int) -> dict[str, Any]:
+    """Values of the fields TILED; w: packed weights; pixel: bytes from pixel to pixel of the input."""
+    width, _ = special(windows)
+    made = tile_rows(cpu, width)
+    return {**windows.params(), "w": w, "pad": zeros(windows.width * pixel), "pixel": pixel, "wide": tile_columns(cpu, width),
+            "made": made, "seen": windows.kh + (made - 1) * windows.sh, "lo": bounds[0], "hi": bounds[1]}
 
 
 def table_bytes(cpu: Cpu, windows: Windows) -> int:
-    """Bytes of the table of addresses of a tile, and of a row for what nobody wants behind it."""
+    """Bytes of the tables of addresses of a tile: of what it sees, and of the rows."""
     width, _ = special(windows)
     across = (tile_columns(cpu, width) - 1) * windows.sw + (windows.kw - 1) * windows.dw + 1
-    rows = tile_rows(cpu, width)
-    row = windows.out_width * windows.channels * 4 + 64 if rows > 1 else 0
-    return -(-(across * (windows.kh + (rows - 1) * windows.sh) * 8 + row) // 64) * 64
+    return -(-(across + 1) * (windows.kh + (tile_rows(cpu, width) - 1) * windows.sh) * 8 // 64) * 64
 
 
-def depthwise_params(cpu: Cpu, windows: Windows, x: Any, w: Any, y: Any, bounds: tuple[float, float]
-                     ) -> tuple[dict[str, Any], int]:
+def depthwise_params(cpu: Cpu, windows: Windows, x: Any, w: Any, y: Any, bounds: tuple[float, float],
+                     pixel: int) -> tuple[dict[str, Any], int]:
     """(values of the fields ROWS, chunks). A chunk is `rows` output rows."""
     work = windows.out_width * windows.channels * windows.kh * windows.kw
     least, made = max(1, grain(cpu, "depthwise_f32") // max(work, 1)), tile_rows(cpu, special(windows)[0])
     chunks, rows = chunked(windows.images * windows.out_height, -(-least // made) * made)
     size = table_bytes(cpu, windows)
-    return {**tiled_params(cpu, windows, w, bounds), "x": x, "y": y, "table": Scratch(chunks * size), "table_size": size,
+    return {**tiled_params(cpu, windows, w, bounds, pixel), "x": x, "y": y, "table": Scratch(chunks * size), "table_size": size,
             "rows": rows}, chunks
 
 
@@ -85,56 +76,61 @@ def make_block(width: int, stride: int, record: tuple[str, ...]) -> Any:
     source: the input; ring: how many of its rows are there, one after the other and over again; 0: all of them. `record`: the
     names of the parameter record, which has the fields TILED (Numba mixes records up that share a device function).
     """
-    tile, inner_tile = columns_f32(width, stride), columns_f32(width, stride, width > 0)
+    tile, inner = columns_f32(width, stride), columns_f32(width, stride, inner=width > 0)
+    less, half, single = (columns_f32(width, stride, part=part) if width else tile for part in ("less", "half", "row"))
 
     @device
-    def column_table(p, source, ring, table, row, ox, rows):
-        """table[input column][input row]: the addresses of what a tile of `rows` output rows and columns from ox on sees."""
-        pixel = p.channels * 4
-        image, iy, ix = row // p.out_height, row % p.out_height * p.sh - p.top, ox * p.sw - p.left
-        across = (p.wide - 1) * p.sw + (p.kw - 1) * p.dw + 1
+    def row_table(p, source, ring, lines, row, rows):
+        """lines[input row]: where the rows lie that `rows` output rows see; those outside of the image are zeros."""
+        image, iy = row // p.out_height, row % p.out_height * p.sh - p.top
         wanted = p.kh + (rows - 1) * p.sh
         for ky in range(p.seen):
             y = iy + ky * p.dh
             line = image * p.height + y
-            here = source + ((line % ring if ring > 0 else line) * p.width + ix) * pixel
-            inside = y >= 0 and y < p.height and ky < wanted
-            for k in range(across):
-                x = ix + k
-                store_i64(table, k * p.seen + ky, here + k * pixel if inside and x >= 0 and x < p.width else p.pad)
+            at = source + (line % ring if ring > 0 else line) * p.width * p.pixel
+            store_i64(lines, ky, at if y >= 0 and y < p.height and ky < wanted else p.pad)
 
     @device
-    def tile_row(p, source, ring, table, row, rows, out, below, moved, weights, channels):
-        """`rows` output rows of some channels, `moved` bytes from the first one on; the second row is written `below` bytes
-        after the first."""
+    def column_table(p, lines, table, ox, across):
+        """table[input column][input row]: the addresses of what a tile of output columns from ox on sees."""
+        for k in range(across):
+            x = ox * p.sw - p.left + k
+            inside = x >= 0 and x < p.width
+            for ky in range(p.seen):
+                store_i64(table, k * p.seen + ky, load_i64(lines, ky) + x * p.pixel if inside else p.pad)
+
+    @device
+    def tile_row(p, source, ring, table, row, rows, out):
+        """`rows` output rows, the first one at out."""
         first, end = inner_columns(p)
-        wide, pixel = p.wide, p.channels * 4
-        ox = 0
+        wide, step, pixel, below = p.wide, p.sw * p.pixel, p.channels * 4, p.out_width * p.channels * 4
+        ox, across = 0, (wide - 1) * p.sw + (p.kw - 1) * p.dw + 1
+        lines = table + across * p.seen * 8
+        row_table(p, source, ring, lines, row, rows)
         while ox < p.out_width:
-            column_table(p, source, ring, table, row, ox, rows)
-            if ox >= first and ox + wide <= end:
+            columns, many, y = min(wide, p.out_width - ox), 1, out + ox * pixel
+            inside = rows == p.made and ox >= first and ox + wide <= end
+            column_table(p, lines, table, ox, 1 if inside and rows > 1 else across)
+            if inside:
                 many = (end - ox) // wide
-                inner_tile(table, many, moved, p.sw * pixel, weights, out + ox * pixel, pixel, below, channels, wide, p.lo,
-                           p.hi, p.kh, p.kw, p.sw, p.dw)
-                ox += many * wide
+                inner(table, many, step, p.w, y, pixel, below, p.channels, wide, p.lo, p.hi, p.kh, p.kw, p.sw, p.dw)
+            elif rows < p.made:
+                single(table, 1, 0, p.w, y, pixel, 0, p.channels, columns, p.lo, p.hi, p.kh, p.kw, p.sw, p.dw)
+            elif 2 * columns <= wide:
+                half(table, 1, 0, p.w, y, pixel, below, p.channels, columns, p.lo, p.hi, p.kh, p.kw, p.sw, p.dw)
+            elif columns < wide:
+                less(table, 1, 0, p.w, y, pixel, below, p.channels, columns, p.lo, p.hi, p.kh, p.kw, p.sw, p.dw)
             else:
-                tile(table, 1, moved, p.sw * pixel, weights, out + ox * pixel, pixel, below, channels,
-                     min(wide, p.out_width - ox), p.lo, p.hi, p.kh, p.kw, p.sw, p.dw)
-                ox += wide
+                tile(table, 1, 0, p.w, y, pixel, below, p.channels, columns, p.lo, p.hi, p.kh, p.kw, p.sw, p.dw)
+            ox += many * columns
 
     @device
     def block(p, source, ring, table, top, bottom, y):
-        row_bytes = p.out_width * p.channels * 4
-        sink = table + ((p.wide - 1) * p.sw + (p.kw - 1) * p.dw + 1) * p.seen * 8
-        for channel in range(0, p.channels, p.channel_block):
-            weights, channels = p.w + channel // p.channel_block * p.block_bytes, min(p.channel_block, p.channels - channel)
-            row = top
-            while row < bottom:
-                rows = min(p.made, bottom - row, p.out_height - row % p.out_height)     # of one image
-                out = y + (row - top) * row_bytes + channel * 4
-                tile_row(p, source, ring, table, row, rows, out, row_bytes if rows == p.made else sink - out, channel * 4,
-                         weights, channels)
-                row += rows
+        row = top
+        while row < bottom:
+            rows = min(p.made, bottom - row, p.out_height - row % p.out_height)         # of one image
+            tile_row(p, source, ring, table, row, rows, y + (row - top) * p.out_width * p.channels * 4)
+            row += rows
     return block
 
 

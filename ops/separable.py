@@ -36,7 +36,8 @@ class Separable(Operator):
         expand, depthwise, project = (getattr(node.options, name) for name in ("expand", "depthwise", "project"))
         cpu, windows = target.cpu, wide_windows(depthwise)
         w, bias = depthwise[1], depthwise.optional(2)
-        params = tiled_params(cpu, windows, packed_weights(cpu, windows, w, bias), _bounds(depthwise))
+        params = tiled_params(cpu, windows, packed_weights(cpu, windows, w, bias), _bounds(depthwise),
+                              4 * windows.channels)
         pixel, taps = 4 * windows.channels, windows.kh * windows.kw
         macs = windows.m * windows.channels * taps
         params.update(x=node[0], y=node.out, other=None, expand=None, project=None)

@@ -18,6 +18,7 @@ from litejit.planner.fuse_excite import fuse_excitations
 from litejit.planner.fuse_float_chain import fuse_float_chains
 from litejit.planner.fuse_layer_norm import fuse_layer_norm
 from litejit.planner.fuse_pad import fuse_pads
+from litejit.planner.fuse_pixel_pitch import fuse_pixel_pitches
 from litejit.planner.fuse_separable import fuse_separable
 from litejit.planner.fuse_swish import fuse_swish
 from litejit.planner.fuse_tail import fuse_tails
@@ -37,6 +38,7 @@ RULES: dict[str, Rule] = {  # in the order in which they are tried
     "separable": fuse_separable,
     "unary_chain": fuse_unary_chains,
     "float_chain": fuse_float_chains,
+    "pixel_pitch": fuse_pixel_pitches,
     "concat": fuse_concats,  # and, while lowering, planner/pieces.py
 }
 

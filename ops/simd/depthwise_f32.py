@@ -42,19 +42,25 @@ def tile_rows(cpu: Cpu, width: int) -> int:
     return tiles(cpu).depthwise_rows if width else 1
 
 
-def emit_columns(width: int = 0, stride: int = 1, inner: bool = False) -> Callable[..., None]:
-    """Generator of tiles that follow each other in a row, `tile_columns` columns each.
+def part_shape(cpu: Cpu, width: int, part: str) -> tuple[int, int]:
+    """(rows, columns) of a part of a tile: "whole", a column "less", "half" of the columns, or one "row"."""
+    rows, columns = tile_rows(cpu, width), tile_columns(cpu, width)
+    return {"whole": (rows, columns), "less": (rows, columns - 1), "half": (rows, columns // 2), "row": (1, columns)}[part]
+
+
+def emit_columns(width: int = 0, stride: int = 1, inner: bool = False, part: str = "whole") -> Callable[..., None]:
+    """Generator of tiles that follow each other in a row, `tile_columns` columns each, or of what is left of one.
 
     width, stride: made for square kernels of that width without dilation; 0: for any. inner: no column is outside of the image,
-    so that the addresses of the first input column are enough. Arguments: table of addresses, number of
-    tiles, offset of the first one from the table, step from one column to the next in the input, weights, y, step in the
-    output, from one row to the next there, channels, columns of the last tile, lo, hi, then height and width of the kernel,
-    stride and dilation along the row; offsets and steps in bytes.
+    so that the addresses of the first input column are enough. part: see `part_shape`. Arguments: table of addresses, number of
+    tiles, step from one column to the next in the input, weights, y, step in the output, from one row to the next there,
+    channels, columns of the last tile, lo, hi, then height and width of the kernel, stride and dilation along the row; steps
+    in bytes.
     """
-    def emit(v: Any, table: Any, tiles_: Any, offset: Any, step: Any, weights: Any, y: Any, out_step: Any, out_row: Any,
-             channels: Any, columns: Any, lo: Any, hi: Any, kh: Any, kw: Any, sw: Any, dw: Any) -> None:
-        count, rows = tile_columns(v.cpu, width), tile_rows(v.cpu, width)
-        low, high, seen = v.splat(lo), v.splat(hi), width + (rows - 1) * stride
+    def emit(v: Any, table: Any, tiles_: Any, step: Any, weights: Any, y: Any, out_step: Any, out_row: Any, channels: Any,
+             columns: Any, lo: Any, hi: Any, kh: Any, kw: Any, sw: Any, dw: Any) -> None:
+        rows, count = part_shape(v.cpu, width, part)
+        low, high, seen = v.splat(lo), v.splat(hi), width + (tile_rows(v.cpu, width) - 1) * stride
         y_at = [v.add(v.mul(out_step, t), v.mul(out_row, r)) for r in range(rows) for t in range(count)]
         inputs = _steps(v, table, step, seen, stride) if inner else _entries(v, table, seen)
         multiply = _fixed(v, inputs, (rows, count), width, stride) if width else _any(v, table, count, kh, kw, sw, dw)
@@ -86,7 +92,7 @@ def emit_columns(width: int = 0, stride: int = 1, inner: bool = False) -> Callab
                 return [v.at(here, block)]
             v.loop(channels, [weights], vector, step=v.lanes)
             return [v.add(offset, v.mul(step, count)), v.at(y, v.mul(out_step, count))]
-        v.loop(tiles_, [offset, y], tile)
+        v.loop(tiles_, [v.i(0), y], tile)
     return emit
 
 
@@ -162,7 +168,8 @@ def _fixed(v: Any, inputs: Inputs, shape: tuple[int, int], width: int, stride: i
     return multiply
 
 
-def columns_f32(width: int = 0, stride: int = 1, inner: bool = False) -> MicroKernel:
+def columns_f32(width: int = 0, stride: int = 1, inner: bool = False, part: str = "whole") -> MicroKernel:
     """The micro-kernel of tiles: for any kernel, or for those of a width and stride."""
-    name = f"depthwise_f32_{width}s{stride}{'_inner' if inner else ''}" if width else "depthwise_f32"
-    return micro_kernel(name, "piiippiiiiffiiii", emit_columns(width, stride, inner))
+    kind = "_inner" if inner else "" if part == "whole" else f"_{part}"
+    name = f"depthwise_f32_{width}s{stride}{kind}" if width else "depthwise_f32"
+    return micro_kernel(name, "piippiiiiffiiii", emit_columns(width, stride, inner, part))

@@ -51,7 +51,9 @@ def _every_micro_kernel() -> list[str]:
         best.short_rows(kind, False)
     for width, stride in ((0, 1), *SHAPES):
         depthwise_f32.columns_f32(width, stride)
-        depthwise_f32.columns_f32(width, stride, width > 0)
+        depthwise_f32.columns_f32(width, stride, inner=width > 0)
+        for part in ("less", "half", "row") if width else ():
+            depthwise_f32.columns_f32(width, stride, part=part)
     for name in functions.FORMULAS:
         functions.stream(name, SCALAR.get(name) or OPERATORS[name.upper()].formula)
     for kind in ("i8", "u8"):

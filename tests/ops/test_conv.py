@@ -1,8 +1,11 @@
 """CONV_2D and DEPTHWISE_CONV_2D against twins: every type, both arithmetics, odd shapes, and errors."""
+import itertools
+
 import numpy as np
 import pytest
 
 from litejit.errors import LiteJitError
+from litejit.ops.depthwise_f32 import SHAPES
 from litejit.schema.builder import Quant
 from tests.harness import In, Out, run_op
 from tests.twins.conv import conv_sums, depthwise_sums, fixed_codes, nearest_codes
@@ -67,6 +70,15 @@ def test_floats(rng, mode):
         x, w, bias = (rng.standard_normal(s).astype(np.float32) for s in (case.image, case.kernel, (case.channels,)))
         got = case.run([x, In(w, constant=True), In(bias, constant=True)], Out(), act_of(k), mode=mode)
         close(got, np.clip(case.sums(x, w) + bias, *ACTS[act_of(k)]))
+
+
+@pytest.mark.parametrize("kernel, stride", SHAPES)
+def test_what_is_left_of_depthwise_tiles(rng, kernel, stride):
+    """Every width and height up to two tiles: columns that are left over, and rows."""
+    for height, width in itertools.product(range(1, 6), range(1, 12)):
+        case = Case(((1, height, width, 21), (kernel, kernel), 1, (stride, stride), (1, 1), "SAME"))
+        x, w, bias = (rng.standard_normal(s).astype(np.float32) for s in (case.image, case.kernel, (case.channels,)))
+        close(case.run([x, In(w, constant=True), In(bias, constant=True)], Out()), case.sums(x, w) + bias)
 
 
 def test_floats_of_weights_that_are_inputs(rng):
