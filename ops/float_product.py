@@ -14,13 +14,12 @@ import numpy as np
 from litejit.compiler import kernel, prange
 from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import Kernel
-from litejit.compiler.primitives import copy_bytes, load_f16, load_f32, load_i64, store_f16, store_f32
-from litejit.ops import streams
+from litejit.compiler.primitives import load_f16, load_f32, load_i64, store_f16, store_f32
 from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target, chunked, row_pitch
 from litejit.ops.bf16_product import product_bf16, product_bf16_row, product_rows, scale_panels_bf16
 from litejit.ops.pack_panels import Places, pack_step, panels_size
 from litejit.ops.simd.gemm_bf16 import pack_bf16
-from litejit.ops.simd.gemm_f32 import gemm_f32, gemv_f32, pack_f32, panel_columns, row_block
+from litejit.ops.simd.gemm_f32 import gemm_f32, gemv_f32, pack_f32, panel_columns, row_block, scale_panel_f32
 from litejit.ops.simd.moves import TRANSPOSE
 from litejit.ops.simd.tiles import f32_columns, grain, tile_shape
 from litejit.ops.tails import RECORD, TAIL, finish, residual, tail_params
@@ -33,7 +32,6 @@ SCALE = np.dtype([*((name, "i8") for name in ("source", "scale", "panels", "k", 
                  align=True)
 TURN = np.dtype([("x", "i8"), ("y", "i8"), ("rows", "i8"), ("columns", "i8")], align=True)
 CONVERT = np.dtype([("x", "i8"), ("y", "i8"), ("total", "i8"), ("block", "i8")], align=True)
-_load, _store = streams.LOAD["f32"], streams.STORE["f32"]
 _transpose, _transpose_bytes = TRANSPOSE[4], TRANSPOSE[1]
 
 
@@ -217,16 +215,11 @@ def product_f32_row(p, begin, end):
 
 @kernel(SCALE)
 def scale_panels_f32(p, begin, end):
-    """A chunk is some panels; the bias in front stays as it is."""
-    nr = f32_columns()
+    """A chunk is some panels."""
+    size = (p.k + 1) * f32_columns() * 4
     for c in prange(begin, end):
         for q in range(c * p.block, min(p.count, (c + 1) * p.block)):
-            source, to = p.source + q * (p.k + 1) * nr * 4, p.panels + q * (p.k + 1) * nr * 4
-            copy_bytes(to, source, 4 * nr)
-            for i in range(p.k):
-                scale = load_f32(p.scale, i) * p.factor
-                for j in range((i + 1) * nr, (i + 2) * nr):
-                    _store(to, j, _load(source, j) * scale)
+            scale_panel_f32(p.source + q * size, p.scale, p.panels + q * size, p.k, p.factor)
     return 0
 
 

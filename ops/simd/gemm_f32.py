@@ -203,6 +203,21 @@ def emit_vector(lane: Callable[[Any, Any, Any], Callable[..., Any]]) -> Callable
     return emit
 
 
+def emit_scale(v: Any, panel: Any, scale: Any, out: Any, k: Any, factor: Any) -> None:
+    """Generator of a panel with its rows of weights times scale[row] * factor; the bias in front stays as it is."""
+    nv, size = tiles(v.cpu).f32[1], v.cpu.vbytes
+    for j in range(nv):
+        v.store(v.load(v.f32, panel, j * size), out, j * size)
+
+    def row(i: Any, moved: list[Any]) -> list[Any]:
+        source, to = (v.at(x, nv * size) for x in moved)
+        by = v.splat(v.fmul(v.load(v.type("f32"), scale, v.shl(i, 2), 4), factor))
+        for j in range(nv):
+            v.store(v.fmul(v.load(v.f32, source, j * size), by), to, j * size)
+        return [source, to]
+    v.loop(k, [panel, out], row)
+
+
 def _float_lane(v: Any, a: Any, at: Any) -> Callable[..., Any]:
     x = v.fsplat(a, at)
     return lambda acc, panel, offset: v.fma(x, v.load(v.f32, panel, offset), acc)
@@ -219,6 +234,7 @@ _table_narrow = micro_kernel("gemm_f32_table_narrow", "pippiiiiff", emit_tile("t
 _segments = micro_kernel("gemm_f32_segments", "pippiiiiffii", emit_tile("segments"))
 _segments_narrow = micro_kernel("gemm_f32_segments_narrow", "pippiiiiffii", emit_tile("segments", 2))
 _vector = micro_kernel("gemv_f32", "ppppiiff", emit_vector(_float_lane))
+scale_panel_f32 = micro_kernel("scale_panel_f32", "pppif", emit_scale)
 
 
 # ---- device functions --------------------------------------------------------------------------
