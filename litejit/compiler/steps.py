@@ -177,15 +177,16 @@ def shared_step(team, tid, nthr, g, function, params, count):
     if load(team, FAIL) >= g:
         return 1
     parts = min(count, PARTS * nthr)
-    part = take(team, tid, nthr, g, parts)
+    part, made = take(team, tid, nthr, g, parts), 0
     while part >= 0:
         result = native(function, params, count * part // parts, count * (part + 1) // parts)
         if result != 0:
             fail(team, g, part, result)
-        if add(team, DONE, 1) + 1 == parts:
-            store(team, DONE, 0)
-            publish(team, g + 1)
+        made += 1
         part = take(team, tid, nthr, g, parts)
+    if made > 0 and add(team, DONE, made) + made == parts:      # once: the threads take this line from each other
+        store(team, DONE, 0)
+        publish(team, g + 1)
     return 0
 
 
