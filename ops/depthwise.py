@@ -23,6 +23,7 @@ from litejit.ops.depthwise_f32 import depthwise_kernel, depthwise_params
 from litejit.ops.depthwise_int8 import Weights, codes_steps, fixed_steps, hybrid_steps
 from litejit.ops.depthwise_rows import expanded
 from litejit.ops.float_product import convert, narrow_f16, widen_f16
+from litejit.ops.pixel_sums import mean_steps, sums_params
 from litejit.ops.simd.depthwise_f32 import pack_depthwise_f32
 from litejit.ops.tails import tail_params
 from litejit.planner.graph import Node, Value
@@ -122,8 +123,9 @@ def _float(node: Node, target: Target, x: Any, y: Any, w: Value, bias: Value | N
     else:
         packed = packed_weights(cpu, made, w, bias)
     params, chunks = depthwise_params(cpu, made, source, packed, y, bounds, node.pixel or 4 * channels)
-    params.update(tail_params(node, chunks))
-    return [*steps, Step(node, depthwise_kernel(made), params, chunks, macs=made.m * channels * taps)]
+    params.update(**tail_params(node, chunks), **sums_params(node, chunks, channels))
+    steps.append(Step(node, depthwise_kernel(made), params, chunks, macs=made.m * channels * taps))
+    return steps + mean_steps(node, params, chunks)
 
 
 def packed_weights(cpu: Cpu, made: Windows, w: Value, bias: Value | None) -> Packed:

@@ -18,16 +18,17 @@ from litejit.ops.base import Scratch, chunked
 from litejit.ops.conv_f32 import zeros
 from litejit.ops.conv_geometry import FIELDS, Windows
 from litejit.ops.depthwise_rows import inner_columns
+from litejit.ops.pixel_sums import SUMS, add_pixels, clear_sums
 from litejit.ops.simd.depthwise_f32 import columns_f32, tile_columns, tile_rows
 from litejit.ops.simd.tiles import grain
 from litejit.ops.tails import RECORD, TAIL, finish
 
-TAIL_BYTES = 1 << 17                  # of rows that are finished before a function runs over them
+TAIL_BYTES = 1 << 17                  # of rows that are finished before a function or a sum runs over them
 SHAPES = ((3, 1), (3, 2), (5, 1), (5, 2))          # (width, stride) of square kernels with micro-kernels of their own
 TILED = [("lo", "f4"), ("hi", "f4"), *FIELDS, *((name, "i8") for name in ("w", "pad", "pixel", "wide", "made", "seen"))]
 """Fields that `make_block` reads: bounds, windows, packed weights, a row of zeros, bytes from pixel to pixel of the input, and
 the tiles: `wide` columns and `made` rows, which see `seen` input rows."""
-ROWS = np.dtype([*TILED, *((name, "i8") for name in ("x", "y", "table", "table_size", "rows")), *TAIL], align=True)
+ROWS = np.dtype([*TILED, *((name, "i8") for name in ("x", "y", "table", "table_size", "rows")), *TAIL, *SUMS], align=True)
 
 
 def tiled_params(cpu: Cpu, windows: Windows, w: Any, bounds: tuple[float, float], pixel: int) -> dict[str, Any]:
@@ -141,13 +142,16 @@ def _make(width: int, stride: int) -> Kernel:
     def depthwise(p, begin, end):
         """A chunk is some output rows."""
         table, row_bytes = p.table + begin * p.table_size, p.out_width * p.channels * 4
-        group = p.rows if p.tail == 0 else max(1, TAIL_BYTES // row_bytes)
+        group = p.rows if p.tail == 0 and p.sums == 0 else max(1, TAIL_BYTES // (row_bytes * p.made)) * p.made
         for c in prange(begin, end):
+            sums = p.sums + c * p.sums_pitch if p.sums != 0 else 0
+            clear_sums(sums, p.pad, p.channels)
             bottom = min(p.m // p.out_width, (c + 1) * p.rows)
             for top in range(c * p.rows, bottom, group):
                 count, y = min(group, bottom - top), p.y + top * row_bytes
                 block(p, p.x, 0, table, top, top + count, y)
                 finish(p.tail, p.record + begin * RECORD, y, p.channels * 4, count * p.out_width, p.channels)
+                add_pixels(sums, y, count * p.out_width, p.channels)
         return 0
     return depthwise
 

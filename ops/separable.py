@@ -16,6 +16,7 @@ from litejit.ops.base import MAX_CHUNKS, Operator, Packed, Scratch, Step, Target
 from litejit.ops.depthwise import packed_weights, wide_windows
 from litejit.ops.depthwise_f32 import SHAPES, TILED, make_block, shape_mark, special, table_bytes, tiled_params
 from litejit.ops.float_product import Matrix
+from litejit.ops.pixel_sums import SUMS, add_pixels, clear_sums, mean_steps, sums_params
 from litejit.ops.simd.gemm_f32 import gemm_f32
 from litejit.ops.simd.tiles import grain
 from litejit.ops.tails import RECORD, finish, residual, tail_params
@@ -23,7 +24,7 @@ from litejit.planner.graph import Node
 
 SEPARABLE = np.dtype([*TILED, *((name, "i8") for name in (
     "x", "y", "other", "expand", "inputs", "project", "n", "ring", "scratch", "scratch_size", "ring_at", "middle_at", "rows",
-    "group", "first", "second", "record")), *((name, "f4") for name in (
+    "group", "first", "second", "record")), *SUMS, *((name, "f4") for name in (
         "expand_lo", "expand_hi", "project_lo", "project_hi"))], align=True)
 PIXELS = 48                           # of a group of output rows: enough for the tiles of the GEMM
 EXPANDING_CHUNKS = 4                  # where chunks expand some rows twice
@@ -65,7 +66,8 @@ class Separable(Operator):
         params.update(first=first.get("tail"), second=second["tail"], record=first.get("record") or second["record"])
         params.update(ring=ring, ring_at=ring_at, middle_at=-(-middle_at // 64) * 64, rows=rows, group=group,
                       scratch=Scratch(chunks * (size + 64)), scratch_size=size + 64)
-        return [Step(node, _KERNELS[special(windows)], params, chunks, macs=macs)]
+        params.update(sums_params(node, chunks, windows.channels))
+        return [Step(node, _KERNELS[special(windows)], params, chunks, macs=macs), *mean_steps(node, params, chunks)]
 
 
 def _bounds(node: Node) -> tuple[float, float]:
@@ -98,6 +100,8 @@ def _make(width: int, stride: int) -> Kernel:
         other = p.other - p.y if p.other != 0 else 0
         for c in prange(begin, end):
             last, done = min(p.out_height, (c + 1) * p.rows), 0
+            sums = p.sums + c * p.sums_pitch if p.sums != 0 else 0
+            clear_sums(sums, p.pad, p.channels)
             for top in range(c * p.rows, last, p.group):
                 bottom = min(last, top + p.group)
                 if p.expand != 0:
@@ -112,6 +116,7 @@ def _make(width: int, stride: int) -> Kernel:
                 to = middle if p.project != 0 else p.y + top * out_bytes
                 block(p, ring if p.expand != 0 else p.x, p.ring, table, top, bottom, to)
                 finish(p.second, record, to, pixel, (bottom - top) * p.out_width, p.channels)
+                add_pixels(sums, to, (bottom - top) * p.out_width, p.channels)
                 if p.project != 0:
                     m = (bottom - top) * p.out_width
                     gemm_f32(middle, pixel, p.project, p.y + top * p.out_width * p.n * 4, p.n * 4, m, p.channels, p.n, m,

@@ -17,6 +17,7 @@ from litejit.planner.fuse_concat import fuse_concats
 from litejit.planner.fuse_excite import fuse_excitations
 from litejit.planner.fuse_float_chain import fuse_float_chains
 from litejit.planner.fuse_layer_norm import fuse_layer_norm
+from litejit.planner.fuse_mean import fuse_means
 from litejit.planner.fuse_pad import fuse_pads
 from litejit.planner.fuse_pixel_pitch import fuse_pixel_pitches
 from litejit.planner.fuse_separable import fuse_separable
@@ -36,6 +37,7 @@ RULES: dict[str, Rule] = {  # in the order in which they are tried
     "layer_norm": fuse_layer_norm,
     "tail": fuse_tails,
     "separable": fuse_separable,
+    "mean": fuse_means,
     "unary_chain": fuse_unary_chains,
     "float_chain": fuse_float_chains,
     "pixel_pitch": fuse_pixel_pitches,

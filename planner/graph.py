@@ -179,6 +179,7 @@ class Node:
         "index",
         "inputs",
         "intermediates",
+        "mean",
         "notes",
         "op",
         "operator",
@@ -218,6 +219,7 @@ class Node:
         self.bodies: tuple[Any, ...] = ()  # graphs of control flow
         self.scale: Any = None  # ops/float_product.py: `Scale` of the weights, made while running
         self.tail: Any = None  # ops/tails.py: what is done with the output while it is in the cache
+        self.mean: Value | None = None  # planner/fuse_mean.py: output 1, the mean of the pixels of output 0
         self.wide: Any = None  # planner/fuse_concat.py: `Wide`, where the output lies in a wider one
         self.pixel = 0  # planner/fuse_pixel_pitch.py: bytes from pixel to pixel of input 0, where that lies in a wider one
         self.placed: frozenset[int] = frozenset()  # planner/pieces.py: inputs (or outputs) that need no copy

@@ -93,6 +93,7 @@ ADD32 = {"512": "^vpaddd .*%zmm", "256": "^vpaddd .*%ymm", "128": "^paddd", "neo
 # micro-kernels -> what their hot loop must have, by level or class of levels; the first row that fits
 EXPECTED: tuple[tuple[str, dict[str, str]], ...] = (
     (r"gemm_f32.*|gemv_f32|depthwise_f32.*|winograd_(taps|weights).*", FMA),
+    (r"scale_panel_f32", {"512": "^vmulps .*%zmm", "256": "^vmulps .*%ymm", "128": "^mulps", "neon": r"^fmul v\d+\.4s"}),
     (r"gem[mv]_bf16.*", {**FMA, "avx512bf16": r"^vdpbf16ps .*%zmm"}),
     (r"stage_bf16|pair_rows_bf16", {**ADD32, "avx512bf16": r"^vcvtne2ps2bf16 .*%zmm"}),
     (r"depthwise_dot_.*|pack_int8_interleave|pack_int8_sums|sum_int8", {**DOT, "neon": "^(ushll|saddw) v"}),
