@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from litejit.compiler import kernel, prange
+from litejit.compiler import device, kernel, prange
 from litejit.compiler.lazy import Kernel
 from litejit.ops.arithmetic import activation, float_range
 from litejit.ops.base import MAX_CHUNKS, Operator, Packed, Scratch, Step, Target
@@ -17,15 +17,16 @@ from litejit.ops.depthwise import packed_weights, wide_windows
 from litejit.ops.depthwise_f32 import SHAPES, TILED, make_block, shape_mark, special, table_bytes, tiled_params
 from litejit.ops.float_product import Matrix
 from litejit.ops.pixel_sums import SUMS, add_pixels, clear_sums, mean_steps, sums_params
+from litejit.ops.simd.gemm_bf16 import gemm_bf16, stage_bf16, staged_pitch
 from litejit.ops.simd.gemm_f32 import gemm_f32
 from litejit.ops.simd.tiles import grain
 from litejit.ops.tails import RECORD, finish, residual, tail_params
 from litejit.planner.graph import Node
 
 SEPARABLE = np.dtype([*TILED, *((name, "i8") for name in (
-    "x", "y", "other", "expand", "inputs", "project", "n", "ring", "scratch", "scratch_size", "ring_at", "middle_at", "rows",
-    "group", "first", "second", "record")), *SUMS, *((name, "f4") for name in (
-        "expand_lo", "expand_hi", "project_lo", "project_hi"))], align=True)
+    "x", "y", "other", "expand", "inputs", "project", "n", "ring", "scratch", "scratch_size", "ring_at", "middle_at",
+    "staged_at", "expand_pitch", "project_pitch", "rows", "group", "first", "second", "record")),
+    *SUMS, *((name, "f4") for name in ("expand_lo", "expand_hi", "project_lo", "project_hi"))], align=True)
 PIXELS = 48                           # of a group of output rows: enough for the tiles of the GEMM
 EXPANDING_CHUNKS = 4                  # where chunks expand some rows twice
 
@@ -59,25 +60,35 @@ class Separable(Operator):
         group = min(rows, -(-PIXELS // (windows.out_width * made)) * made)
         ring = (group - 1) * windows.sh + (windows.kh - 1) * windows.dh + 1 if expand is not None else 0
         ring_at = table_bytes(cpu, windows)
-        middle_at = ring_at + ring * windows.width * pixel + 64
-        size = middle_at + (group * windows.out_width * pixel + 64 if project is not None else 0)
-        size = -(-size // 64) * 64
+        middle_at = _lines(ring_at + ring * windows.width * pixel + 64)
+        staged_at = _lines(middle_at + (group * windows.out_width * pixel + 64 if project is not None else 0))
+        pitches = staged_pitch(params.get("inputs", 0)), staged_pitch(windows.channels)
+        size = staged_at
+        if target.products == "bf16":
+            size += max(windows.width * pitches[0], group * windows.out_width * pitches[1]) + 64
         first, second = tail_params(expand, chunks) if expand is not None else {}, tail_params(depthwise, chunks)
         params.update(first=first.get("tail"), second=second["tail"], record=first.get("record") or second["record"])
-        params.update(ring=ring, ring_at=ring_at, middle_at=-(-middle_at // 64) * 64, rows=rows, group=group,
-                      scratch=Scratch(chunks * (size + 64)), scratch_size=size + 64)
-        params.update(sums_params(node, chunks, windows.channels))
-        return [Step(node, _KERNELS[special(windows)], params, chunks, macs=macs), *mean_steps(node, params, chunks)]
+        params.update(ring=ring, ring_at=ring_at, middle_at=middle_at, staged_at=staged_at, expand_pitch=pitches[0],
+                      project_pitch=pitches[1], rows=rows, group=group, scratch=Scratch(chunks * _lines(size)),
+                      scratch_size=_lines(size), **sums_params(node, chunks, windows.channels))
+        step = Step(node, _KERNELS[target.products][special(windows)], params, chunks, macs=macs, products=target.products)
+        return [step, *mean_steps(node, params, chunks)]
 
 
 def _bounds(node: Node) -> tuple[float, float]:
     return float_range(activation(node), node.xnn)
 
 
+def _lines(nbytes: int) -> int:
+    """Bytes of whole cache lines."""
+    return -(-nbytes // 64) * 64
+
+
 def _panels(node: Node, target: Target) -> Packed:
     """Packed weights and bias of a 1x1 convolution."""
-    w = node[1]
-    made, _ = Matrix(w, columns=w.dims[0], depth=w.dims[3], transposed=True).pack(node, node.optional(2), target.cpu)
+    w, bias = node[1], node.optional(2)
+    matrix = Matrix(w, columns=w.dims[0], depth=w.dims[3], transposed=True)
+    made, _ = matrix.pack(node, bias, target.cpu, target.products)
     assert isinstance(made, Packed)
     return made
 
@@ -87,15 +98,31 @@ FUSED: dict[str, Operator] = {"SEPARABLE": Separable()}
 
 # ---- kernels -------------------------------------------------------------------------------------
 
-def _make(width: int, stride: int) -> Kernel:
-    """The kernel for a shape of the depthwise kernel."""
-    block = make_block(width, stride, SEPARABLE.names or ())
+@device
+def product_f32(x, lda, panels, y, ldc, m, k, n, lo, hi, other, staged, pitch):
+    """y = clamp(x @ panels + bias + other), m rows."""
+    gemm_f32(x, lda, panels, y, ldc, m, k, n, m, lo, hi, other)
 
-    @kernel(SEPARABLE, name=f"separable_f32{shape_mark(width, stride)}")
-    def separable_f32(p, begin, end):
+
+@device
+def product_bf16(x, lda, panels, y, ldc, m, k, n, lo, hi, other, staged, pitch):
+    """The same of bfloat16 numbers; staged: memory for the rows, `pitch` bytes each."""
+    stage_bf16(x, staged, m, lda, pitch, 1, 0, 0, k)
+    gemm_bf16(staged, pitch, panels, y, ldc, m, k, n, lo, hi, other)
+
+
+PRODUCTS = {"f32": product_f32, "bf16": product_bf16}
+
+
+def _make(products: str, width: int, stride: int) -> Kernel:
+    """The kernel for products of a type and a shape of the depthwise kernel."""
+    block, product = make_block(width, stride, SEPARABLE.names or ()), PRODUCTS[products]
+
+    @kernel(SEPARABLE, name=f"separable_{products}{shape_mark(width, stride)}")
+    def separable(p, begin, end):
         """A chunk is some output rows."""
         table = p.scratch + begin * p.scratch_size
-        ring, middle, record = table + p.ring_at, table + p.middle_at, p.record + begin * RECORD
+        ring, middle, staged, record = table + p.ring_at, table + p.middle_at, table + p.staged_at, p.record + begin * RECORD
         pixel, row_bytes, out_bytes = p.channels * 4, p.width * p.channels * 4, p.out_width * p.channels * 4
         other = p.other - p.y if p.other != 0 else 0
         for c in prange(begin, end):
@@ -109,8 +136,8 @@ def _make(width: int, stride: int) -> Kernel:
                     done = max(done, top * p.sh - p.top)
                     for y in range(done, need):
                         at = ring + y % p.ring * row_bytes
-                        gemm_f32(p.x + y * p.width * p.inputs * 4, p.inputs * 4, p.expand, at, pixel, p.width, p.inputs,
-                                 p.channels, p.width, p.expand_lo, p.expand_hi, 0)
+                        product(p.x + y * p.width * p.inputs * 4, p.inputs * 4, p.expand, at, pixel, p.width, p.inputs,
+                                p.channels, p.expand_lo, p.expand_hi, 0, staged, p.expand_pitch)
                         finish(p.first, record, at, pixel, p.width, p.channels)
                     done = max(done, need)
                 to = middle if p.project != 0 else p.y + top * out_bytes
@@ -119,10 +146,10 @@ def _make(width: int, stride: int) -> Kernel:
                 add_pixels(sums, to, (bottom - top) * p.out_width, p.channels)
                 if p.project != 0:
                     m = (bottom - top) * p.out_width
-                    gemm_f32(middle, pixel, p.project, p.y + top * p.out_width * p.n * 4, p.n * 4, m, p.channels, p.n, m,
-                             p.project_lo, p.project_hi, other)
+                    product(middle, pixel, p.project, p.y + top * p.out_width * p.n * 4, p.n * 4, m, p.channels, p.n,
+                            p.project_lo, p.project_hi, other, staged, p.project_pitch)
         return 0
-    return separable_f32
+    return separable
 
 
-_KERNELS = {shape: _make(*shape) for shape in ((0, 1), *SHAPES)}
+_KERNELS = {products: {shape: _make(products, *shape) for shape in ((0, 1), *SHAPES)} for products in PRODUCTS}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from litejit.compiler.cpu import target
 from litejit.interpreter import Interpreter
 from litejit.planner.fuse import RULES, switched_off
 from litejit.schema.builder import ModelBuilder
@@ -187,6 +188,23 @@ def test_separable(size: int, stride: int, options: dict, monkeypatch: pytest.Mo
     fused, unfused = changes_nothing(inverted_residual(size, stride, **options).build(), "separable", monkeypatch)
     assert sum(k.startswith("separable_f32") for k in kernels(fused)) == 1 and fused.plan.macs == unfused.plan.macs
     assert len(fused.plan.steps) == len(unfused.plan.steps) - 2
+
+
+@pytest.mark.skipif(not target().bf16, reason="the CPU has no products of bfloat16")
+@pytest.mark.parametrize(("size", "stride", "options"), [(3, 1, {"residual": True}), (5, 2, {"swish": True}), (2, 1, {})])
+def test_separable_of_bfloat16(size: int, stride: int, options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("litejit.planner.fuse_separable.BETWEEN", 1000)
+    model, found, names = inverted_residual(size, stride, **options).build(), [], []
+    for off, threads in (("", 1), ("", 3), ("separable", 1)):
+        monkeypatch.setenv("LITEJIT_FUSION_OFF", off)
+        interpreter = Interpreter(model_content=model, num_threads=threads, precision="bfloat16")
+        x = np.random.default_rng(5).normal(size=interpreter.get_input_details()[0]["shape"]).astype(np.float32)
+        found.append(next(iter(interpreter.run([x]).values())))
+        names.append(kernels(interpreter))
+    assert sum(name.startswith("separable_bf16") for name in names[0]) == 1 and np.ptp(found[0]) > 0
+    assert not any(name.startswith("separable") for name in names[2])
+    for other in found[1:]:
+        np.testing.assert_array_equal(found[0], other)
 
 
 @pytest.mark.parametrize("parts", ["expand", "project"])
