@@ -14,7 +14,8 @@ from litejit.compiler.lazy import Kernel
 from litejit.ops.arithmetic import activation, float_range
 from litejit.ops.base import MAX_CHUNKS, Operator, Packed, Scratch, Step, Target
 from litejit.ops.depthwise import packed_weights, wide_windows
-from litejit.ops.depthwise_f32 import SHAPES, TILED, make_block, shape_mark, special, table_bytes, tiled_params
+from litejit.ops.depthwise_f32 import FLOATS, float_block, float_params, shape_mark, tile_shape
+from litejit.ops.depthwise_tiles import SHAPES, special, table_bytes
 from litejit.ops.float_product import Matrix
 from litejit.ops.pixel_sums import SUMS, add_pixels, clear_sums, mean_steps, sums_params
 from litejit.ops.simd.gemm_bf16 import gemm_bf16, stage_bf16, staged_pitch
@@ -23,7 +24,7 @@ from litejit.ops.simd.tiles import grain
 from litejit.ops.tails import RECORD, finish, residual, tail_params
 from litejit.planner.graph import Node
 
-SEPARABLE = np.dtype([*TILED, *((name, "i8") for name in (
+SEPARABLE = np.dtype([*FLOATS, *((name, "i8") for name in (
     "x", "y", "other", "expand", "inputs", "project", "n", "ring", "scratch", "scratch_size", "ring_at", "middle_at",
     "staged_at", "expand_pitch", "project_pitch", "rows", "group", "first", "second", "record")),
     *SUMS, *((name, "f4") for name in ("expand_lo", "expand_hi", "project_lo", "project_hi"))], align=True)
@@ -38,7 +39,7 @@ class Separable(Operator):
         expand, depthwise, project = (getattr(node.options, name) for name in ("expand", "depthwise", "project"))
         cpu, windows = target.cpu, wide_windows(depthwise)
         w, bias = depthwise[1], depthwise.optional(2)
-        params = tiled_params(cpu, windows, packed_weights(cpu, windows, w, bias), _bounds(depthwise),
+        params = float_params(cpu, windows, packed_weights(cpu, windows, w, bias), _bounds(depthwise),
                               4 * windows.channels)
         pixel, taps = 4 * windows.channels, windows.kh * windows.kw
         macs = windows.m * windows.channels * taps
@@ -59,7 +60,7 @@ class Separable(Operator):
         chunks = -(-windows.out_height // rows)
         group = min(rows, -(-PIXELS // (windows.out_width * made)) * made)
         ring = (group - 1) * windows.sh + (windows.kh - 1) * windows.dh + 1 if expand is not None else 0
-        ring_at = table_bytes(cpu, windows)
+        ring_at = table_bytes(windows, tile_shape(cpu, windows))
         middle_at = _lines(ring_at + ring * windows.width * pixel + 64)
         staged_at = _lines(middle_at + (group * windows.out_width * pixel + 64 if project is not None else 0))
         pitches = staged_pitch(params.get("inputs", 0)), staged_pitch(windows.channels)
@@ -116,7 +117,7 @@ PRODUCTS = {"f32": product_f32, "bf16": product_bf16}
 
 def _make(products: str, width: int, stride: int) -> Kernel:
     """The kernel for products of a type and a shape of the depthwise kernel."""
-    block, product = make_block(width, stride, SEPARABLE.names or ()), PRODUCTS[products]
+    block, product = float_block(width, stride, SEPARABLE.names or ()), PRODUCTS[products]
 
     @kernel(SEPARABLE, name=f"separable_{products}{shape_mark(width, stride)}")
     def separable(p, begin, end):

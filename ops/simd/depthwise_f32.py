@@ -18,6 +18,7 @@ from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import MicroKernel
 from litejit.ops.simd.tiles import tiles
 
+PARTS = ("whole", "inner", "less", "half", "row")
 SPARE = 4                             # registers of a tile beside its inputs and sums
 
 
@@ -43,26 +44,26 @@ def tile_rows(cpu: Cpu, width: int) -> int:
 
 
 def part_shape(cpu: Cpu, width: int, part: str) -> tuple[int, int]:
-    """(rows, columns) of a part of a tile: "whole", a column "less", "half" of the columns, or one "row"."""
+    """(rows, columns) of a part of a tile: "whole" or "inner", a column "less", "half" of the columns, or one "row"."""
     rows, columns = tile_rows(cpu, width), tile_columns(cpu, width)
-    return {"whole": (rows, columns), "less": (rows, columns - 1), "half": (rows, columns // 2), "row": (1, columns)}[part]
+    return {"less": (rows, columns - 1), "half": (rows, columns // 2), "row": (1, columns)}.get(part, (rows, columns))
 
 
-def emit_columns(width: int = 0, stride: int = 1, inner: bool = False, part: str = "whole") -> Callable[..., None]:
+def emit_columns(width: int = 0, stride: int = 1, part: str = "whole") -> Callable[..., None]:
     """Generator of tiles that follow each other in a row, `tile_columns` columns each, or of what is left of one.
 
-    width, stride: made for square kernels of that width without dilation; 0: for any. inner: no column is outside of the image,
-    so that the addresses of the first input column are enough. part: see `part_shape`. Arguments: table of addresses, number of
-    tiles, step from one column to the next in the input, weights, y, step in the output, from one row to the next there,
-    channels, columns of the last tile, lo, hi, then height and width of the kernel, stride and dilation along the row; steps
-    in bytes.
+    width, stride: made for square kernels of that width without dilation; 0: for any. part: see `part_shape`; "inner": no
+    column is outside of the image, so that the addresses of the first input column are enough. Arguments: table of addresses,
+    number of tiles, step from one column to the next in the input, weights, y, step in the output, from one row to the next
+    there, channels, columns of the last tile, lo, hi, then height and width of the kernel, stride and dilation along the row;
+    steps in bytes.
     """
     def emit(v: Any, table: Any, tiles_: Any, step: Any, weights: Any, y: Any, out_step: Any, out_row: Any, channels: Any,
              columns: Any, lo: Any, hi: Any, kh: Any, kw: Any, sw: Any, dw: Any) -> None:
         rows, count = part_shape(v.cpu, width, part)
         low, high, seen = v.splat(lo), v.splat(hi), width + (tile_rows(v.cpu, width) - 1) * stride
         y_at = [v.add(v.mul(out_step, t), v.mul(out_row, r)) for r in range(rows) for t in range(count)]
-        inputs = _steps(v, table, step, seen, stride) if inner else _entries(v, table, seen)
+        inputs = _steps(v, table, step, seen, stride) if part == "inner" else _entries(v, table, seen)
         multiply = _fixed(v, inputs, (rows, count), width, stride) if width else _any(v, table, count, kh, kw, sw, dw)
         block = v.mul(v.add(v.mul(kh, kw), 1), v.cpu.vbytes)
 
@@ -168,8 +169,9 @@ def _fixed(v: Any, inputs: Inputs, shape: tuple[int, int], width: int, stride: i
     return multiply
 
 
-def columns_f32(width: int = 0, stride: int = 1, inner: bool = False, part: str = "whole") -> MicroKernel:
-    """The micro-kernel of tiles: for any kernel, or for those of a width and stride."""
-    kind = "_inner" if inner else "" if part == "whole" else f"_{part}"
-    name = f"depthwise_f32_{width}s{stride}{kind}" if width else "depthwise_f32"
-    return micro_kernel(name, "piippiiiiffiiii", emit_columns(width, stride, inner, part))
+def columns_f32(width: int = 0, stride: int = 1, part: str = "whole") -> MicroKernel:
+    """The micro-kernel of a part of a tile for kernels of a width and stride; for any kernel there is one for all parts."""
+    if not width:
+        return micro_kernel("depthwise_f32", "piippiiiiffiiii", emit_columns())
+    name = f"depthwise_f32_{width}s{stride}" + (f"_{part}" if part != "whole" else "")
+    return micro_kernel(name, "piippiiiiffiiii", emit_columns(width, stride, part))

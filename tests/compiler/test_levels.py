@@ -20,7 +20,7 @@ from litejit.compiler.codegen import kernel_assembly
 from litejit.compiler.cpu import LEVELS, Cpu, compiling_for, target
 from litejit.compiler.lazy import MICRO_KERNELS
 from litejit.compiler.primitives import store_i64
-from litejit.ops.depthwise_f32 import SHAPES
+from litejit.ops.depthwise_tiles import SHAPES
 from litejit.ops.simd import best, depthwise_f32, functions, reductions, windows, xnn_sum
 from litejit.ops.simd.depthwise_dot import has_dot_tiles
 from litejit.ops.simd.lookup import lookup8
@@ -50,10 +50,8 @@ def _every_micro_kernel() -> list[str]:
         best.short_rows(kind, True)
         best.short_rows(kind, False)
     for width, stride in ((0, 1), *SHAPES):
-        depthwise_f32.columns_f32(width, stride)
-        depthwise_f32.columns_f32(width, stride, inner=width > 0)
-        for part in ("less", "half", "row") if width else ():
-            depthwise_f32.columns_f32(width, stride, part=part)
+        for part in depthwise_f32.PARTS:
+            depthwise_f32.columns_f32(width, stride, part)
     for name in functions.FORMULAS:
         functions.stream(name, SCALAR.get(name) or OPERATORS[name.upper()].formula)
     for kind in ("i8", "u8"):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from litejit.errors import LiteJitError
-from litejit.ops.depthwise_f32 import SHAPES
+from litejit.ops.depthwise_tiles import SHAPES
 from litejit.schema.builder import Quant
 from tests.harness import In, Out, run_op
 from tests.twins.conv import conv_sums, depthwise_sums, fixed_codes, nearest_codes
@@ -26,6 +26,8 @@ DEPTHWISE = [  # image, kernel, multiplier, stride, dilation, padding
     ((1, 11, 11, 5), (3, 3), 1, (1, 1), (2, 3), "SAME"), ((1, 3, 3, 8), (3, 3), 1, (1, 1), (1, 1), "VALID"),
     ((1, 2, 2, 9), (7, 7), 1, (1, 1), (1, 1), "SAME"), ((2, 5, 40, 130), (3, 3), 1, (1, 1), (1, 1), "SAME"),
     ((2, 9, 14, 100), (5, 5), 1, (1, 1), (1, 1), "SAME"), ((1, 8, 15, 64), (3, 3), 1, (1, 1), (1, 1), "VALID"),
+    ((1, 9, 10, 24), (3, 3), 1, (1, 2), (1, 1), "SAME"), ((1, 9, 10, 70), (3, 3), 1, (2, 1), (1, 1), "SAME"),
+    ((1, 9, 10, 66), (3, 3), 1, (1, 1), (2, 1), "SAME"), ((1, 9, 10, 66), (5, 5), 1, (1, 1), (1, 2), "SAME"),
     ((1, 6, 6, 4), (1, 1), 1, (1, 1), (1, 1), "SAME"), ((1, 6, 25, 600), (3, 3), 1, (1, 1), (1, 1), "SAME"),
 ]
 ACTS = {"NONE": (-np.inf, np.inf), "RELU": (0, np.inf), "RELU6": (0, 6), "RELU_N1_TO_1": (-1, 1)}
