@@ -11,9 +11,9 @@ from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import Kernel
 from litejit.ops.conv_f32 import zeros
 from litejit.ops.conv_geometry import Windows
-from litejit.ops.depthwise_tiles import SHAPES, TILED, WALK, make_block, special, tiled_params, walk_params
+from litejit.ops.depthwise_tiles import PARTS, SHAPES, TILED, WALK, make_block, special, tiled_params, walk_params
 from litejit.ops.pixel_sums import SUMS, add_pixels, clear_sums
-from litejit.ops.simd.depthwise_f32 import PARTS, columns_f32, part_shape
+from litejit.ops.simd.depthwise_f32 import columns_f32, part_shape
 from litejit.ops.simd.tiles import grain
 from litejit.ops.tails import RECORD, TAIL, finish
 

@@ -13,10 +13,11 @@ from litejit.ops.arithmetic import mbqm, saturate
 from litejit.ops.base import Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import Windows
 from litejit.ops.conv_int8 import multipliers
+from litejit.ops.depthwise_dot import dot_kernel, dot_params, suits
 from litejit.ops.depthwise_rows import ROWS, expanded, make_rows, row_params
 from litejit.ops.hybrid import quantise_rows
 from litejit.ops.simd.depthwise_bytes import by_bytes, pack_bytes
-from litejit.ops.simd.depthwise_dot import WIDTHS, block_bytes, columns_dot, has_dot_tiles, pack_dot
+from litejit.ops.simd.depthwise_dot import pack_dot
 from litejit.ops.simd.depthwise_int8 import block_shape, columns_int8, pack_depthwise_int8
 from litejit.ops.simd.epilogues import fits_requant
 from litejit.planner.graph import Node, Value
@@ -49,25 +50,23 @@ class Weights:
         """Whether vectors may requantise without clamping floats first."""
         return fits_requant(self.array.T, self.bias, scales)
 
-    def dot_width(self, cpu: Cpu, windows: Windows) -> int:
-        """The width of kernels that the tiles of ops/simd/depthwise_dot.py are made for; 0 where these do not fit."""
-        shape = (windows.kh, windows.sh, windows.sw, windows.dh, windows.dw)
-        suited = windows.kw in WIDTHS and shape == (windows.kw, 1, 1, 1, 1) and has_dot_tiles(cpu)
-        suited = suited and -windows.channels % cpu.vbytes <= windows.channels / 2          # the rest of a register is idle
-        return windows.kw if suited and self.array.min() >= -128 and self.array.max() <= 127 else 0
-
     def params(self, target: Target, windows: Windows, x: Any, zero_point: int, scale: np.ndarray | None, y: Any,
-               pad: Any, width: int = 0) -> tuple[dict[str, Any], int]:
-        """`row_params` of a convolution with these weights; width: for the tiles of that `dot_width`."""
+               pad: Any) -> tuple[dict[str, Any], int]:
+        """`row_params` of a convolution with these weights."""
         cpu, signed = target.cpu, y.type == "i8"
-        key = (self.key, "depthwise int8", cpu.name, width, zero_point, signed, None if scale is None else scale.tobytes())
+        key = (self.key, "depthwise int8", cpu.name, zero_point, signed, None if scale is None else scale.tobytes())
 
         def build() -> np.ndarray:
-            if scale is not None and (width or by_bytes(cpu)):
-                return (pack_dot if width else pack_bytes)(cpu, self.array, self.first(zero_point), scale, signed)
+            if scale is not None and by_bytes(cpu):
+                return pack_bytes(cpu, self.array, self.first(zero_point), scale, signed)
             return pack_depthwise_int8(cpu, self.array, self.first(zero_point), scale)
-        shape = (cpu.vbytes, block_bytes(cpu, width)) if width else block_shape(cpu, len(self.array), codes=scale is not None)
+        shape = block_shape(cpu, len(self.array), codes=scale is not None)
         return row_params(cpu, windows, x, Packed(key, build), y, pad, 1, shape)
+
+    def dot_blocks(self, cpu: Cpu, stride: int, zero_point: int, scale: np.ndarray, signed: bool) -> Packed:
+        """The weights for the tiles of ops/simd/depthwise_dot.py."""
+        return Packed((self.key, "depthwise dot", cpu.name, stride, zero_point, signed, scale.tobytes()),
+                      lambda: pack_dot(cpu, self.array, self.first(zero_point), scale, signed, stride))
 
 
 def padding(windows: Windows, code: int) -> Packed:
@@ -84,13 +83,16 @@ def constant(array: np.ndarray) -> Packed:
 def codes_steps(node: Node, target: Target, x: Any, weights: Weights, windows: Windows, scales: np.ndarray,
                 bounds: tuple[int, int]) -> list[Step]:
     """XNNPACK's codes of i8 or u8 with float32 scales, one or one per channel."""
-    zero_point, y = node[0].zero_point, node.out
+    cpu, zero_point, y = target.cpu, node[0].zero_point, node.out
     scale = np.ascontiguousarray(np.broadcast_to(scales.astype(np.float32), (windows.channels,)))
-    width = weights.dot_width(target.cpu, windows)
-    params, chunks = weights.params(target, windows, x, zero_point, scale, y, padding(windows, zero_point), width)
+    pad = padding(windows, zero_point)
+    if suits(cpu, windows, weights.array):
+        blocks = weights.dot_blocks(cpu, windows.sw, zero_point, scale, y.type == "i8")
+        kind, (params, chunks) = dot_kernel(y.type, windows), dot_params(cpu, windows, x, blocks, y, pad)
+    else:
+        kind, (params, chunks) = CODE_KERNELS[y.type], weights.params(target, windows, x, zero_point, scale, y, pad)
     params.update(low=bounds[0], high=bounds[1], zero_point=y.zero_point)
-    macs = windows.m * windows.channels * windows.kh * windows.kw
-    return [Step(node, CODE_KERNELS[y.type, width], params, chunks, macs=macs)]
+    return [Step(node, kind, params, chunks, macs=windows.m * windows.channels * windows.kh * windows.kw)]
 
 
 def fixed_steps(node: Node, target: Target, x: Any, weights: Weights, windows: Windows, reals: np.ndarray,
@@ -126,11 +128,10 @@ def hybrid_steps(node: Node, target: Target, w: Value, bias: Value | None, windo
 
 # ---- kernels -------------------------------------------------------------------------------------
 
-def _make_codes(type: str, width: int) -> Any:
-    tile, single = (columns_dot(type, width, s) if width else columns_int8(type, "code", s) for s in (False, True))
-    depthwise_rows = make_rows(tile, single, 1, 1)
+def _make_codes(type: str) -> Any:
+    depthwise_rows = make_rows(columns_int8(type, "code", False), columns_int8(type, "code", True), 1, 1)
 
-    @kernel(CODES, name=f"depthwise_codes_{type}" + (f"_{width}s1" if width else ""))
+    @kernel(CODES, name=f"depthwise_codes_{type}")
     def depthwise(p, begin, end):
         """A chunk is some output rows."""
         table, row_bytes, pairs = p.table + begin * p.table_size, p.out_width * p.channels, (p.kh * p.kw + 1) // 2
@@ -160,7 +161,7 @@ def _make_fixed(type: str) -> Any:
 
 
 _RAW = {type: make_rows(columns_int8(type, "i32", False), columns_int8(type, "i32", True), 1, 4) for type in ("i8", "u8")}
-CODE_KERNELS = {(type, width): _make_codes(type, width) for type in ("i8", "u8") for width in (0, *WIDTHS)}
+CODE_KERNELS = {type: _make_codes(type) for type in ("i8", "u8")}
 FIXED_KERNELS = {type: _make_fixed(type) for type in ("i8", "u8")}
 _raw_i8 = _RAW["i8"]
 

@@ -17,6 +17,7 @@ from litejit.ops.conv_geometry import FIELDS, Windows
 from litejit.ops.depthwise_rows import inner_columns
 
 SHAPES = ((3, 1), (3, 2), (5, 1), (5, 2))          # (width, stride) of square kernels with micro-kernels of their own
+PARTS = ("whole", "inner", "less", "half", "row")
 TILED = [*FIELDS, *((name, "i8") for name in ("w", "pad", "pixel", "wide", "made", "seen"))]
 """Fields that `make_block` reads: windows, packed weights, a row of padding, bytes from pixel to pixel of the input, and the
 tiles: `wide` columns and `made` rows, which see `seen` input rows."""
@@ -61,7 +62,7 @@ def make_block(parts: Mapping[str, MicroKernel], caller: Callable[[MicroKernel],
     out_size: bytes of an output. source: the input; ring: how many of its rows are there, one after the other and over again;
     0: all of them. A new one for every parameter record: Numba mixes records up that share a device function.
     """
-    tile, inner, less, half, single = (caller(parts[name]) for name in ("whole", "inner", "less", "half", "row"))
+    tile, inner, less, half, single = (caller(parts[name]) for name in PARTS)
 
     @device
     def row_table(p, source, ring, lines, row, rows):

@@ -18,7 +18,6 @@ from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import MicroKernel
 from litejit.ops.simd.tiles import tiles
 
-PARTS = ("whole", "inner", "less", "half", "row")
 SPARE = 4                             # registers of a tile beside its inputs and sums
 
 

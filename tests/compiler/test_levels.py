@@ -20,9 +20,8 @@ from litejit.compiler.codegen import kernel_assembly
 from litejit.compiler.cpu import LEVELS, Cpu, compiling_for, target
 from litejit.compiler.lazy import MICRO_KERNELS
 from litejit.compiler.primitives import store_i64
-from litejit.ops.depthwise_tiles import SHAPES
-from litejit.ops.simd import best, depthwise_f32, functions, reductions, windows, xnn_sum
-from litejit.ops.simd.depthwise_dot import has_dot_tiles
+from litejit.ops.depthwise_tiles import PARTS, SHAPES
+from litejit.ops.simd import best, depthwise_dot, depthwise_f32, functions, reductions, windows, xnn_sum
 from litejit.ops.simd.lookup import lookup8
 from litejit.ops.simd.tiles import f32_columns, tile_shape, tiles
 from litejit.ops.tails import SCALAR
@@ -50,7 +49,7 @@ def _every_micro_kernel() -> list[str]:
         best.short_rows(kind, True)
         best.short_rows(kind, False)
     for width, stride in ((0, 1), *SHAPES):
-        for part in depthwise_f32.PARTS:
+        for part in PARTS:
             depthwise_f32.columns_f32(width, stride, part)
     for name in functions.FORMULAS:
         functions.stream(name, SCALAR.get(name) or OPERATORS[name.upper()].formula)
@@ -67,7 +66,7 @@ SAMPLE = ("gemm_f32", "gemm_f32_table", "gemv_f32", "depthwise_f32_3s1", "winogr
 
 @functools.cache
 def code(name: str, level: str) -> Code:
-    if re.match("depthwise_dot_", name) and not has_dot_tiles(LEVELS[level]):
+    if re.match("depthwise_dot_", name) and not depthwise_dot.has_dot_tiles(LEVELS[level]):
         pytest.skip("made for levels with 32 large registers and a dot product only")
     try:
         return Code(assembly(MICRO_KERNELS[name], LEVELS[level]))
@@ -186,6 +185,7 @@ SPILLS = (
     (r"depthwise_f32_[35]s2.*", r"neon.*", 2, "LLVM keeps inputs that several outputs see, on the stack"),
     (r"depthwise_f32_5s[12].*", r"avx2|avxvnni", 20, "the same: less time than reading them again for every tap"),
     (r"depthwise_f32_5s[12].*", "sse4", 82, "the same, and products need a register of their own"),
+    (r"depthwise_dot_.*_5s[12].*", "avx512.*", 16, "five columns, interleaved, are 20 of 32 registers"),
     (r"gemm_bf16.*", r"avx512vnni|avx512|avxvnni|avx2|neon.*", 44, "nobody runs what stands in for the instruction, but tests"),
     (r"gemm_f32_three", "avxvnni|avx2", 12, "never called: half a register takes as long as a whole one"),
     (r"gemm_.*", "sse4", 8, "products need a register of their own without fused multiply-adds"),
