@@ -1,4 +1,4 @@
-"""Depthwise convolution of 8-bit codes by dot products of bytes: kernels of the walk in ops/depthwise_tiles.py."""
+"""Depthwise convolution of 8-bit codes, and hybrid, by dot products of bytes: kernels of the walk in ops/depthwise_tiles.py."""
 from __future__ import annotations
 
 from typing import Any
@@ -7,13 +7,18 @@ import numpy as np
 
 from litejit.compiler import device, kernel, prange
 from litejit.compiler.cpu import Cpu
-from litejit.compiler.lazy import Kernel
+from litejit.compiler.lazy import Kernel, MicroKernel
+from litejit.compiler.primitives import fill_bytes, load_f32, load_i32
+from litejit.ops.base import Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import Windows
 from litejit.ops.depthwise_tiles import PARTS, SHAPES, TILED, WALK, make_block, special, tiled_params, walk_params
 from litejit.ops.simd.depthwise_dot import TWO_ROWS, columns_dot, dot_shape, has_dot_tiles
 from litejit.ops.simd.tiles import grain
+from litejit.planner.graph import Node
 
 CODES = np.dtype([*TILED, *WALK, *((name, "i8") for name in ("low", "high", "zero_point"))], align=True)
+HYBRID = np.dtype([*TILED, *WALK, ("factors", "i8"), ("lo", "f4"), ("hi", "f4")], align=True)
+PADDING = np.dtype([("pad", "i8"), ("factors", "i8"), ("count", "i8")], align=True)
 CHANNELS = 24                         # with fewer most of half a register is idle
 
 
@@ -35,7 +40,23 @@ def dot_kernel(type: str, windows: Windows) -> Kernel:
     return _KERNELS[type, special(windows)]
 
 
+def hybrid_dot_steps(node: Node, target: Target, windows: Windows, x: Any, factors: Any, w: Packed, bounds: tuple[float, float],
+                     macs: int) -> list[Step]:
+    """float32 x int8 on one image, quantised to x with its zero point and scale in `factors`; w: packed weights."""
+    pad, count = Scratch(windows.width * windows.channels + 64), windows.width * windows.channels
+    params, chunks = dot_params(target.cpu, windows, x, w, node.out, pad)
+    params.update(factors=factors, lo=bounds[0], hi=bounds[1])
+    return [Step(node, pad_with_zero_point, {"pad": pad, "factors": factors, "count": count}),
+            Step(node, _HYBRID_KERNELS[special(windows)], params, chunks, macs=macs)]
+
+
 # ---- kernels -------------------------------------------------------------------------------------
+
+def _parts(type: str, end: str, width: int, stride: int) -> dict[str, MicroKernel]:
+    """The micro-kernels of a tile's parts, of which some are the whole."""
+    part_of = {"less": "whole", "row": "row" if (width, stride) == TWO_ROWS else "whole"}
+    return {part: columns_dot(type, end, width, stride, part_of.get(part, part)) for part in PARTS}
+
 
 def _make(type: str, width: int, stride: int) -> Kernel:
     def caller(tile: Any) -> Any:
@@ -43,8 +64,7 @@ def _make(type: str, width: int, stride: int) -> Kernel:
         def run(p, table, tiles, step, y, below, columns):
             tile(table, tiles, step, p.w, y, p.channels, below, p.channels, columns, p.low, p.high, p.zero_point)
         return run
-    part_of = {"less": "whole", "row": "row" if (width, stride) == TWO_ROWS else "whole"}
-    block = make_block({part: columns_dot(type, width, stride, part_of.get(part, part)) for part in PARTS}, caller, 1)
+    block = make_block(_parts(type, "code", width, stride), caller, 1)
 
     @kernel(CODES, name=f"depthwise_codes_{type}_{width}s{stride}")
     def depthwise(p, begin, end):
@@ -57,4 +77,33 @@ def _make(type: str, width: int, stride: int) -> Kernel:
     return depthwise
 
 
+def _make_hybrid(width: int, stride: int) -> Kernel:
+    def caller(tile: Any) -> Any:
+        @device
+        def run(p, table, tiles, step, y, below, columns):
+            tile(table, tiles, step, p.w, y, p.channels * 4, below, p.channels, columns, load_i32(p.factors, 0),
+                 load_f32(p.factors, 1), p.lo, p.hi)
+        return run
+    block = make_block(_parts("i8", "f32", width, stride), caller, 4)
+
+    @kernel(HYBRID, name=f"depthwise_hybrid_{width}s{stride}")
+    def depthwise(p, begin, end):
+        """A chunk is some output rows."""
+        table, row_bytes = p.table + begin * p.table_size, p.out_width * p.channels * 4
+        for c in prange(begin, end):
+            top, bottom = c * p.rows, min(p.m // p.out_width, (c + 1) * p.rows)
+            block(p, p.x, 0, table, top, bottom, p.y + top * row_bytes)
+        return 0
+    return depthwise
+
+
+@kernel(PADDING)
+def pad_with_zero_point(p, begin, end):
+    """Padding of the image's zero point."""
+    for _ in prange(begin, end):
+        fill_bytes(p.pad, np.int64(load_i32(p.factors, 0)), p.count)
+    return 0
+
+
 _KERNELS = {(type, shape): _make(type, *shape) for type in ("i8", "u8") for shape in SHAPES}
+_HYBRID_KERNELS = {shape: _make_hybrid(*shape) for shape in SHAPES}

@@ -13,10 +13,10 @@ from litejit.ops.arithmetic import mbqm, saturate
 from litejit.ops.base import Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import Windows
 from litejit.ops.conv_int8 import multipliers
-from litejit.ops.depthwise_dot import dot_kernel, dot_params, suits
+from litejit.ops.depthwise_dot import dot_kernel, dot_params, hybrid_dot_steps, suits
 from litejit.ops.depthwise_rows import ROWS, expanded, make_rows, row_params
 from litejit.ops.hybrid import quantise_rows
-from litejit.ops.simd.depthwise_bytes import by_bytes, pack_bytes
+from litejit.ops.simd.depthwise_bytes import by_bytes, heads, pack_bytes
 from litejit.ops.simd.depthwise_dot import pack_dot
 from litejit.ops.simd.depthwise_int8 import block_shape, columns_int8, pack_depthwise_int8
 from litejit.ops.simd.epilogues import fits_requant
@@ -64,9 +64,17 @@ class Weights:
         return row_params(cpu, windows, x, Packed(key, build), y, pad, 1, shape)
 
     def dot_blocks(self, cpu: Cpu, stride: int, zero_point: int, scale: np.ndarray, signed: bool) -> Packed:
-        """The weights for the tiles of ops/simd/depthwise_dot.py."""
-        return Packed((self.key, "depthwise dot", cpu.name, stride, zero_point, signed, scale.tobytes()),
-                      lambda: pack_dot(cpu, self.array, self.first(zero_point), scale, signed, stride))
+        """The weights for the tiles of ops/simd/depthwise_dot.py, with the numbers that its codes end with."""
+        def build() -> np.ndarray:
+            return pack_dot(cpu, self.array, heads(self.array, self.first(zero_point), scale, signed, len(scale)), stride)
+        return Packed((self.key, "depthwise dot", cpu.name, stride, zero_point, signed, scale.tobytes()), build)
+
+    def float_blocks(self, cpu: Cpu, stride: int, scale: np.ndarray, bias: np.ndarray) -> Packed:
+        """The same for hybrid products."""
+        def build() -> np.ndarray:
+            numbers = [self.array.sum(axis=0, dtype=np.int32), scale, bias]
+            return pack_dot(cpu, self.array, np.stack([n.view(np.uint8).reshape(-1, 4) for n in numbers]), stride)
+        return Packed((self.key, "depthwise dot f32", cpu.name, stride, scale.tobytes(), bias.tobytes()), build)
 
 
 def padding(windows: Windows, code: int) -> Packed:
@@ -117,13 +125,17 @@ def hybrid_steps(node: Node, target: Target, w: Value, bias: Value | None, windo
     weights = Weights(w, None)
     scale = np.ascontiguousarray(np.broadcast_to(scales.astype(np.float32), (channels,)))
     offsets = np.zeros(channels, np.float32) if bias is None else np.asarray(bias.data, np.float32).ravel()
+    macs = windows.m * channels * windows.kh * windows.kw
+    if windows.images == 1 and target.mode != "ref" and suits(target.cpu, windows, weights.array):
+        blocks = weights.float_blocks(target.cpu, windows.sw, scale, offsets)
+        return [*steps, *hybrid_dot_steps(node, target, windows, source, made.terms, blocks, bounds, macs)]
     sums = weights.array.sum(axis=0, dtype=np.int32)
     pad_size = windows.width * channels + 64
     params, chunks = weights.params(target, windows, source, 0, None, node.out, None)
     params.update(pad=Scratch(chunks * pad_size), pad_size=pad_size, factors=made.terms, lo=bounds[0], hi=bounds[1],
                   acc=Scratch(chunks * (windows.out_width * channels * 4 + 64)),
                   scales=constant(scale), bias=constant(offsets), sums=constant(sums), in_turn=int(target.mode != "ref"))
-    return [*steps, Step(node, depthwise_hybrid, params, chunks, macs=windows.m * channels * windows.kh * windows.kw)]
+    return [*steps, Step(node, depthwise_hybrid, params, chunks, macs=macs)]
 
 
 # ---- kernels -------------------------------------------------------------------------------------

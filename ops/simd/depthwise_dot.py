@@ -11,10 +11,16 @@ output columns that see the input column. Kernels of width 5 take their last row
 Channels are taken by whole registers, what is left by a half of one where that is enough. A block of weights is, for the four
 registers of accumulators of so many channels, [first 4 x L i32][scale 4 x L f32], then 4 x L groups of four i8 for each column
 of the kernel and output row, and for each start of an output column within four pixels and both fours of the last row;
-channels in the order that interleaving leaves. Signed codes are made unsigned by their top bit.
+channels in the order that interleaving leaves. Signed codes are made unsigned by their top bit. Two ends:
+
+    "code"   clamp(nearest((first + sum) * scale) + zero_point)                              XNNPACK's requantisation
+    "f32"    clamp(f32(sum - zero * first) * scale * factor + bias), bias after the scale     LiteRT's hybrid products
+
+of which the second one has `zero` and `factor` of the image as arguments, and sums of the weights as `first`.
 """
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,12 +29,13 @@ import numpy as np
 from litejit.compiler import micro_kernel
 from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import MicroKernel
-from litejit.ops.simd.depthwise_bytes import PART, byte_order, code_bytes, heads
+from litejit.ops.simd.depthwise_bytes import PART, byte_order, code_bytes
 from litejit.ops.simd.tiles import tiles
 
 DOWN = 4                              # input rows that are interleaved
 ALONG = 5                             # width of kernels whose last row is taken along
 TWO_ROWS = (3, 1)                     # (width, stride) of kernels whose tiles have two rows
+HEADS = {"code": 2, "f32": 3}         # numbers in front of a block of weights, by end
 
 
 def has_dot_tiles(cpu: Cpu) -> bool:
@@ -62,8 +69,8 @@ def pieces(cpu: Cpu, channels: int) -> Iterator[tuple[Cpu, int, int]]:
         yield half_of(cpu), whole, channels
 
 
-def pack_dot(cpu: Cpu, weights: np.ndarray, first: np.ndarray, scale: np.ndarray, signed: bool, stride: int) -> np.ndarray:
-    """weights [width * width, channels] in int8's range, first int32 and scale float32 [channels] -> uint8, block by block."""
+def pack_dot(cpu: Cpu, weights: np.ndarray, head: np.ndarray, stride: int) -> np.ndarray:
+    """weights [width * width, channels] in int8's range, head uint8 [numbers in front, channels, 4] -> uint8 of all blocks."""
     channels, width = weights.shape[1], round(len(weights) ** 0.5)
     rows, taps = dot_shape(cpu, width, stride)[0], weights.reshape(width, width, channels).astype(np.int8)
     down = np.zeros((width, rows, DOWN, channels), np.int8)
@@ -76,52 +83,58 @@ def pack_dot(cpu: Cpu, weights: np.ndarray, first: np.ndarray, scale: np.ndarray
     lanes = np.concatenate([down.reshape(-1, 4, channels), along.reshape(-1, 4, channels)]).transpose(0, 2, 1).view(np.uint8)
     made = []
     for level, begin, end in pieces(cpu, channels):
-        block = np.zeros((2 + len(lanes), level.vbytes, 4), np.uint8)
-        block[:2] = heads(weights[:, begin:end], first[begin:end], scale[begin:end], signed, level.vbytes)
-        block[2:, :end - begin] = lanes[:, begin:end]
+        block = np.zeros((len(head) + len(lanes), level.vbytes, 4), np.uint8)
+        block[:, :end - begin] = np.concatenate([head[:, begin:end], lanes[:, begin:end]])
         made.append(block[:, byte_order(level)].reshape(-1))
     return np.concatenate(made)
 
 
 class Tile:
-    """What is fixed about a tile: codes of `type` "i8" or "u8", kernels of a width and stride, rows and columns of the part."""
+    """What is fixed about a tile: codes of `type` "i8" or "u8", the end, kernels of a width and stride, rows and columns."""
 
-    def __init__(self, cpu: Cpu, type: str, width: int, stride: int, part: str) -> None:
+    def __init__(self, cpu: Cpu, type: str, end: str, width: int, stride: int, part: str) -> None:
         self.type, self.width, self.stride, self.inner = type, width, stride, part == "inner"
+        self.heads = HEADS[end]
         self.rows, self.columns = dot_shape(cpu, width, stride, part)
         self.made = dot_shape(cpu, width, stride)[0]
         self.seen, self.starts = width + (self.made - 1) * stride, starts(cpu, width, stride)
         self.last = (self.columns - 1) * stride + width - 1                  # input column
-        self.groups = 2 + width * self.made + 2 * len(self.starts)           # of a block of weights
+        self.groups = self.heads + width * self.made + 2 * len(self.starts)  # of a block of weights
+
+    def products(self, t: int) -> Iterator[tuple[int, tuple[str, int], int]]:
+        """(output row, inputs, group of weights) of output column t; inputs: a column "down", or four pixels "along"."""
+        for kx, row in itertools.product(range(self.width), range(self.rows)):
+            yield row, ("down", t * self.stride + kx), self.heads + kx * self.made + row
+        if self.starts:
+            first, start = divmod(t * self.stride, 4)
+            for four in (0, 1):
+                group = self.heads + self.width * self.made + 2 * self.starts.index(start) + four
+                yield 0, ("along", first + four), group
 
 
-def emit_dot(type: str, width: int, stride: int, part: str) -> Callable[..., None]:
-    """Generator for codes of `type`; arguments as of `emit_columns` in ops/simd/depthwise_f32.py up to `columns`, then lo, hi
-    and zero point."""
+def emit_dot(type: str, end: str, width: int, stride: int, part: str) -> Callable[..., None]:
+    """Generator for codes of `type`; arguments as of `emit_columns` in ops/simd/depthwise_f32.py up to `columns`, then those of
+    the end: lo, hi and zero point, or zero, factor, lo, hi."""
     def emit(v: Any, table: Any, tiles_: Any, step: Any, weights: Any, y: Any, out_step: Any, out_row: Any, channels: Any,
-             columns: Any, lo: Any, hi: Any, zero_point: Any) -> None:
-        tile = Tile(v.cpu, type, width, stride, part)
+             columns: Any, *arguments: Any) -> None:
+        tile = Tile(v.cpu, type, end, width, stride, part)
         half, size, count = v.__class__(v.b, half_of(v.cpu)), v.cpu.vbytes, tile.columns
         y_at = [[v.add(v.mul(out_step, t), v.mul(out_row, r)) for r in range(tile.rows)] for t in range(count)]
-        blocks = {x: _block(x, tile, _inputs(x, tile, table, step), code_bytes(x, type, lo, hi, zero_point)) for x in (v, half)}
+        blocks = {x: _block(x, tile, _inputs(x, tile, table, step), ENDS[end](x, type, *arguments)) for x in (v, half)}
         whole = v.and_(v.add(channels, size // 2 - 1), -size)
 
         def one(k: Any, moved: list[Any]) -> list[Any]:
             offset, y = moved
 
             def made(x: Any, here: Any, c: Any) -> Any:
-                left = v.sub(channels, c)
-                all_of_it, mask = v.icmp(">=", left, x.cpu.vbytes), x.mask(x.cpu.vbytes, left)
+                store = _stores(x, v.sub(channels, c), 1 if end == "code" else 4)
 
-                def write(t: int, r: int, value: Any) -> None:
-                    place = v.at(v.at(y, y_at[t][r]), c)
-
-                    def now() -> None:
-                        v.either(all_of_it, lambda: v.store(value, place), lambda: v.mstore(value, place, mask))
+                def write(t: int, r: int, values: list[Any]) -> None:
+                    place = v.at(v.at(y, y_at[t][r]), c if end == "code" else v.shl(c, 2))
                     if t and not tile.inner:
-                        v.either(v.icmp("<", v.i(t), columns), now)
+                        v.either(v.icmp("<", v.i(t), columns), lambda: store(values, place))
                     else:
-                        now()
+                        store(values, place)
                 blocks[x](here, v.add(offset, c), write)
                 return v.at(here, tile.groups * 4 * x.cpu.vbytes)
             (rest,) = v.loop(whole, [weights], lambda c, moved: [made(v, moved[0], c)], step=size)
@@ -131,14 +144,63 @@ def emit_dot(type: str, width: int, stride: int, part: str) -> Callable[..., Non
     return emit
 
 
-Inputs = tuple[Callable[[int], list[Any]], Callable[[int], list[Any]]]
+def _stores(v: Any, left: Any, size: int) -> Callable[[list[Any], Any], None]:
+    """(registers, address): writes a block's channels, as many as are left; size: bytes of an output."""
+    each = v.cpu.vbytes // size
+    whole, masks = v.icmp(">=", left, v.cpu.vbytes), [v.mask(each, v.sub(left, each * j)) for j in range(size)]
+
+    def store(values: list[Any], place: Any) -> None:
+        def partly() -> None:
+            for j, (value, mask) in enumerate(zip(values, masks)):
+                v.mstore(value, place, mask, j * v.cpu.vbytes)
+
+        def all_of_it() -> None:
+            for j, value in enumerate(values):
+                v.store(value, place, j * v.cpu.vbytes)
+        v.either(whole, all_of_it, partly)
+    return store
+
+
+End = tuple[Callable[[Any], Any], Callable[..., list[Any]]]
+"""(`first` -> what an accumulator begins with; four of them, and what else is in front of the weights -> what is written)."""
+
+
+def _code_end(v: Any, type: str, lo: Any, hi: Any, zero_point: Any) -> End:
+    finish = code_bytes(v, type, lo, hi, zero_point)
+    return lambda first: first, lambda acc, scale: [finish(acc, scale)]
+
+
+def _float_end(v: Any, type: str, zero: Any, factor: Any, lo: Any, hi: Any) -> End:
+    moved = v.splat(v.trunc(v.sub(-128 if type == "i8" else 0, zero), "i32"))        # codes are made unsigned
+    factor, low, high = (v.splat(x) for x in (factor, lo, hi))
+
+    def finish(acc: list[Any], scale: list[Any], bias: list[Any]) -> list[Any]:
+        scaled = [v.fmul(v.fmul(v.to_float(a), s), factor) for a, s in zip(acc, scale)]
+        return in_order(v, [v.clamp(v.fadd(x, b), low, high) for x, b in zip(scaled, bias)])
+    return lambda first: v.mul(first, moved), finish
+
+
+ENDS: dict[str, Callable[..., End]] = {"code": _code_end, "f32": _float_end}
+
+
+def in_order(v: Any, x: list[Any]) -> list[Any]:
+    """Four registers of 32-bit lanes in `byte_order`, in the order of the channels."""
+    parts = v.cpu.vbytes // PART
+
+    def pick(a: Any, b: Any, units: list[int]) -> Any:
+        return v.shuffle(a, b, [4 * unit + lane for unit in units for lane in range(4)])
+    if parts == 2:
+        return [pick(x[k], x[k + 1], [p, parts + p]) for p in range(2) for k in (0, 2)]
+    pairs = [[pick(x[k], x[k + 1], [p, parts + p, p + 1, parts + p + 1]) for k in (0, 2)] for p in (0, 2)]
+    return [pick(a, b, [u, u + 1, parts + u, parts + u + 1]) for a, b in pairs for u in (0, 2)]
+
+
+Inputs = Callable[[str, int], list[Any]]
+"""Registers of ("down", input column): its first rows, interleaved; of ("along", k): the k-th four pixels of the last row."""
 
 
 def _inputs(v: Any, tile: Tile, table: Any, step: Any) -> Callable[[Any], Inputs]:
-    """offset -> (input column -> its first rows, interleaved; number of four pixels of the last row -> these).
-
-    By the addresses of the first column, or by those of all.
-    """
+    """offset -> inputs, by the addresses of the first column or by those of all."""
     ty, pixel = v.type("i8", v.cpu.vbytes), v.ashr(step, tile.stride.bit_length() - 1)
     flip = v.const(ty, -128)
 
@@ -160,38 +222,30 @@ def _inputs(v: Any, tile: Tile, table: Any, step: Any) -> Callable[[Any], Inputs
         def along(group: int) -> list[Any]:
             x = {k: load(k, tile.seen - 1) for k in sorted({min(4 * group + i, tile.last) for i in range(4)})}
             return interleaved(v, [x[min(4 * group + i, tile.last)] for i in range(4)])
-        return down, along
+        return lambda what, k: (down if what == "down" else along)(k)
     return at
 
 
-def _block(v: Any, tile: Tile, inputs: Callable[[Any], Inputs], finish: Callable[..., Any]) -> Callable[..., None]:
-    """(weights, offset, write): makes the outputs of a register of channels, and calls `write`(column, row, codes)."""
-    size = v.cpu.vbytes
+def _block(v: Any, tile: Tile, inputs: Callable[[Any], Inputs], end: End) -> Callable[..., None]:
+    """(weights, offset, write): makes the outputs of a register of channels, and calls `write`(column, row, registers)."""
+    size, (begin, finish) = v.cpu.vbytes, end
 
     def block(weights: Any, offset: Any, write: Callable[..., None]) -> None:
-        made: dict[tuple[Any, int], list[Any]] = {}
-        down, along = inputs(offset)
-
-        def lanes(read: Callable[[int], list[Any]], k: int) -> list[Any]:
-            made[read, k] = made.get((read, k)) or read(k)
-            return made[read, k]
-
+        seen: dict[tuple[str, int], list[Any]] = {}
+        read = inputs(offset)
         for t in range(tile.columns):
             here = v.at(weights, v.opaque([v.i(0)])[0])         # weights are read anew: registers cannot keep them
-            acc = [[v.load(v.i32, here, h * size) for h in range(4)] for _ in range(tile.rows)]
 
-            def add(r: int, x: list[Any], where: int, here: Any = here, acc: list[list[Any]] = acc) -> None:
-                acc[r] = [v.dot(a, x[h], v.load(v.i32, here, (4 * (2 + where) + h) * size)) for h, a in enumerate(acc[r])]
-            for kx in range(tile.width):
-                for r in range(tile.rows):
-                    add(r, lanes(down, t * tile.stride + kx), kx * tile.made + r)
-            if tile.starts:
-                first, start = divmod(t * tile.stride, 4)
-                for g in (0, 1):
-                    add(0, lanes(along, first + g), tile.width * tile.made + 2 * tile.starts.index(start) + g)
-            scale = [v.load(v.f32, here, (4 + h) * size) for h in range(4)]
+            def number(ty: Any, group: int, h: int, here: Any = here) -> Any:
+                return v.load(ty, here, (4 * group + h) * size)
+            first = [begin(number(v.i32, 0, h)) for h in range(4)]
+            acc = [list(first) for _ in range(tile.rows)]
+            for r, place, group in tile.products(t):
+                seen[place] = seen[place] if place in seen else read(*place)
+                acc[r] = [v.dot(a, x, number(v.i32, group, h)) for h, (a, x) in enumerate(zip(acc[r], seen[place]))]
+            heads = [[number(v.f32, group, h) for h in range(4)] for group in range(1, tile.heads)]
             for r in range(tile.rows):
-                write(t, r, finish(acc[r], scale))
+                write(t, r, finish(acc[r], *heads))
     return block
 
 
@@ -206,7 +260,7 @@ def interleaved(v: Any, x: list[Any]) -> list[Any]:
     return [v.bitcast(half, v.i32) for one, other in zip(low, high) for half in halves(one, other, 2)]
 
 
-def columns_dot(type: str, width: int, stride: int, part: str = "whole") -> MicroKernel:
+def columns_dot(type: str, end: str, width: int, stride: int, part: str = "whole") -> MicroKernel:
     """The micro-kernel of a part of a tile for codes of `type` and kernels of a width and stride."""
-    name = f"depthwise_dot_{type}_{width}s{stride}" + (f"_{part}" if part != "whole" else "")
-    return micro_kernel(name, "piippiiiiiii", emit_dot(type, width, stride, part))
+    name = f"depthwise_dot_{type}_{end}_{width}s{stride}" + (f"_{part}" if part != "whole" else "")
+    return micro_kernel(name, "piippiiii" + {"code": "iii", "f32": "ifff"}[end], emit_dot(type, end, width, stride, part))

@@ -145,19 +145,26 @@ def _fixed(v: Any, inputs: Inputs, shape: tuple[int, int], width: int, stride: i
     """Products of a width x width kernel for a tile of `shape`, without loops.
 
     Tap by tap for all outputs, so that none waits for the sum before it. An input is read once for the taps of a column of the
-    kernel; where the registers hold those of all outputs, once for all of them.
+    kernel; those that later columns see as well are kept where the registers hold them.
     """
     rows, count = shape
-    held = width == 3 and count * (rows - 1 + width) + rows * count + SPARE <= v.cpu.nregs
+
+    def needed(kx: int) -> set[tuple[int, int]]:
+        """Inputs that the taps from a column of the kernel on see."""
+        return {(t * stride + k, r * stride + ky) for k in range(kx, width) for ky in range(width)
+                for r in range(rows) for t in range(count)}
+    room = v.cpu.nregs - rows * count - SPARE - (0 if v.x86 else 3)          # x86 multiplies what lies in memory
 
     def multiply(offset: Any, weights: Any, acc: list[Any]) -> list[Any]:
         read = inputs(offset)
         seen: dict[tuple[int, int], Any] = {}
         for tap in range(width * width):
             kx, ky = divmod(tap, width)
-            if not held and ky == 0 and kx:                                 # LLVM would keep on the stack what is read again
-                (offset,) = v.opaque([offset])
-                read, seen = inputs(offset), {}
+            if ky == 0 and kx:
+                seen = {place: x for place, x in seen.items() if place in needed(kx)}
+                if not 0 < len(seen) <= room:                               # LLVM would keep on the stack what is read again
+                    (offset,) = v.opaque([offset])
+                    read, seen = inputs(offset), {}
             w = v.load(v.f32, weights, (1 + tap) * v.cpu.vbytes)
             places = [(t * stride + kx, r * stride + ky) for r in range(rows) for t in range(count)]
             for place in places:

@@ -74,15 +74,6 @@ def test_floats(rng, mode):
         close(got, np.clip(case.sums(x, w) + bias, *ACTS[act_of(k)]))
 
 
-@pytest.mark.parametrize("kernel, stride", SHAPES)
-def test_what_is_left_of_depthwise_tiles(rng, kernel, stride):
-    """Every width and height up to two tiles: columns that are left over, and rows."""
-    for height, width in itertools.product(range(1, 6), range(1, 12)):
-        case = Case(((1, height, width, 21), (kernel, kernel), 1, (stride, stride), (1, 1), "SAME"))
-        x, w, bias = (rng.standard_normal(s).astype(np.float32) for s in (case.image, case.kernel, (case.channels,)))
-        close(case.run([x, In(w, constant=True), In(bias, constant=True)], Out()), case.sums(x, w) + bias)
-
-
 def test_floats_of_weights_that_are_inputs(rng):
     for case in (c for c in ALL if c.depthwise or c.kernel[3] == c.image[3]):
         x, w, bias = (rng.standard_normal(s).astype(np.float32) for s in (case.image, case.kernel, (case.channels,)))
@@ -119,19 +110,24 @@ def quantised(rng, case, dtype, w_type, per_channel):
 @pytest.mark.parametrize("dtype, w_type, per_channel", [
     (np.int8, "INT8", True), (np.int8, "INT8", False), (np.uint8, "UINT8", False), (np.int8, "INT4", True)])
 def test_codes(arithmetic, rng, dtype, w_type, per_channel, mode):
-    info, codes = np.iinfo(dtype), fixed_codes if mode == "ref" or w_type == "INT4" else nearest_codes
     for k, case in enumerate(ALL):
-        x, w, w_zero, bias, (x_scale, scales, y_scale), zero, quants = quantised(rng, case, dtype, w_type, per_channel)
-        got = case.run([In(x, quants[0]), In(w, quants[1], type=w_type, constant=True), In(bias, constant=True)],
-                       Out(info.dtype.name.upper(), quants[2]), act_of(k), mode=mode)
-        sums = case.sums(x.astype(np.int64) - zero[0], w.astype(np.int64) - w_zero) + bias
-        if codes is nearest_codes:
-            scale, bounds = x_scale * scales / y_scale, arithmetic.xnn_act_range
-        else:
-            wide = x_scale * scales if dtype == np.uint8 else np.float64(x_scale) * scales
-            scale, bounds = wide.astype(np.float64) / np.float64(y_scale), arithmetic.act_range
-        want = codes(sums, scale, zero[1], bounds(act_of(k), y_scale, zero[1], dtype))
-        np.testing.assert_array_equal(got, want, err_msg=f"{case.op} {case.image} {case.kernel}")
+        check_codes(arithmetic, rng, case, dtype, w_type, per_channel, mode, act_of(k))
+
+
+def check_codes(arithmetic, rng, case, dtype, w_type, per_channel, mode, act):
+    """Codes of a case are exactly the twin's."""
+    info, codes = np.iinfo(dtype), fixed_codes if mode == "ref" or w_type == "INT4" else nearest_codes
+    x, w, w_zero, bias, (x_scale, scales, y_scale), zero, quants = quantised(rng, case, dtype, w_type, per_channel)
+    got = case.run([In(x, quants[0]), In(w, quants[1], type=w_type, constant=True), In(bias, constant=True)],
+                   Out(info.dtype.name.upper(), quants[2]), act, mode=mode)
+    sums = case.sums(x.astype(np.int64) - zero[0], w.astype(np.int64) - w_zero) + bias
+    if codes is nearest_codes:
+        scale, bounds = x_scale * scales / y_scale, arithmetic.xnn_act_range
+    else:
+        wide = x_scale * scales if dtype == np.uint8 else np.float64(x_scale) * scales
+        scale, bounds = wide.astype(np.float64) / np.float64(y_scale), arithmetic.act_range
+    want = codes(sums, scale, zero[1], bounds(act, y_scale, zero[1], dtype))
+    np.testing.assert_array_equal(got, want, err_msg=f"{case.op} {case.image} {case.kernel}")
 
 
 @pytest.mark.parametrize("w_type", ["INT8", "INT16"])
@@ -150,22 +146,39 @@ def test_codes_of_16_bits(arithmetic, rng, w_type):
 @pytest.mark.parametrize("mode", ["auto", "ref"])
 def test_hybrid(arithmetic, rng, mode):
     for case in ALL:
-        x = rng.standard_normal(case.image).astype(np.float32) * 3
-        w = rng.integers(-127, 128, case.kernel).astype(np.int8)
-        scales = rng.uniform(0.005, 0.02, case.channels).astype(np.float32)
-        bias = rng.standard_normal(case.channels).astype(np.float32)
-        got = case.run([x, In(w, Quant(scales.tolist(), [0] * case.channels, case.axis), constant=True),
-                        In(bias, constant=True)], Out(), mode=mode)
-        steps = (case.stride, case.dilation, case.padding)
-        if case.depthwise:
-            want = arithmetic.dwconv_hybrid(x, w, bias, scales, *steps)
-        elif mode == "ref" and case.channels > 1 and case.kernel[3] == case.image[3]:
-            want = arithmetic.conv_hybrid_ref(x, w, bias, scales, *steps)
-        elif mode == "auto":
-            want = arithmetic.conv_qd8(x, w, bias, scales, *steps)
+        check_hybrid(arithmetic, rng, case, mode)
+
+
+def check_hybrid(arithmetic, rng, case, mode):
+    """Floats of a case with int8 weights are close to the oracle's."""
+    x = rng.standard_normal(case.image).astype(np.float32) * 3
+    w = rng.integers(-127, 128, case.kernel).astype(np.int8)
+    scales = rng.uniform(0.005, 0.02, case.channels).astype(np.float32)
+    bias = rng.standard_normal(case.channels).astype(np.float32)
+    got = case.run([x, In(w, Quant(scales.tolist(), [0] * case.channels, case.axis), constant=True),
+                    In(bias, constant=True)], Out(), mode=mode)
+    steps = (case.stride, case.dilation, case.padding)
+    if case.depthwise:
+        close(got, arithmetic.dwconv_hybrid(x, w, bias, scales, *steps))
+    elif mode == "ref" and case.channels > 1 and case.kernel[3] == case.image[3]:
+        close(got, arithmetic.conv_hybrid_ref(x, w, bias, scales, *steps))
+    elif mode == "auto":
+        close(got, arithmetic.conv_qd8(x, w, bias, scales, *steps))
+
+
+@pytest.mark.parametrize("kind", ["float", "codes", "hybrid"])
+@pytest.mark.parametrize("kernel, stride", SHAPES)
+def test_what_is_left_of_depthwise_tiles(arithmetic, rng, kernel, stride, kind):
+    """Every width and height up to two tiles, and registers of channels: columns that are left over, rows and channels."""
+    for (height, width), channels in zip(itertools.product(range(1, 6), range(1, 12)), itertools.cycle((24, 80, 100, 21))):
+        case = Case(((1, height, width, channels), (kernel, kernel), 1, (stride, stride), (1, 1), "SAME"))
+        if kind == "codes":
+            check_codes(arithmetic, rng, case, np.int8, "INT8", True, "auto", "RELU6")
+        elif kind == "hybrid":
+            check_hybrid(arithmetic, rng, case, "auto")
         else:
-            continue
-        close(got, want)
+            x, w, bias = (rng.standard_normal(s).astype(np.float32) for s in (case.image, case.kernel, (case.channels,)))
+            close(case.run([x, In(w, constant=True), In(bias, constant=True)], Out()), case.sums(x, w) + bias)
 
 
 def test_results_do_not_depend_on_threads(rng):
