@@ -12,7 +12,7 @@ from litejit.compiler.primitives import fill_bytes, load_f32, load_i32
 from litejit.ops.base import Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import Windows
 from litejit.ops.depthwise_tiles import PARTS, SHAPES, TILED, WALK, make_block, special, tiled_params, walk_params
-from litejit.ops.simd.depthwise_dot import TWO_ROWS, columns_dot, dot_shape, has_dot_tiles
+from litejit.ops.simd.depthwise_dot import TWO_ROWS, columns_dot, dot_shape, has_dot_tiles, is_wide
 from litejit.ops.simd.tiles import grain
 from litejit.planner.graph import Node
 
@@ -25,7 +25,7 @@ CHANNELS = 24                         # with fewer most of half a register is id
 def suits(cpu: Cpu, windows: Windows, weights: np.ndarray) -> bool:
     """Whether there are tiles for windows and weights [taps, channels]."""
     fits = special(windows) in SHAPES and windows.channels >= CHANNELS and has_dot_tiles(cpu)
-    return fits and weights.min() >= -128 and weights.max() <= 127
+    return fits and weights.min() >= -256 and weights.max() <= 254
 
 
 def dot_params(cpu: Cpu, windows: Windows, x: Any, w: Any, y: Any, pad: Any) -> tuple[dict[str, Any], int]:
@@ -35,9 +35,9 @@ def dot_params(cpu: Cpu, windows: Windows, x: Any, w: Any, y: Any, pad: Any) -> 
     return {**tiled_params(windows, shape, w, pad, windows.channels), **walk}, chunks
 
 
-def dot_kernel(type: str, windows: Windows) -> Kernel:
-    """The kernel for codes of `type` "i8" or "u8" and a shape of windows."""
-    return _KERNELS[type, special(windows)]
+def dot_kernel(type: str, weights: np.ndarray, windows: Windows) -> Kernel:
+    """The kernel for codes of `type` "i8" or "u8", weights and a shape of windows."""
+    return _KERNELS[type, is_wide(weights), special(windows)]
 
 
 def hybrid_dot_steps(node: Node, target: Target, windows: Windows, x: Any, factors: Any, w: Packed, bounds: tuple[float, float],
@@ -52,21 +52,21 @@ def hybrid_dot_steps(node: Node, target: Target, windows: Windows, x: Any, facto
 
 # ---- kernels -------------------------------------------------------------------------------------
 
-def _parts(type: str, end: str, width: int, stride: int) -> dict[str, MicroKernel]:
+def _parts(type: str, end: str, wide: bool, width: int, stride: int) -> dict[str, MicroKernel]:
     """The micro-kernels of a tile's parts, of which some are the whole."""
     part_of = {"less": "whole", "row": "row" if (width, stride) == TWO_ROWS else "whole"}
-    return {part: columns_dot(type, end, width, stride, part_of.get(part, part)) for part in PARTS}
+    return {part: columns_dot(type, end, wide, width, stride, part_of.get(part, part)) for part in PARTS}
 
 
-def _make(type: str, width: int, stride: int) -> Kernel:
+def _make(type: str, wide: bool, width: int, stride: int) -> Kernel:
     def caller(tile: Any) -> Any:
         @device
         def run(p, table, tiles, step, y, below, columns):
             tile(table, tiles, step, p.w, y, p.channels, below, p.channels, columns, p.low, p.high, p.zero_point)
         return run
-    block = make_block(_parts(type, "code", width, stride), caller, 1)
+    block = make_block(_parts(type, "code", wide, width, stride), caller, 1)
 
-    @kernel(CODES, name=f"depthwise_codes_{type}_{width}s{stride}")
+    @kernel(CODES, name=f"depthwise_codes_{type}{'_wide' * wide}_{width}s{stride}")
     def depthwise(p, begin, end):
         """A chunk is some output rows."""
         table, row_bytes = p.table + begin * p.table_size, p.out_width * p.channels
@@ -84,7 +84,7 @@ def _make_hybrid(width: int, stride: int) -> Kernel:
             tile(table, tiles, step, p.w, y, p.channels * 4, below, p.channels, columns, load_i32(p.factors, 0),
                  load_f32(p.factors, 1), p.lo, p.hi)
         return run
-    block = make_block(_parts("i8", "f32", width, stride), caller, 4)
+    block = make_block(_parts("i8", "f32", False, width, stride), caller, 4)
 
     @kernel(HYBRID, name=f"depthwise_hybrid_{width}s{stride}")
     def depthwise(p, begin, end):
@@ -105,5 +105,6 @@ def pad_with_zero_point(p, begin, end):
     return 0
 
 
-_KERNELS = {(type, shape): _make(type, *shape) for type in ("i8", "u8") for shape in SHAPES}
+_KERNELS = {(type, wide, shape): _make(type, wide, *shape)
+            for type, wide in (("i8", False), ("u8", False), ("u8", True)) for shape in SHAPES}
 _HYBRID_KERNELS = {shape: _make_hybrid(*shape) for shape in SHAPES}

@@ -96,7 +96,7 @@ def codes_steps(node: Node, target: Target, x: Any, weights: Weights, windows: W
     pad = padding(windows, zero_point)
     if suits(cpu, windows, weights.array):
         blocks = weights.dot_blocks(cpu, windows.sw, zero_point, scale, y.type == "i8")
-        kind, (params, chunks) = dot_kernel(y.type, windows), dot_params(cpu, windows, x, blocks, y, pad)
+        kind, (params, chunks) = dot_kernel(y.type, weights.array, windows), dot_params(cpu, windows, x, blocks, y, pad)
     else:
         kind, (params, chunks) = CODE_KERNELS[y.type], weights.params(target, windows, x, zero_point, scale, y, pad)
     params.update(low=bounds[0], high=bounds[1], zero_point=y.zero_point)

@@ -11,7 +11,8 @@ output columns that see the input column. Kernels of width 5 take their last row
 Channels are taken by whole registers, what is left by a half of one where that is enough. A block of weights is, for the four
 registers of accumulators of so many channels, [first 4 x L i32][scale 4 x L f32], then 4 x L groups of four i8 for each column
 of the kernel and output row, and for each start of an output column within four pixels and both fours of the last row;
-channels in the order that interleaving leaves. Signed codes are made unsigned by their top bit. Two ends:
+channels in the order that interleaving leaves. Signed codes are made unsigned by their top bit. Weights of nine bits ("wide")
+are sums of two, whose groups follow each other. Two ends:
 
     "code"   clamp(nearest((first + sum) * scale) + zero_point)                              XNNPACK's requantisation
     "f32"    clamp(f32(sum - zero * first) * scale * factor + bias), bias after the scale     LiteRT's hybrid products
@@ -69,8 +70,26 @@ def pieces(cpu: Cpu, channels: int) -> Iterator[tuple[Cpu, int, int]]:
         yield half_of(cpu), whole, channels
 
 
+def is_wide(weights: np.ndarray) -> bool:
+    """Whether weights need two numbers of eight bits each."""
+    return bool(weights.size and (weights.min() < -128 or weights.max() > 127))
+
+
 def pack_dot(cpu: Cpu, weights: np.ndarray, head: np.ndarray, stride: int) -> np.ndarray:
-    """weights [width * width, channels] in int8's range, head uint8 [numbers in front, channels, 4] -> uint8 of all blocks."""
+    """weights [width * width, channels] in -256 .. 254, head uint8 [numbers in front, channels, 4] -> uint8 of all blocks."""
+    lower = weights >> 1
+    halves = (lower, weights - lower) if is_wide(weights) else (weights,)
+    lanes = np.stack([_lanes(cpu, half, stride) for half in halves], 1).reshape(-1, weights.shape[1], 4)
+    made = []
+    for level, begin, end in pieces(cpu, weights.shape[1]):
+        block = np.zeros((len(head) + len(lanes), level.vbytes, 4), np.uint8)
+        block[:, :end - begin] = np.concatenate([head[:, begin:end], lanes[:, begin:end]])
+        made.append(block[:, byte_order(level)].reshape(-1))
+    return np.concatenate(made)
+
+
+def _lanes(cpu: Cpu, weights: np.ndarray, stride: int) -> np.ndarray:
+    """Weights in int8's range -> uint8 [groups, channels, 4]."""
     channels, width = weights.shape[1], round(len(weights) ** 0.5)
     rows, taps = dot_shape(cpu, width, stride)[0], weights.reshape(width, width, channels).astype(np.int8)
     down = np.zeros((width, rows, DOWN, channels), np.int8)
@@ -80,44 +99,39 @@ def pack_dot(cpu: Cpu, weights: np.ndarray, head: np.ndarray, stride: int) -> np
     along = np.zeros((len(starts(cpu, width, stride)), 8, channels), np.int8)
     for k, start in enumerate(starts(cpu, width, stride)):
         along[k, start:start + width] = taps[-1]
-    lanes = np.concatenate([down.reshape(-1, 4, channels), along.reshape(-1, 4, channels)]).transpose(0, 2, 1).view(np.uint8)
-    made = []
-    for level, begin, end in pieces(cpu, channels):
-        block = np.zeros((len(head) + len(lanes), level.vbytes, 4), np.uint8)
-        block[:, :end - begin] = np.concatenate([head[:, begin:end], lanes[:, begin:end]])
-        made.append(block[:, byte_order(level)].reshape(-1))
-    return np.concatenate(made)
+    groups = np.concatenate([down.reshape(-1, 4, channels), along.reshape(-1, 4, channels)])
+    return np.ascontiguousarray(groups.transpose(0, 2, 1)).view(np.uint8)
 
 
 class Tile:
     """What is fixed about a tile: codes of `type` "i8" or "u8", the end, kernels of a width and stride, rows and columns."""
 
-    def __init__(self, cpu: Cpu, type: str, end: str, width: int, stride: int, part: str) -> None:
+    def __init__(self, cpu: Cpu, type: str, end: str, wide: bool, width: int, stride: int, part: str) -> None:
         self.type, self.width, self.stride, self.inner = type, width, stride, part == "inner"
-        self.heads = HEADS[end]
+        self.heads, self.halves = HEADS[end], 1 + wide
         self.rows, self.columns = dot_shape(cpu, width, stride, part)
         self.made = dot_shape(cpu, width, stride)[0]
         self.seen, self.starts = width + (self.made - 1) * stride, starts(cpu, width, stride)
         self.last = (self.columns - 1) * stride + width - 1                  # input column
-        self.groups = self.heads + width * self.made + 2 * len(self.starts)  # of a block of weights
+        self.down = width * self.made                                        # groups of weights for columns
+        self.groups = self.heads + self.halves * (self.down + 2 * len(self.starts))
 
     def products(self, t: int) -> Iterator[tuple[int, tuple[str, int], int]]:
         """(output row, inputs, group of weights) of output column t; inputs: a column "down", or four pixels "along"."""
         for kx, row in itertools.product(range(self.width), range(self.rows)):
-            yield row, ("down", t * self.stride + kx), self.heads + kx * self.made + row
+            yield row, ("down", t * self.stride + kx), kx * self.made + row
         if self.starts:
             first, start = divmod(t * self.stride, 4)
             for four in (0, 1):
-                group = self.heads + self.width * self.made + 2 * self.starts.index(start) + four
-                yield 0, ("along", first + four), group
+                yield 0, ("along", first + four), self.down + 2 * self.starts.index(start) + four
 
 
-def emit_dot(type: str, end: str, width: int, stride: int, part: str) -> Callable[..., None]:
+def emit_dot(type: str, end: str, wide: bool, width: int, stride: int, part: str) -> Callable[..., None]:
     """Generator for codes of `type`; arguments as of `emit_columns` in ops/simd/depthwise_f32.py up to `columns`, then those of
     the end: lo, hi and zero point, or zero, factor, lo, hi."""
     def emit(v: Any, table: Any, tiles_: Any, step: Any, weights: Any, y: Any, out_step: Any, out_row: Any, channels: Any,
              columns: Any, *arguments: Any) -> None:
-        tile = Tile(v.cpu, type, end, width, stride, part)
+        tile = Tile(v.cpu, type, end, wide, width, stride, part)
         half, size, count = v.__class__(v.b, half_of(v.cpu)), v.cpu.vbytes, tile.columns
         y_at = [[v.add(v.mul(out_step, t), v.mul(out_row, r)) for r in range(tile.rows)] for t in range(count)]
         blocks = {x: _block(x, tile, _inputs(x, tile, table, step), ENDS[end](x, type, *arguments)) for x in (v, half)}
@@ -152,7 +166,8 @@ def _stores(v: Any, left: Any, size: int) -> Callable[[list[Any], Any], None]:
     def store(values: list[Any], place: Any) -> None:
         def partly() -> None:
             for j, (value, mask) in enumerate(zip(values, masks)):
-                v.mstore(value, place, mask, j * v.cpu.vbytes)
+                # an empty mask goes to the first register: see ops/simd/depthwise_f32.py
+                v.mstore(value, v.at(place, v.select(v.icmp(">", left, each * j), v.i(j * v.cpu.vbytes), v.i(0))), mask)
 
         def all_of_it() -> None:
             for j, value in enumerate(values):
@@ -242,7 +257,9 @@ def _block(v: Any, tile: Tile, inputs: Callable[[Any], Inputs], end: End) -> Cal
             acc = [list(first) for _ in range(tile.rows)]
             for r, place, group in tile.products(t):
                 seen[place] = seen[place] if place in seen else read(*place)
-                acc[r] = [v.dot(a, x, number(v.i32, group, h)) for h, (a, x) in enumerate(zip(acc[r], seen[place]))]
+                for k in range(tile.halves):
+                    at = tile.heads + group * tile.halves + k
+                    acc[r] = [v.dot(a, x, number(v.i32, at, h)) for h, (a, x) in enumerate(zip(acc[r], seen[place]))]
             heads = [[number(v.f32, group, h) for h in range(4)] for group in range(1, tile.heads)]
             for r in range(tile.rows):
                 write(t, r, finish(acc[r], *heads))
@@ -260,7 +277,8 @@ def interleaved(v: Any, x: list[Any]) -> list[Any]:
     return [v.bitcast(half, v.i32) for one, other in zip(low, high) for half in halves(one, other, 2)]
 
 
-def columns_dot(type: str, end: str, width: int, stride: int, part: str = "whole") -> MicroKernel:
-    """The micro-kernel of a part of a tile for codes of `type` and kernels of a width and stride."""
-    name = f"depthwise_dot_{type}_{end}_{width}s{stride}" + (f"_{part}" if part != "whole" else "")
-    return micro_kernel(name, "piippiiii" + {"code": "iii", "f32": "ifff"}[end], emit_dot(type, end, width, stride, part))
+def columns_dot(type: str, end: str, wide: bool, width: int, stride: int, part: str = "whole") -> MicroKernel:
+    """The micro-kernel of a part of a tile for codes of `type`, (wide) weights, and kernels of a width and stride."""
+    name = f"depthwise_dot_{type}_{end}{'_wide' * wide}_{width}s{stride}" + (f"_{part}" if part != "whole" else "")
+    arguments = "piippiiii" + {"code": "iii", "f32": "ifff"}[end]
+    return micro_kernel(name, arguments, emit_dot(type, end, wide, width, stride, part))
