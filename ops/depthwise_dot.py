@@ -19,13 +19,11 @@ from litejit.planner.graph import Node
 CODES = np.dtype([*TILED, *WALK, *((name, "i8") for name in ("low", "high", "zero_point"))], align=True)
 HYBRID = np.dtype([*TILED, *WALK, ("factors", "i8"), ("lo", "f4"), ("hi", "f4")], align=True)
 PADDING = np.dtype([("pad", "i8"), ("factors", "i8"), ("count", "i8")], align=True)
-CHANNELS = 24                         # with fewer most of half a register is idle
 
 
 def suits(cpu: Cpu, windows: Windows, weights: np.ndarray) -> bool:
     """Whether there are tiles for windows and weights [taps, channels]."""
-    fits = special(windows) in SHAPES and windows.channels >= CHANNELS and has_dot_tiles(cpu)
-    return fits and weights.min() >= -256 and weights.max() <= 254
+    return special(windows) in SHAPES and has_dot_tiles(cpu) and weights.min() >= -256 and weights.max() <= 254
 
 
 def dot_params(cpu: Cpu, windows: Windows, x: Any, w: Any, y: Any, pad: Any) -> tuple[dict[str, Any], int]:
