@@ -3,7 +3,7 @@
 Measured with 1 MiB of second level cache (Zen 4), from 1 MiB between the nodes on: MobileNet v2 took 3 to 7 % less time,
 MobileNet v1, SSD and EfficientNet B0 0 to 2 %; with two threads on cores that are slow to exchange memory up to 12 %. From half
 of that on nothing more was gained. With half a megabyte (Zen 3) only EfficientNet gained, 2 to 8 %, the others nothing. In
-bfloat16 MobileNet v2 takes 10 % less. Every kernel of this kind takes about as long to compile as two of the others.
+bfloat16 MobileNet v2 takes 2 to 3 % less. Every kernel of this kind takes about as long to compile as two of the others.
 """
 
 from __future__ import annotations
