@@ -53,14 +53,16 @@ def walk_params(windows: Windows, shape: tuple[int, int], x: Any, y: Any, grain:
     return {"x": x, "y": y, "table": Scratch(chunks * size), "table_size": size, "rows": rows}, chunks
 
 
-def make_block(parts: Mapping[str, MicroKernel], caller: Callable[[MicroKernel], Any], out_size: int) -> Any:
+def make_block(parts: Mapping[str, MicroKernel], caller: Callable[[MicroKernel], Any], out_size: int,
+               by_columns: bool = False) -> Any:
     """Device function (p, source, ring, table, top, bottom, y): the output rows top .. bottom, the first one at y.
 
     parts: the micro-kernels "whole", of tiles that are "inner" and follow each other, of a column "less", of "half" of the
     columns, and of one "row"; caller: makes of each a device function (p, table, tiles, step, y, bytes to the second row,
     columns).
-    out_size: bytes of an output. source: the input; ring: how many of its rows are there, one after the other and over again;
-    0: all of them. A new one for every parameter record: Numba mixes records up that share a device function.
+    out_size: bytes of an output; by_columns: what is not inner is made column by column. source: the input; ring: how many of
+    its rows are there, one after the other and over again; 0: all of them. A new one for every parameter record: Numba mixes
+    records up that share a device function.
     """
     tile, inner, less, half, single = (caller(parts[name]) for name in PARTS)
 
@@ -93,9 +95,11 @@ def make_block(parts: Mapping[str, MicroKernel], caller: Callable[[MicroKernel],
         lines = table + across * p.seen * 8
         row_table(p, source, ring, lines, row, rows)
         while ox < p.out_width:
-            columns, many, y = min(wide, p.out_width - ox), 1, out + ox * p.channels * out_size
             inside = rows == p.made and ox >= first and ox + wide <= end
-            column_table(p, lines, table, ox, 1 if inside and p.made > 1 else across)
+            columns = 1 if by_columns and not inside else min(wide, p.out_width - ox)
+            many, y = 1, out + ox * p.channels * out_size
+            around = (p.kw - 1) * p.dw + 1 if by_columns else across
+            column_table(p, lines, table, ox, 1 if inside and (by_columns or p.made > 1) else around)
             if inside:
                 many = (end - ox) // wide
                 inner(p, table, many, step, y, below, wide)

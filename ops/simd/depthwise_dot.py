@@ -44,10 +44,10 @@ def has_dot_tiles(cpu: Cpu) -> bool:
     return cpu.arch == "x86_64" and bool(cpu.dot) and cpu.vbytes == 64
 
 
-def dot_shape(cpu: Cpu, width: int, stride: int, part: str = "whole") -> tuple[int, int]:
-    """(rows, columns) of a part of a tile, as of `part_shape` in ops/simd/depthwise_f32.py."""
+def dot_shape(cpu: Cpu, width: int, stride: int, part: str = "inner") -> tuple[int, int]:
+    """(rows, columns) of a part of a tile: "inner", as in ops/simd/depthwise_f32.py, "one" column, or a "row" of that."""
     rows, columns = 2 if (width, stride) == TWO_ROWS else 1, tiles(cpu).depthwise
-    return {"half": (rows, columns // 2), "row": (1, columns)}.get(part, (rows, columns))
+    return {"one": (rows, 1), "row": (1, 1)}.get(part, (rows, columns))
 
 
 def starts(cpu: Cpu, width: int, stride: int) -> list[int]:
@@ -145,10 +145,7 @@ def emit_dot(type: str, end: str, wide: bool, width: int, stride: int, part: str
 
                 def write(t: int, r: int, values: list[Any]) -> None:
                     place = v.at(v.at(y, y_at[t][r]), c if end == "code" else v.shl(c, 2))
-                    if t and not tile.inner:
-                        v.either(v.icmp("<", v.i(t), columns), lambda: store(values, place))
-                    else:
-                        store(values, place)
+                    store(values, place)
                 blocks[x](here, v.add(offset, c), write)
                 return v.at(here, tile.groups * 4 * x.cpu.vbytes)
             (rest,) = v.loop(whole, [weights], lambda c, moved: [made(v, moved[0], c)], step=size)
@@ -277,8 +274,8 @@ def interleaved(v: Any, x: list[Any]) -> list[Any]:
     return [v.bitcast(half, v.i32) for one, other in zip(low, high) for half in halves(one, other, 2)]
 
 
-def columns_dot(type: str, end: str, wide: bool, width: int, stride: int, part: str = "whole") -> MicroKernel:
+def columns_dot(type: str, end: str, wide: bool, width: int, stride: int, part: str) -> MicroKernel:
     """The micro-kernel of a part of a tile for codes of `type`, (wide) weights, and kernels of a width and stride."""
-    name = f"depthwise_dot_{type}_{end}{'_wide' * wide}_{width}s{stride}" + (f"_{part}" if part != "whole" else "")
+    name = f"depthwise_dot_{type}_{end}{'_wide' * wide}_{width}s{stride}_{part}"
     arguments = "piippiiii" + {"code": "iii", "f32": "ifff"}[end]
     return micro_kernel(name, arguments, emit_dot(type, end, wide, width, stride, part))
