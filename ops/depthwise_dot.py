@@ -1,6 +1,7 @@
 """Depthwise convolution of 8-bit codes, and hybrid, by dot products of bytes: kernels of the walk in ops/depthwise_tiles.py."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -56,18 +57,15 @@ def _parts(type: str, end: str, wide: bool, width: int, stride: int) -> dict[str
     return {part: columns_dot(type, end, wide, width, stride, part_of.get(part, "one")) for part in PARTS}
 
 
-def _make(type: str, wide: bool, width: int, stride: int) -> Kernel:
-    def caller(tile: Any) -> Any:
-        @device
-        def run(p, table, tiles, step, y, below, columns):
-            tile(table, tiles, step, p.w, y, p.channels, below, p.channels, columns, p.low, p.high, p.zero_point)
-        return run
-    block = make_block(_parts(type, "code", wide, width, stride), caller, 1, by_columns=True)
+def _make(name: str, record: np.dtype, caller: Callable[[MicroKernel], Any], parts: dict[str, MicroKernel],
+          size: int) -> Kernel:
+    """The kernel whose outputs have `size` bytes; caller: see `make_block`."""
+    block = make_block(parts, caller, size, by_columns=True)
 
-    @kernel(CODES, name=f"depthwise_codes_{type}{'_wide' * wide}_{width}s{stride}")
+    @kernel(record, name=name)
     def depthwise(p, begin, end):
         """A chunk is some output rows."""
-        table, row_bytes = p.table + begin * p.table_size, p.out_width * p.channels
+        table, row_bytes = p.table + begin * p.table_size, p.out_width * p.channels * size
         for c in prange(begin, end):
             top, bottom = c * p.rows, min(p.m // p.out_width, (c + 1) * p.rows)
             block(p, p.x, 0, table, top, bottom, p.y + top * row_bytes)
@@ -75,24 +73,24 @@ def _make(type: str, wide: bool, width: int, stride: int) -> Kernel:
     return depthwise
 
 
-def _make_hybrid(width: int, stride: int) -> Kernel:
+def _codes(type: str, wide: bool, width: int, stride: int) -> Kernel:
     def caller(tile: Any) -> Any:
         @device
         def run(p, table, tiles, step, y, below, columns):
-            tile(table, tiles, step, p.w, y, p.channels * 4, below, p.channels, columns, load_i32(p.factors, 0),
-                 load_f32(p.factors, 1), p.lo, p.hi)
+            tile(table, tiles, step, p.w, y, p.channels, below, p.channels, p.low, p.high, p.zero_point)
         return run
-    block = make_block(_parts("i8", "f32", False, width, stride), caller, 4, by_columns=True)
+    name = f"depthwise_codes_{type}{'_wide' * wide}_{width}s{stride}"
+    return _make(name, CODES, caller, _parts(type, "code", wide, width, stride), 1)
 
-    @kernel(HYBRID, name=f"depthwise_hybrid_{width}s{stride}")
-    def depthwise(p, begin, end):
-        """A chunk is some output rows."""
-        table, row_bytes = p.table + begin * p.table_size, p.out_width * p.channels * 4
-        for c in prange(begin, end):
-            top, bottom = c * p.rows, min(p.m // p.out_width, (c + 1) * p.rows)
-            block(p, p.x, 0, table, top, bottom, p.y + top * row_bytes)
-        return 0
-    return depthwise
+
+def _hybrid(width: int, stride: int) -> Kernel:
+    def caller(tile: Any) -> Any:
+        @device
+        def run(p, table, tiles, step, y, below, columns):
+            tile(table, tiles, step, p.w, y, p.channels * 4, below, p.channels, load_i32(p.factors, 0), load_f32(p.factors, 1),
+                 p.lo, p.hi)
+        return run
+    return _make(f"depthwise_hybrid_{width}s{stride}", HYBRID, caller, _parts("i8", "f32", False, width, stride), 4)
 
 
 @kernel(PADDING)
@@ -103,6 +101,6 @@ def pad_with_zero_point(p, begin, end):
     return 0
 
 
-_KERNELS = {(type, wide, shape): _make(type, wide, *shape)
+_KERNELS = {(type, wide, shape): _codes(type, wide, *shape)
             for type, wide in (("i8", False), ("u8", False), ("u8", True)) for shape in SHAPES}
-_HYBRID_KERNELS = {shape: _make_hybrid(*shape) for shape in SHAPES}
+_HYBRID_KERNELS = {shape: _hybrid(*shape) for shape in SHAPES}

@@ -6,8 +6,6 @@ takes 3 % less time, two 1x1 convolutions to 64 channels of 112x112 each 23 % le
 
 from __future__ import annotations
 
-from collections import Counter
-
 from litejit.ops.base import Target, Wide
 from litejit.planner.graph import Node
 from litejit.planner.patterns import Uses
@@ -19,14 +17,13 @@ COLUMNS = 64  # with fewer a function behind the product is slower row by row th
 def fuse_concats(uses: Uses, target: Target) -> list[str]:
     """Let the makers of private inputs write where their rows belong; the others are copied."""
     notes = []
-    written = Counter(value for node in uses.graph.nodes for value in node.outputs) + Counter(uses.graph.inputs)
     for node in uses.graph.nodes:
-        if not _fits(node) or written[node.out] != 1:
+        if not _fits(node) or not uses.once(node.out):
             continue
         pitch, at, placed = 4 * node.out.dims[-1], 0, {}
         for i in range(len(node.inputs)):
             maker = _maker(uses, node, i, target)
-            if maker is not None and written[maker.out] == 1:
+            if maker is not None and uses.once(maker.out):
                 maker.wide, placed[i] = Wide(node.out, at, pitch), maker
             at += 4 * node[i].dims[-1]
         node.placed = frozenset(placed)

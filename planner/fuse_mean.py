@@ -6,8 +6,6 @@ costs its thread nothing but a call.
 
 from __future__ import annotations
 
-from collections import Counter
-
 from litejit.ops.base import Target
 from litejit.planner.graph import Node
 from litejit.planner.patterns import Uses
@@ -20,10 +18,9 @@ def fuse_means(uses: Uses, target: Target) -> list[str]:
     if target.mode == "ref":
         return []
     notes = []
-    written = Counter(value for node in uses.graph.nodes for value in node.outputs) + Counter(uses.graph.inputs)
     for node in [node for node in uses.graph.nodes if node.op == "MEAN" and _over_pixels(node)]:
         maker = uses.maker(node[0], *PRODUCERS)
-        if maker is None or not _fits(maker) or written[maker.out] != 1 or written[node.out] != 1:
+        if maker is None or not _fits(maker) or not uses.once(maker.out) or not uses.once(node.out):
             continue
         maker.mean, maker.outputs = node.out, (maker.out, node.out)
         uses.graph.nodes.remove(node)

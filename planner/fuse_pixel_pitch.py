@@ -7,8 +7,6 @@ fall on few sets of the first cache and push each other out. Measured (Zen 4): t
 
 from __future__ import annotations
 
-from collections import Counter
-
 from litejit.ops.base import Target, Wide
 from litejit.planner.graph import Node, Value
 from litejit.planner.patterns import Uses
@@ -20,10 +18,9 @@ APART = 2048  # bytes from pixel to pixel, or a multiple, that call for a line b
 def fuse_pixel_pitches(uses: Uses, target: Target) -> list[str]:
     """Let float32 convolutions write the pixels that only a depthwise convolution reads a line further apart."""
     notes = []
-    written = Counter(value for node in uses.graph.nodes for value in node.outputs) + Counter(uses.graph.inputs)
     for node in uses.graph.nodes:
         maker = _maker(uses, node, target)
-        if maker is None or written[maker.out] != 1:
+        if maker is None or not uses.once(maker.out):
             continue
         x = node[0]
         pixel = 4 * x.dims[3] + LINE

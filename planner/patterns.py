@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ class Uses:
         self.makers: dict[Value, Node] = {}
         self.users: dict[Value, list[Node]] = {}
         self.kept = set(graph.outputs)
+        self._written: Counter[Value] = Counter()
         for node in graph.nodes:
             self._add(node)
 
@@ -42,6 +44,12 @@ class Uses:
             return False
         maker = self.makers.get(value)
         return maker is None or not any(v is not None and v.variable for v in maker.inputs)
+
+    def once(self, value: Value) -> bool:
+        """Whether one node writes the value, and nobody else."""
+        if not self._written:
+            self._written = Counter(v for node in self.graph.nodes for v in node.outputs) + Counter(self.graph.inputs)
+        return self._written[value] == 1
 
     def user(self, value: Value, *ops: str) -> Node | None:
         """The only user of a private value, if it is one of these operators."""

@@ -127,10 +127,10 @@ class Tile:
 
 
 def emit_dot(type: str, end: str, wide: bool, width: int, stride: int, part: str) -> Callable[..., None]:
-    """Generator for codes of `type`; arguments as of `emit_columns` in ops/simd/depthwise_f32.py up to `columns`, then those of
-    the end: lo, hi and zero point, or zero, factor, lo, hi."""
+    """Generator for codes of `type`; arguments as of `emit_columns` in ops/simd/depthwise_f32.py up to `channels`, then those
+    of the end: lo, hi and zero point, or zero, factor, lo, hi."""
     def emit(v: Any, table: Any, tiles_: Any, step: Any, weights: Any, y: Any, out_step: Any, out_row: Any, channels: Any,
-             columns: Any, *arguments: Any) -> None:
+             *arguments: Any) -> None:
         tile = Tile(v.cpu, type, end, wide, width, stride, part)
         half, size, count = v.__class__(v.b, half_of(v.cpu)), v.cpu.vbytes, tile.columns
         y_at = [[v.add(v.mul(out_step, t), v.mul(out_row, r)) for r in range(tile.rows)] for t in range(count)]
@@ -144,8 +144,7 @@ def emit_dot(type: str, end: str, wide: bool, width: int, stride: int, part: str
                 store = _stores(x, v.sub(channels, c), 1 if end == "code" else 4)
 
                 def write(t: int, r: int, values: list[Any]) -> None:
-                    place = v.at(v.at(y, y_at[t][r]), c if end == "code" else v.shl(c, 2))
-                    store(values, place)
+                    store(values, v.at(v.at(y, y_at[t][r]), c if end == "code" else v.shl(c, 2)))
                 blocks[x](here, v.add(offset, c), write)
                 return v.at(here, tile.groups * 4 * x.cpu.vbytes)
             (rest,) = v.loop(whole, [weights], lambda c, moved: [made(v, moved[0], c)], step=size)
@@ -277,5 +276,5 @@ def interleaved(v: Any, x: list[Any]) -> list[Any]:
 def columns_dot(type: str, end: str, wide: bool, width: int, stride: int, part: str) -> MicroKernel:
     """The micro-kernel of a part of a tile for codes of `type`, (wide) weights, and kernels of a width and stride."""
     name = f"depthwise_dot_{type}_{end}{'_wide' * wide}_{width}s{stride}_{part}"
-    arguments = "piippiiii" + {"code": "iii", "f32": "ifff"}[end]
+    arguments = "piippiii" + {"code": "iii", "f32": "ifff"}[end]
     return micro_kernel(name, arguments, emit_dot(type, end, wide, width, stride, part))

@@ -161,7 +161,8 @@ def _fixed(v: Any, inputs: Inputs, shape: tuple[int, int], width: int, stride: i
         for tap in range(width * width):
             kx, ky = divmod(tap, width)
             if ky == 0 and kx:
-                seen = {place: x for place, x in seen.items() if place in needed(kx)}
+                later = needed(kx)
+                seen = {place: x for place, x in seen.items() if place in later}
                 if not 0 < len(seen) <= room:                               # LLVM would keep on the stack what is read again
                     (offset,) = v.opaque([offset])
                     read, seen = inputs(offset), {}
