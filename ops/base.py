@@ -70,7 +70,8 @@ class Scratch:
 class Step:
     """One kernel over its chunks.
 
-    params: field -> number, tuple of numbers (array fields), or Value / Packed / Scratch / Kernel / None (their address; 0).
+    params: field -> number, tuple of numbers (array fields), or Value / Packed / Scratch / Kernel / MicroKernel / None (their
+    address; 0).
     Every tensor that the kernel touches must be named there, or in `calls`: lifetimes are read off them.
     calls: steps that the kernel runs itself. Its field `calls` is the address of their kernels and parameters, in turns; the
     parameters lie one behind the other, each in its `room`.

@@ -19,9 +19,10 @@ from litejit.ops.base import Operator, Packed, Scratch, Step, Target
 from litejit.ops.conv import BIASES, PLAIN, check_scales, code_range, real_scales, weight_scales, widened, xnn_scales
 from litejit.ops.conv_geometry import Windows, windows
 from litejit.ops.depthwise_16x8 import depthwise_16_steps
-from litejit.ops.depthwise_f32 import depthwise_kernel, depthwise_params
+from litejit.ops.depthwise_f32 import depthwise_params
 from litejit.ops.depthwise_int8 import Weights, codes_steps, fixed_steps, hybrid_steps
 from litejit.ops.depthwise_rows import expanded
+from litejit.ops.depthwise_tiles import depthwise_tiles
 from litejit.ops.float_product import convert, narrow_f16, widen_f16
 from litejit.ops.pixel_sums import mean_steps, sums_params
 from litejit.ops.simd.depthwise_f32 import pack_depthwise_f32
@@ -124,7 +125,7 @@ def _float(node: Node, target: Target, x: Any, y: Any, w: Value, bias: Value | N
         packed = packed_weights(cpu, made, w, bias)
     params, chunks = depthwise_params(cpu, made, source, packed, y, bounds, node.pixel or 4 * channels)
     params.update(**tail_params(node, chunks), **sums_params(node, chunks, channels))
-    steps.append(Step(node, depthwise_kernel(made), params, chunks, macs=made.m * channels * taps))
+    steps.append(Step(node, depthwise_tiles, params, chunks, macs=made.m * channels * taps))
     return steps + mean_steps(node, params, chunks)
 
 

@@ -13,7 +13,7 @@ from litejit.ops.arithmetic import mbqm, saturate
 from litejit.ops.base import Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import Windows
 from litejit.ops.conv_int8 import multipliers
-from litejit.ops.depthwise_dot import dot_kernel, dot_params, hybrid_dot_steps, suits
+from litejit.ops.depthwise_dot import dot_step, hybrid_dot_steps, suits
 from litejit.ops.depthwise_rows import ROWS, expanded, make_rows, row_params
 from litejit.ops.hybrid import quantise_rows
 from litejit.ops.simd.depthwise_bytes import by_bytes, heads, pack_bytes
@@ -96,11 +96,11 @@ def codes_steps(node: Node, target: Target, x: Any, weights: Weights, windows: W
     pad = padding(windows, zero_point)
     if suits(cpu, windows, weights.array):
         blocks = weights.dot_blocks(cpu, windows.sw, zero_point, scale, y.type == "i8")
-        kind, (params, chunks) = dot_kernel(y.type, weights.array, windows), dot_params(cpu, windows, x, blocks, y, pad)
-    else:
-        kind, (params, chunks) = CODE_KERNELS[y.type], weights.params(target, windows, x, zero_point, scale, y, pad)
+        moved = constant(np.array([y.zero_point], np.int32))
+        return [dot_step(node, target, windows, x, weights.array, blocks, pad, bounds, moved)]
+    params, chunks = weights.params(target, windows, x, zero_point, scale, y, pad)
     params.update(low=bounds[0], high=bounds[1], zero_point=y.zero_point)
-    return [Step(node, kind, params, chunks, macs=windows.m * windows.channels * windows.kh * windows.kw)]
+    return [Step(node, CODE_KERNELS[y.type], params, chunks, macs=windows.m * windows.channels * windows.kh * windows.kw)]
 
 
 def fixed_steps(node: Node, target: Target, x: Any, weights: Weights, windows: Windows, reals: np.ndarray,
@@ -128,7 +128,7 @@ def hybrid_steps(node: Node, target: Target, w: Value, bias: Value | None, windo
     macs = windows.m * channels * windows.kh * windows.kw
     if windows.images == 1 and target.mode != "ref" and suits(target.cpu, windows, weights.array):
         blocks = weights.float_blocks(target.cpu, windows.sw, scale, offsets)
-        return [*steps, *hybrid_dot_steps(node, target, windows, source, made.terms, blocks, bounds, macs)]
+        return [*steps, *hybrid_dot_steps(node, target, windows, source, made.terms, blocks, bounds)]
     sums = weights.array.sum(axis=0, dtype=np.int32)
     pad_size = windows.width * channels + 64
     params, chunks = weights.params(target, windows, source, 0, None, node.out, None)

@@ -1,28 +1,38 @@
-"""The walk over the output rows of a depthwise convolution, in tiles of some columns of a row or two and all channels.
+"""Depthwise convolutions in tiles of some columns of an output row or two and all channels: the walk over the rows.
 
 Tiles whose inputs all lie within the image's width share one table of addresses and move over it. What is left of a row has
-tiles of its own, and so has the last one of an odd number of rows. For float32 (ops/depthwise_f32.py), and for codes where the
-CPU has dot products (ops/depthwise_dot.py); others are walked in ops/depthwise_rows.py.
+tiles of its own, and so has the last one of an odd number of rows. One kernel walks for float32 (ops/depthwise_f32.py), and,
+where the CPU has dot products, for codes and hybrid products (ops/depthwise_dot.py; others are walked in
+ops/depthwise_rows.py): the tiles are micro-kernels that it calls by their addresses, so that it is compiled once.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
-from litejit.compiler import device
-from litejit.compiler.lazy import MicroKernel
+import numpy as np
+
+from litejit.compiler import device, kernel, prange
+from litejit.compiler.lazy import ByAddress, MicroKernel
 from litejit.compiler.primitives import load_i64, store_i64
 from litejit.ops.base import Scratch, chunked
 from litejit.ops.conv_geometry import FIELDS, Windows
 from litejit.ops.depthwise_rows import inner_columns
+from litejit.ops.pixel_sums import SUMS, add_pixels, clear_sums
+from litejit.ops.simd.depthwise_f32 import TILE_ARGUMENTS
+from litejit.ops.tails import RECORD, TAIL, finish
 
 SHAPES = ((3, 1), (3, 2), (5, 1), (5, 2))          # (width, stride) of square kernels with micro-kernels of their own
 PARTS = ("whole", "inner", "less", "half", "row")
-TILED = [*FIELDS, *((name, "i8") for name in ("w", "pad", "pixel", "wide", "made", "seen"))]
-"""Fields that `make_block` reads: windows, packed weights, a row of padding, bytes from pixel to pixel of the input, and the
-tiles: `wide` columns and `made` rows, which see `seen` input rows."""
-WALK = [(name, "i8") for name in ("x", "y", "table", "table_size", "rows")]
-"""Fields of a kernel of its own: a chunk is `rows` output rows."""
+TILED = [*FIELDS, *((name, "i8") for name in ("w", "terms", "pad", "pixel", "out_pixel", "wide", "made", "seen", "by_columns",
+                                              *PARTS)), ("lo", "f4"), ("hi", "f4")]
+"""Fields that `make_block` reads: windows, packed weights and what else the tiles read, a row of padding, bytes from pixel to
+pixel of the input and of the output; the tiles: `wide` columns and `made` rows, which see `seen` input rows, whether what is
+not inner is made column by column, and the parts' micro-kernels: of tiles that are "inner" and follow each other, of a column
+"less", of "half" of the columns, of one "row"; bounds of the outputs."""
+WALK = np.dtype([*TILED, *((name, "i8") for name in ("x", "y", "table", "table_size", "rows")), *TAIL, *SUMS], align=True)
+TAIL_BYTES = 1 << 17                  # of rows that are finished before a function or a sum runs over them
 
 
 def special(windows: Windows) -> tuple[int, int]:
@@ -32,10 +42,12 @@ def special(windows: Windows) -> tuple[int, int]:
     return shape if fits else (0, 1)
 
 
-def tiled_params(windows: Windows, shape: tuple[int, int], w: Any, pad: Any, pixel: int) -> dict[str, Any]:
-    """Values of the fields TILED; shape: (rows, columns) of a tile."""
-    return {**windows.params(), "w": w, "pad": pad, "pixel": pixel, "wide": shape[1], "made": shape[0],
-            "seen": windows.kh + (shape[0] - 1) * windows.sh}
+def tiled_params(windows: Windows, parts: Mapping[str, MicroKernel], shape: tuple[int, int], w: Any, pad: Any,
+                 pixel: tuple[int, int], bounds: tuple[float, float]) -> dict[str, Any]:
+    """Values of the fields TILED but `terms` and `by_columns`; shape: (rows, columns) of a tile; pixel: bytes from one to the
+    next in the input and the output."""
+    return {**windows.params(), **parts, "w": w, "pad": pad, "pixel": pixel[0], "out_pixel": pixel[1], "wide": shape[1],
+            "made": shape[0], "seen": windows.kh + (shape[0] - 1) * windows.sh, "lo": bounds[0], "hi": bounds[1]}
 
 
 def table_bytes(windows: Windows, shape: tuple[int, int]) -> int:
@@ -45,7 +57,7 @@ def table_bytes(windows: Windows, shape: tuple[int, int]) -> int:
 
 
 def walk_params(windows: Windows, shape: tuple[int, int], x: Any, y: Any, grain: int) -> tuple[dict[str, Any], int]:
-    """(values of the fields WALK, chunks); grain: multiply-accumulates that are worth a chunk."""
+    """(x, y and the fields of WALK that divide the work, chunks); grain: multiply-accumulates that are worth a chunk."""
     work, made = windows.out_width * windows.channels * windows.kh * windows.kw, shape[0]
     least = max(1, grain // max(work, 1))
     chunks, rows = chunked(windows.images * windows.out_height, -(-least // made) * made)
@@ -53,18 +65,23 @@ def walk_params(windows: Windows, shape: tuple[int, int], x: Any, y: Any, grain:
     return {"x": x, "y": y, "table": Scratch(chunks * size), "table_size": size, "rows": rows}, chunks
 
 
-def make_block(parts: Mapping[str, MicroKernel], caller: Callable[[MicroKernel], Any], out_size: int,
-               by_columns: bool = False) -> Any:
+# ---- kernels -------------------------------------------------------------------------------------
+
+_tile = ByAddress(TILE_ARGUMENTS)
+
+
+@cache
+def make_block(record: tuple[str, ...]) -> Any:
     """Device function (p, source, ring, table, top, bottom, y): the output rows top .. bottom, the first one at y.
 
-    parts: the micro-kernels "whole", of tiles that are "inner" and follow each other, of a column "less", of "half" of the
-    columns, and of one "row"; caller: makes of each a device function (p, table, tiles, step, y, bytes to the second row,
-    columns).
-    out_size: bytes of an output; by_columns: what is not inner is made column by column. source: the input; ring: how many of
-    its rows are there, one after the other and over again; 0: all of them. A new one for every parameter record: Numba mixes
-    records up that share a device function.
+    source: the input; ring: how many of its rows are there, one after the other and over again; 0: all of them. One for every
+    parameter record, with fields of these names: Numba mixes records up that share a device function.
     """
-    tile, inner, less, half, single = (caller(parts[name]) for name in PARTS)
+
+    @device
+    def run(p, tile, table, tiles, step, y, columns):
+        _tile(tile, table, tiles, step, p.w, y, p.out_pixel, p.out_width * p.out_pixel, p.channels, columns, p.lo, p.hi,
+              p.kh, p.kw, p.sw, p.dw, p.terms)
 
     @device
     def row_table(p, source, ring, lines, row, rows):
@@ -90,27 +107,21 @@ def make_block(parts: Mapping[str, MicroKernel], caller: Callable[[MicroKernel],
     def tile_row(p, source, ring, table, row, rows, out):
         """`rows` output rows, the first one at out."""
         first, end = inner_columns(p)
-        wide, step, below = p.wide, p.sw * p.pixel, p.out_width * p.channels * out_size
-        ox, across = 0, (wide - 1) * p.sw + (p.kw - 1) * p.dw + 1
+        wide, ox, across = p.wide, 0, (p.wide - 1) * p.sw + (p.kw - 1) * p.dw + 1
         lines = table + across * p.seen * 8
         row_table(p, source, ring, lines, row, rows)
         while ox < p.out_width:
             inside = rows == p.made and ox >= first and ox + wide <= end
-            columns = 1 if by_columns and not inside else min(wide, p.out_width - ox)
-            many, y = 1, out + ox * p.channels * out_size
-            around = (p.kw - 1) * p.dw + 1 if by_columns else across
-            column_table(p, lines, table, ox, 1 if inside and (by_columns or p.made > 1) else around)
+            columns = 1 if p.by_columns != 0 and not inside else min(wide, p.out_width - ox)
+            many, y = 1, out + ox * p.out_pixel
+            around = (p.kw - 1) * p.dw + 1 if p.by_columns != 0 else across
+            column_table(p, lines, table, ox, 1 if inside and (p.by_columns != 0 or p.made > 1) else around)
             if inside:
                 many = (end - ox) // wide
-                inner(p, table, many, step, y, below, wide)
-            elif rows < p.made:
-                single(p, table, 1, 0, y, 0, columns)
-            elif 2 * columns <= wide:
-                half(p, table, 1, 0, y, below, columns)
-            elif columns < wide:
-                less(p, table, 1, 0, y, below, columns)
+                run(p, p.inner, table, many, p.sw * p.pixel, y, wide)
             else:
-                tile(p, table, 1, 0, y, below, columns)
+                few = p.half if 2 * columns <= wide else p.less if columns < wide else p.whole
+                run(p, p.row if rows < p.made else few, table, 1, 0, y, columns)
             ox += many * columns
 
     @device
@@ -118,6 +129,26 @@ def make_block(parts: Mapping[str, MicroKernel], caller: Callable[[MicroKernel],
         row = top
         while row < bottom:
             rows = min(p.made, bottom - row, p.out_height - row % p.out_height)         # of one image
-            tile_row(p, source, ring, table, row, rows, y + (row - top) * p.out_width * p.channels * out_size)
+            tile_row(p, source, ring, table, row, rows, y + (row - top) * p.out_width * p.out_pixel)
             row += rows
     return block
+
+
+_block = make_block(WALK.names or ())
+
+
+@kernel(WALK)
+def depthwise_tiles(p, begin, end):
+    """A chunk is some output rows."""
+    table, row_bytes = p.table + begin * p.table_size, p.out_width * p.out_pixel
+    group = p.rows if p.tail == 0 and p.sums == 0 else max(1, TAIL_BYTES // (row_bytes * p.made)) * p.made
+    for c in prange(begin, end):
+        sums = p.sums + c * p.sums_pitch if p.sums != 0 else 0
+        clear_sums(sums, p.pad, p.channels)
+        bottom = min(p.m // p.out_width, (c + 1) * p.rows)
+        for top in range(c * p.rows, bottom, group):
+            count, y = min(group, bottom - top), p.y + top * row_bytes
+            _block(p, p.x, 0, table, top, top + count, y)
+            finish(p.tail, p.record + begin * RECORD, y, p.out_pixel, count * p.out_width, p.channels)
+            add_pixels(sums, y, count * p.out_width, p.channels)
+    return 0

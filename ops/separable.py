@@ -14,8 +14,8 @@ from litejit.compiler.lazy import Kernel
 from litejit.ops.arithmetic import activation, float_range
 from litejit.ops.base import MAX_CHUNKS, Operator, Packed, Scratch, Step, Target
 from litejit.ops.depthwise import packed_weights, wide_windows
-from litejit.ops.depthwise_f32 import FLOATS, float_block, float_params, shape_mark, tile_shape
-from litejit.ops.depthwise_tiles import SHAPES, special, table_bytes
+from litejit.ops.depthwise_f32 import float_params, tile_shape
+from litejit.ops.depthwise_tiles import TILED, make_block, table_bytes
 from litejit.ops.float_product import Matrix
 from litejit.ops.pixel_sums import SUMS, add_pixels, clear_sums, mean_steps, sums_params
 from litejit.ops.simd.gemm_bf16 import gemm_bf16, stage_bf16, staged_pitch
@@ -24,7 +24,7 @@ from litejit.ops.simd.tiles import grain
 from litejit.ops.tails import RECORD, finish, residual, tail_params
 from litejit.planner.graph import Node
 
-SEPARABLE = np.dtype([*FLOATS, *((name, "i8") for name in (
+SEPARABLE = np.dtype([*TILED, *((name, "i8") for name in (
     "x", "y", "other", "expand", "inputs", "project", "n", "ring", "scratch", "scratch_size", "ring_at", "middle_at",
     "staged_at", "expand_pitch", "project_pitch", "rows", "group", "first", "second", "record")),
     *SUMS, *((name, "f4") for name in ("expand_lo", "expand_hi", "project_lo", "project_hi"))], align=True)
@@ -72,7 +72,7 @@ class Separable(Operator):
         params.update(ring=ring, ring_at=ring_at, middle_at=middle_at, staged_at=staged_at, expand_pitch=pitches[0],
                       project_pitch=pitches[1], rows=rows, group=group, scratch=Scratch(chunks * _lines(size)),
                       scratch_size=_lines(size), **sums_params(node, chunks, windows.channels))
-        step = Step(node, _KERNELS[target.products][special(windows)], params, chunks, macs=macs, products=target.products)
+        step = Step(node, _KERNELS[target.products], params, chunks, macs=macs, products=target.products)
         return [step, *mean_steps(node, params, chunks)]
 
 
@@ -115,11 +115,11 @@ def product_bf16(x, lda, panels, y, ldc, m, k, n, lo, hi, other, staged, pitch):
 PRODUCTS = {"f32": product_f32, "bf16": product_bf16}
 
 
-def _make(products: str, width: int, stride: int) -> Kernel:
-    """The kernel for products of a type and a shape of the depthwise kernel."""
-    block, product = float_block(width, stride, SEPARABLE.names or ()), PRODUCTS[products]
+def _make(products: str) -> Kernel:
+    """The kernel for products of a type."""
+    block, product = make_block(SEPARABLE.names or ()), PRODUCTS[products]
 
-    @kernel(SEPARABLE, name=f"separable_{products}{shape_mark(width, stride)}")
+    @kernel(SEPARABLE, name=f"separable_{products}")
     def separable(p, begin, end):
         """A chunk is some output rows."""
         table = p.scratch + begin * p.scratch_size
@@ -153,4 +153,4 @@ def _make(products: str, width: int, stride: int) -> Kernel:
     return separable
 
 
-_KERNELS = {products: {shape: _make(products, *shape) for shape in ((0, 1), *SHAPES)} for products in PRODUCTS}
+_KERNELS = {products: _make(products) for products in PRODUCTS}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from litejit.compiler.lazy import Kernel
+from litejit.compiler.lazy import Linked
 from litejit.errors import LiteJitError
 from litejit.ops.base import Packed, Scratch, Step
 from litejit.planner.arena import Buffer
@@ -90,9 +90,9 @@ class Plan:
         return not any(isinstance(r, Jump) for r in self.records)
 
     @property
-    def kernels(self) -> tuple[Kernel, ...]:
-        """The kernels it needs, each once, in order of first use."""
-        called = [k for s in self.steps for k in (s.kernel, *(v for v in s.named if isinstance(v, Kernel)))]
+    def kernels(self) -> tuple[Linked, ...]:
+        """The kernels it needs, and micro-kernels that they call by address, each once, in order of first use."""
+        called = [k for s in self.steps for k in (s.kernel, *(v for v in s.named if isinstance(v, Linked)))]
         return tuple({kernel.symbol: kernel for kernel in called}.values())
 
     @property
@@ -257,7 +257,7 @@ class ImageMaker:
         for name, value in record.params.items():
             dtype, offset = fields[name][:2]
             start = block + offset
-            if isinstance(value, Kernel):
+            if isinstance(value, Linked):
                 self.functions.append((start // 8, value.symbol))
             elif value is None or isinstance(value, (Value, Packed, Scratch)):
                 self._address(start // 8, value)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from litejit.compiler.cpu import Cpu, compiling_for, target
-from litejit.compiler.lazy import MICRO_KERNELS, Kernel, MicroKernel
+from litejit.compiler.lazy import MICRO, MICRO_KERNELS, ByAddress, Kernel, Linked, MicroKernel
 from litejit.compiler.primitives import Primitive
 
 os.environ.setdefault("NUMBA_DISABLE_INTEL_SVML", "1")  # objects would ask for a library that is rarely there
@@ -171,9 +171,11 @@ def record_type(kernel: Kernel) -> Any:
     return from_dtype(kernel.params)
 
 
-def kernel_object(kernel: Kernel, cpu: Cpu | None = None) -> bytes:
-    """Object code of a kernel."""
+def kernel_object(kernel: Linked, cpu: Cpu | None = None) -> bytes:
+    """Object code of a kernel or micro-kernel."""
     with global_compiler_lock:
+        if isinstance(kernel, MicroKernel):
+            return micro_kernel_object(kernel, cpu or target())
         return emit_object(
             kernel.resolved(), (record_type(kernel), types.int64, types.int64), kernel.symbol, cpu, kernel.fastmath
         )
@@ -211,14 +213,7 @@ def micro_kernel_intrinsic(micro: MicroKernel) -> Any:
     signature = types.void(*[_LETTERS[letter] for letter in micro.args])
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        function = declare_micro_kernel(builder.module, micro)
-        builder.call(
-            function,
-            [
-                builder.inttoptr(value, ir.PointerType()) if letter == "p" else value
-                for value, letter in zip(args, micro.args)
-            ],
-        )
+        builder.call(declare_micro_kernel(builder.module, micro), _arguments(builder, micro.args, args))
         return context.get_dummy_value()
 
     return _intrinsic(
@@ -226,7 +221,28 @@ def micro_kernel_intrinsic(micro: MicroKernel) -> Any:
     )
 
 
-MICRO = "micro."                      # begins the symbols of micro-kernels
+def by_address_intrinsic(call: ByAddress) -> Any:
+    """Numba's @intrinsic that calls the micro-kernel whose address is the first argument."""
+    signature = types.void(types.int64, *[_LETTERS[letter] for letter in call.args])
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        function = builder.inttoptr(args[0], _function_type(call.args).as_pointer())
+        builder.call(function, _arguments(builder, call.args, args[1:]))
+        return context.get_dummy_value()
+
+    return _intrinsic(call.name, 1 + len(call.args), signature, generate)
+
+
+def _arguments(builder: Any, letters: str, args: Any) -> list[Any]:
+    """Arguments of a micro-kernel: addresses are pointers there."""
+    return [builder.inttoptr(x, ir.PointerType()) if letter == "p" else x for x, letter in zip(args, letters)]
+
+
+def _function_type(letters: str) -> Any:
+    plain = {"p": ir.PointerType(), "i": ir.IntType(64), "f": ir.FloatType(), "d": ir.DoubleType()}
+    return ir.FunctionType(ir.VoidType(), [plain[letter] for letter in letters])
+
+
 _bodies: dict[tuple[str, str], bytes] = {}
 
 
@@ -235,11 +251,9 @@ def declare_micro_kernel(module: Any, micro: MicroKernel) -> Any:
 
     Numba optimises a module once for every function that is inlined into it; the bodies come in when that is over.
     """
-    name = MICRO + micro.name
-    if name in module.globals:
-        return module.globals[name]
-    plain = {"p": ir.PointerType(), "i": ir.IntType(64), "f": ir.FloatType(), "d": ir.DoubleType()}
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [plain[letter] for letter in micro.args]), name)
+    if micro.symbol in module.globals:
+        return module.globals[micro.symbol]
+    function = ir.Function(module, _function_type(micro.args), micro.symbol)
     for attribute in ("noinline", "nounwind"):
         function.attributes.add(attribute)
     for argument, letter in zip(function.args, micro.args):
@@ -257,6 +271,12 @@ def define_micro_kernel(module: Any, micro: MicroKernel, cpu: Cpu) -> Any:
     micro.emit(Vec(builder, cpu), *function.args)
     builder.ret_void()
     return function
+
+
+def micro_kernel_object(micro: MicroKernel, cpu: Cpu) -> bytes:
+    """Object code of a micro-kernel that is called by its address."""
+    described = machine(cpu)
+    return bytes(described.emit_object(optimised(micro, cpu, described)))
 
 
 def micro_kernel_body(micro: MicroKernel, cpu: Cpu) -> bytes:

@@ -190,13 +190,15 @@ class MicroKernel(Lazy):
 
     args: one letter per argument: p address, i int64, f float32, d float64. `emit(v, *args)` writes the body with the
     vector builder `v`; `name` says everything that parameterises it. `twin` is its plain Python meaning.
+    As a parameter of a step it is its address: kernels that call it so (`by_address`) are compiled without it.
     """
 
-    __slots__ = ("args", "emit", "twin")
+    __slots__ = ("args", "emit", "home", "symbol", "twin")
 
     def __init__(self, name: str, args: str, emit: Callable[..., Any], twin: Callable[..., Any] | None) -> None:
         super().__init__(name)
         self.args, self.emit, self.twin = args, emit, twin
+        self.symbol, self.home = MICRO + name, _being_imported()
 
     def __call__(self, *args: Any) -> Any:
         if self.twin is None:
@@ -212,7 +214,10 @@ class MicroKernel(Lazy):
         return digest([self.name, self.args, core_digest(), simd_digest()])
 
 
+MICRO = "micro."                      # begins the symbols of micro-kernels
 MICRO_KERNELS: dict[str, MicroKernel] = {}
+Linked = Kernel | MicroKernel
+"""What is compiled to object code of its own."""
 
 
 def micro_kernel(name: str, args: str, emit: Callable[..., Any], twin: Callable[..., Any] | None = None) -> MicroKernel:
@@ -220,6 +225,33 @@ def micro_kernel(name: str, args: str, emit: Callable[..., Any], twin: Callable[
     if name not in MICRO_KERNELS:
         MICRO_KERNELS[name] = MicroKernel(name, args, emit, twin)
     return MICRO_KERNELS[name]
+
+
+def linked(symbol: str) -> Linked | None:
+    """The kernel or micro-kernel with a symbol."""
+    table: dict[str, Any] = MICRO_KERNELS if symbol.startswith(MICRO) else KERNELS
+    return table.get(symbol.removeprefix(MICRO).removeprefix("lj_"))
+
+
+class ByAddress(Lazy):
+    """The call of a micro-kernel that has these arguments: (address, *arguments)."""
+
+    __slots__ = ("args",)
+
+    def __init__(self, args: str) -> None:
+        super().__init__("by_address_" + args)
+        self.args = args
+
+    def __call__(self, *args: Any) -> Any:
+        raise TypeError(f"{self.name} has no meaning in plain Python")
+
+    def _build(self) -> Any:
+        from litejit.compiler.codegen import by_address_intrinsic
+
+        return by_address_intrinsic(self)
+
+    def _fingerprint(self) -> str:
+        return digest([self.name, core_digest()])
 
 
 # ---- fingerprints ------------------------------------------------------------------------------

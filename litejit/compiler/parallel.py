@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from litejit.compiler.cpu import Cpu
-from litejit.compiler.lazy import KERNELS, Kernel
+from litejit.compiler.lazy import Linked, linked
 
 MOST = 4                              # processes
 PATIENCE = 60.0                       # seconds without anything from a helper, after which this process does its work
@@ -31,7 +31,7 @@ _SIZE = struct.Struct("<q")
 _REFUSED = -1
 _START = "import sys; sys.path[:] = sys.argv[1].split(sys.argv[2]); from litejit.compiler.parallel import serve; serve()"
 
-Done = Callable[[Kernel, bytes, float], None]
+Done = Callable[[Linked, bytes, float], None]
 
 
 def processes(count: int) -> int:
@@ -44,7 +44,7 @@ def processes(count: int) -> int:
     return max(1, min(most, count // PER_HELPER)) if _python() else 1
 
 
-def _shared(kernel: Kernel) -> bool:
+def _shared(kernel: Linked) -> bool:
     """Whether another process has the kernel, too."""
     return kernel.home.startswith("litejit.")
 
@@ -55,9 +55,9 @@ def _python() -> bool:
     return name.startswith(("python", "pypy")) and not getattr(sys, "frozen", False)
 
 
-def compile_kernels(kernels: Sequence[Kernel], cpu: Cpu, done: Done) -> None:
+def compile_kernels(kernels: Sequence[Linked], cpu: Cpu, done: Done) -> None:
     """Compile kernels; `done`(kernel, object code, seconds) is called in this thread as they are finished."""
-    queue, finished = deque(sorted(kernels, key=_shared)), deque[tuple[Kernel, bytes, float]]()
+    queue, finished = deque(sorted(kernels, key=_shared)), deque[tuple[Linked, bytes, float]]()
     helpers = []
     with contextlib.suppress(RuntimeError):                     # no thread can be started: fewer helpers
         for _ in range(processes(sum(map(_shared, kernels))) - 1):
@@ -88,7 +88,7 @@ def compile_kernels(kernels: Sequence[Kernel], cpu: Cpu, done: Done) -> None:
             helper.stop()
 
 
-def _next(queue: deque[Kernel]) -> Kernel | None:
+def _next(queue: deque[Linked]) -> Linked | None:
     try:
         return queue.popleft()
     except IndexError:
@@ -98,7 +98,7 @@ def _next(queue: deque[Kernel]) -> Kernel | None:
 class Helper:
     """A process, and a thread that gives it kernels from the end of a queue until none is left."""
 
-    def __init__(self, cpu: Cpu, queue: deque[Kernel], finished: deque[tuple[Kernel, bytes, float]]) -> None:
+    def __init__(self, cpu: Cpu, queue: deque[Linked], finished: deque[tuple[Linked, bytes, float]]) -> None:
         self.cpu, self.queue, self.finished = cpu, queue, finished
         self.process: subprocess.Popen[bytes] | None = None
         self.ended = False
@@ -118,7 +118,7 @@ class Helper:
         self.thread.join(10)
 
     def _run(self) -> None:
-        kept: list[Kernel] = []                     # what the process refuses, and what it was at when it died
+        kept: list[Linked] = []                     # what the process refuses, and what it was at when it died
         try:
             self._start()
             while not self.ended:
@@ -147,12 +147,12 @@ class Helper:
             [sys.executable, "-c", _START, os.pathsep.join(map(str, sys.path)), os.pathsep, json.dumps(self.cpu)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, **hidden)
 
-    def _ask(self, kernel: Kernel) -> bytes | None:
+    def _ask(self, kernel: Linked) -> bytes | None:
         """The object code of a kernel, None where the process has no such kernel."""
         if not _shared(kernel) or self.process is None:
             return None
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(json.dumps([kernel.home, kernel.name, kernel.fingerprint()]).encode() + b"\n")
+        self.process.stdin.write(json.dumps([kernel.home, kernel.symbol, kernel.fingerprint()]).encode() + b"\n")
         self.process.stdin.flush()
         head = self.process.stdout.read(_SIZE.size)
         if len(head) < _SIZE.size:
@@ -169,7 +169,7 @@ class Helper:
 # ---- in the other process --------------------------------------------------------------------------
 
 def serve() -> None:
-    """Answer the requests of a `Helper`, one per line: [module, kernel, fingerprint] -> size and object code, or -1."""
+    """Answer the requests of a `Helper`, one per line: [module, symbol, fingerprint] -> size and object code, or -1."""
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())                       # what others print is not an answer
     from litejit.compiler.codegen import kernel_object
@@ -180,9 +180,9 @@ def serve() -> None:
         return
     gc.disable()
     for line in sys.stdin.buffer:
-        module, name, fingerprint = json.loads(line)
+        module, symbol, fingerprint = json.loads(line)
         importlib.import_module(module)
-        kernel = KERNELS.get(name)
+        kernel = linked(symbol)
         if kernel is None or kernel.fingerprint() != fingerprint:
             out.write(_SIZE.pack(_REFUSED))
         else:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from litejit.compiler.cpu import Cpu
-from litejit.compiler.lazy import Kernel, system_digest
+from litejit.compiler.lazy import Linked, system_digest
 from litejit.fusion.driver import SYMBOL, fused_object, sequence
 from litejit.planner.plan import Plan
 from litejit.store import make_key
@@ -48,7 +48,7 @@ def plan_library(plan: Plan, fused: bool, store: Store, progress: Progress | Non
 
 
 def _build(
-    key: str, plan: Plan, kernels: Sequence[Kernel], fused: bool, store: Store, progress: Progress | None
+    key: str, plan: Plan, kernels: Sequence[Linked], fused: bool, store: Store, progress: Progress | None
 ) -> Library:
     from litejit.compiler.load import make_image
     from litejit.compiler.runtime import runtime_object
@@ -69,12 +69,12 @@ def _build(
     return library
 
 
-def kernel_key(kernel: Kernel, cpu: Cpu) -> str:
+def kernel_key(kernel: Linked, cpu: Cpu) -> str:
     """The store's key of a kernel's object code."""
     return make_key(what="kernel", kernel=kernel.fingerprint(), cpu=cpu.name)
 
 
-def kernel_objects(kernels: Sequence[Kernel], cpu: Cpu, store: Store, progress: Progress | None = None) -> list[bytes]:
+def kernel_objects(kernels: Sequence[Linked], cpu: Cpu, store: Store, progress: Progress | None = None) -> list[bytes]:
     """Object code of kernels, compiled where the store lacks it."""
     from litejit.compiler.parallel import compile_kernels
 
@@ -86,7 +86,7 @@ def kernel_objects(kernels: Sequence[Kernel], cpu: Cpu, store: Store, progress: 
         if progress is not None:
             progress(what, sum(data is not None for data in found.values()), len(kernels))
 
-    def done(kernel: Kernel, data: bytes, seconds: float) -> None:
+    def done(kernel: Linked, data: bytes, seconds: float) -> None:
         found[kernel] = data
         store.put_object(keys[kernel], data, {"kind": "kernel", "kernel": kernel.name, "cpu": cpu.name})
         log.debug("compiled %s in %.0f ms", kernel.name, 1e3 * seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from litejit.compiler.lazy import Linked
 from litejit.ops.base import Packed, Scratch, Step
 from litejit.planner.graph import TYPES, Value
 from litejit.planner.lower import Jump
@@ -46,6 +47,8 @@ def _call(plan: Plan, step: Step) -> str:
             text = f"constants[{value.key!r}]" if len(repr(value.key)) < 60 else "constants[...]"
         elif isinstance(value, Scratch):
             text = f"arena + {plan.offsets[value]}"
+        elif isinstance(value, Linked):
+            text = value.name
         else:
             text = "None" if value is None else str(value)
         arguments.append(f"{name}={text}")

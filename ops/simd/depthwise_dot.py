@@ -17,7 +17,8 @@ are sums of two, whose groups follow each other. Two ends:
     "code"   clamp(nearest((first + sum) * scale) + zero_point)                              XNNPACK's requantisation
     "f32"    clamp(f32(sum - zero * first) * scale * factor + bias), bias after the scale     LiteRT's hybrid products
 
-of which the second one has `zero` and `factor` of the image as arguments, and sums of the weights as `first`.
+of which the second one has the sums of the weights as `first`. The last argument of a tile is the address of what else an end
+needs: of zero_point (i32), or of the image's zero (i32) and factor (f32).
 """
 from __future__ import annotations
 
@@ -31,6 +32,7 @@ from litejit.compiler import micro_kernel
 from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import MicroKernel
 from litejit.ops.simd.depthwise_bytes import PART, byte_order, code_bytes
+from litejit.ops.simd.depthwise_f32 import TILE_ARGUMENTS
 from litejit.ops.simd.tiles import tiles
 
 DOWN = 4                              # input rows that are interleaved
@@ -127,14 +129,13 @@ class Tile:
 
 
 def emit_dot(type: str, end: str, wide: bool, width: int, stride: int, part: str) -> Callable[..., None]:
-    """Generator for codes of `type`; arguments as of `emit_columns` in ops/simd/depthwise_f32.py up to `channels`, then those
-    of the end: lo, hi and zero point, or zero, factor, lo, hi."""
+    """Generator for codes of `type`; arguments as of `emit_columns` in ops/simd/depthwise_f32.py, the last one for the end."""
     def emit(v: Any, table: Any, tiles_: Any, step: Any, weights: Any, y: Any, out_step: Any, out_row: Any, channels: Any,
-             *arguments: Any) -> None:
+             columns: Any, lo: Any, hi: Any, kh: Any, kw: Any, sw: Any, dw: Any, terms: Any) -> None:
         tile = Tile(v.cpu, type, end, wide, width, stride, part)
         half, size, count = v.__class__(v.b, half_of(v.cpu)), v.cpu.vbytes, tile.columns
         y_at = [[v.add(v.mul(out_step, t), v.mul(out_row, r)) for r in range(tile.rows)] for t in range(count)]
-        blocks = {x: _block(x, tile, _inputs(x, tile, table, step), ENDS[end](x, type, *arguments)) for x in (v, half)}
+        blocks = {x: _block(x, tile, _inputs(x, tile, table, step), ENDS[end](x, type, lo, hi, terms)) for x in (v, half)}
         whole = v.and_(v.add(channels, size // 2 - 1), -size)
 
         def one(k: Any, moved: list[Any]) -> list[Any]:
@@ -176,14 +177,15 @@ End = tuple[Callable[[Any], Any], Callable[..., list[Any]]]
 """(`first` -> what an accumulator begins with; four of them, and what else is in front of the weights -> what is written)."""
 
 
-def _code_end(v: Any, type: str, lo: Any, hi: Any, zero_point: Any) -> End:
-    finish = code_bytes(v, type, lo, hi, zero_point)
+def _code_end(v: Any, type: str, lo: Any, hi: Any, terms: Any) -> End:
+    low, high, zero_point = (v.sext(x, "i64") for x in (v.truncate(lo), v.truncate(hi), v.load(v.type("i32"), terms)))
+    finish = code_bytes(v, type, low, high, zero_point)
     return lambda first: first, lambda acc, scale: [finish(acc, scale)]
 
 
-def _float_end(v: Any, type: str, zero: Any, factor: Any, lo: Any, hi: Any) -> End:
-    moved = v.splat(v.trunc(v.sub(-128 if type == "i8" else 0, zero), "i32"))        # codes are made unsigned
-    factor, low, high = (v.splat(x) for x in (factor, lo, hi))
+def _float_end(v: Any, type: str, lo: Any, hi: Any, terms: Any) -> End:
+    moved = v.sub(v.const(v.i32, -128 if type == "i8" else 0), v.isplat(terms))       # codes are made unsigned
+    factor, low, high = v.fsplat(terms, 4), v.splat(lo), v.splat(hi)
 
     def finish(acc: list[Any], scale: list[Any], bias: list[Any]) -> list[Any]:
         scaled = [v.fmul(v.fmul(v.to_float(a), s), factor) for a, s in zip(acc, scale)]
@@ -276,5 +278,4 @@ def interleaved(v: Any, x: list[Any]) -> list[Any]:
 def columns_dot(type: str, end: str, wide: bool, width: int, stride: int, part: str) -> MicroKernel:
     """The micro-kernel of a part of a tile for codes of `type`, (wide) weights, and kernels of a width and stride."""
     name = f"depthwise_dot_{type}_{end}{'_wide' * wide}_{width}s{stride}_{part}"
-    arguments = "piippiii" + {"code": "iii", "f32": "ifff"}[end]
-    return micro_kernel(name, arguments, emit_dot(type, end, wide, width, stride, part))
+    return micro_kernel(name, TILE_ARGUMENTS, emit_dot(type, end, wide, width, stride, part))

@@ -18,6 +18,7 @@ from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import MicroKernel
 from litejit.ops.simd.tiles import tiles
 
+TILE_ARGUMENTS = "piippiiiiffiiiip"    # letters of the arguments of every depthwise tile, also of codes
 SPARE = 4                             # registers of a tile beside its inputs and sums
 
 
@@ -54,11 +55,11 @@ def emit_columns(width: int = 0, stride: int = 1, part: str = "whole") -> Callab
     width, stride: made for square kernels of that width without dilation; 0: for any. part: see `part_shape`; "inner": no
     column is outside of the image, so that the addresses of the first input column are enough. Arguments: table of addresses,
     number of tiles, step from one column to the next in the input, weights, y, step in the output, from one row to the next
-    there, channels, columns of the last tile, lo, hi, then height and width of the kernel, stride and dilation along the row;
-    steps in bytes.
+    there, channels, columns of the last tile, lo, hi, then height and width of the kernel, stride and dilation along the row,
+    and what only other tiles have; steps in bytes.
     """
     def emit(v: Any, table: Any, tiles_: Any, step: Any, weights: Any, y: Any, out_step: Any, out_row: Any, channels: Any,
-             columns: Any, lo: Any, hi: Any, kh: Any, kw: Any, sw: Any, dw: Any) -> None:
+             columns: Any, lo: Any, hi: Any, kh: Any, kw: Any, sw: Any, dw: Any, terms: Any) -> None:
         rows, count = part_shape(v.cpu, width, part)
         low, high, seen = v.splat(lo), v.splat(hi), width + (tile_rows(v.cpu, width) - 1) * stride
         y_at = [v.add(v.mul(out_step, t), v.mul(out_row, r)) for r in range(rows) for t in range(count)]
@@ -179,6 +180,6 @@ def _fixed(v: Any, inputs: Inputs, shape: tuple[int, int], width: int, stride: i
 def columns_f32(width: int = 0, stride: int = 1, part: str = "whole") -> MicroKernel:
     """The micro-kernel of a part of a tile for kernels of a width and stride; for any kernel there is one for all parts."""
     if not width:
-        return micro_kernel("depthwise_f32", "piippiiiiffiiii", emit_columns())
+        return micro_kernel("depthwise_f32", TILE_ARGUMENTS, emit_columns())
     name = f"depthwise_f32_{width}s{stride}" + (f"_{part}" if part != "whole" else "")
-    return micro_kernel(name, "piippiiiiffiiii", emit_columns(width, stride, part))
+    return micro_kernel(name, TILE_ARGUMENTS, emit_columns(width, stride, part))
