@@ -13,6 +13,7 @@ import numpy as np
 
 from litejit.compiler import device
 from litejit.compiler.cpu import Cpu
+from litejit.compiler.lazy import ByAddress
 from litejit.compiler.primitives import load_f32
 from litejit.ops.base import Packed, Step, Target, row_pitch
 from litejit.ops.conv_f32 import zeros
@@ -21,17 +22,29 @@ from litejit.ops.simd.gemm_bf16 import column_bytes, gemm_bf16, staged_pitch
 from litejit.ops.simd.gemm_f32 import panel_columns, panel_gemm_f32, tall_rows
 from litejit.ops.simd.tiles import f32_columns, grain, tiles
 from litejit.ops.simd.winograd import (
+    ANEW,
+    INPUT,
+    OUTPUT,
     input_transform,
     output_transform,
     pack_winograd,
     tap_by_tap,
     weights_by_tap,
 )
-from litejit.ops.winograd_walk import TABLE_BYTES, WALK, addresses, divide, make_walk, suits, tile_count
+from litejit.ops.winograd_walk import (
+    TABLE_BYTES,
+    WALK,
+    addresses,
+    divide,
+    make_inputs,
+    make_products,
+    suits,
+    tile_count,
+)
 from litejit.planner.graph import Node, Value
 
-WINOGRAD = np.dtype([*WALK, *((name, "i8") for name in ("bias", "taps", "zeros", "tall", "ldc")), ("lo", "f4"), ("hi", "f4")],
-                    align=True)
+WINOGRAD = np.dtype([*WALK, *((name, "i8") for name in ("anew", "bias", "taps", "zeros", "tall", "ldc")),
+                     ("lo", "f4"), ("hi", "f4")], align=True)
 PER_ELEMENT, PER_WEIGHT = 12, 6       # of a transform, of the panels: in multiply-accumulates
 RATE = {"f32": 1.0, "bf16": 2.0}      # products in the time of one of float32, by what they are made of
 MOST_CHANNELS = 512                   # of tiles of 4 x 4: rounding errors grow with the channels
@@ -43,6 +56,11 @@ class Tiling(NamedTuple):
 
     m: int
     products: str
+
+
+_TRANSFORMS = {choice: {"input": input_transform(*choice), "output": output_transform(choice.m),
+                        "anew": (tap_by_tap if choice.products == "f32" else weights_by_tap)(choice.m)}
+               for choice in (Tiling(2, "f32"), Tiling(4, "f32"), Tiling(2, "bf16"))}
 
 
 def tiling(cpu: Cpu, windows: Windows, n: int, products: str = "f32") -> Tiling:
@@ -81,12 +99,14 @@ def winograd_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: V
     pitch = staged_pitch(k) if half else -(-4 * k // 64) * 64 + 64
     fields, chunks, shared = divide(windows, n, m, nr, pitch, (tall, tall - 1), grain(cpu, products))
     source = {"x": x, "zeros": zeros(4 * k + 64)}
-    params = {**fields, **source, "w": _weights(cpu, w, choice), "bias": _bias(bias, -(-n // nr) * nr), "y": y,
-              "taps": _taps(w) if half else None, "point_bytes": nr * (column_bytes(k) if half else 4 * (k + 1)), "tall": tall,
-              "ldc": row_pitch(node, n), "lo": bounds[0], "hi": bounds[1]}
-    made = [Step(node, PRODUCTS[choice], params, chunks, macs=windows.m * n * 9 * k, products=products if half else "")]
+    params = {**fields, **source, **_TRANSFORMS[choice], "w": _weights(cpu, w, choice), "y": y,
+              "bias": _bias(bias, -(-n // nr) * nr), "taps": _taps(w) if half else None, "tall": tall,
+              "point_bytes": nr * (column_bytes(k) if half else 4 * (k + 1)), "ldc": row_pitch(node, n), "lo": bounds[0],
+              "hi": bounds[1]}
+    made = [Step(node, KERNELS[products], params, chunks, macs=windows.m * n * 9 * k, products=products if half else "")]
     if shared is not None:
-        made.insert(0, Step(node, INPUTS[choice], {**shared[0], **source}, shared[1]))
+        transform = {"input": params["input"]}
+        made.insert(0, Step(node, winograd_inputs, {**shared[0], **source, **transform}, shared[1]))
     return made
 
 
@@ -126,57 +146,45 @@ def product_bf16(p, v, w, sums, count, columns):
 MULTIPLY = {"f32": product_f32, "bf16": product_bf16}
 
 
-def _make_inputs(choice: Tiling) -> Any:
-    """patch(p, tile, table): the addresses of a tile's inputs. inputs(p, table, first, count, v): transform tiles."""
-    m, transform = choice.m, input_transform(*choice)
-
-    @device
-    def patch(p, tile, table):
-        tx, r = tile % p.tiles_x, tile // p.tiles_x
-        y, x = r % p.tiles_y * m - p.top, tx * m - p.left
-        image = p.x + r // p.tiles_y * p.height * p.width * p.channels * 4
-        addresses(table, p.size, image, y, x, p.height, p.width, 4 * p.channels, p.zeros)
-
-    @device
-    def inputs(p, table, first, count, v):
-        for i in range(count):
-            patch(p, first + i, table)
-            transform(table, v + i * p.pitch, p.v_step, p.depth)
-    return patch, inputs
+@device
+def patch(p, tile, table):
+    """The addresses of a tile's inputs."""
+    tx, r = tile % p.tiles_x, tile // p.tiles_x
+    y, x = r % p.tiles_y * (p.size - 2) - p.top, tx * (p.size - 2) - p.left
+    image = p.x + r // p.tiles_y * p.height * p.width * p.channels * 4
+    addresses(table, p.size, image, y, x, p.height, p.width, 4 * p.channels, p.zeros)
 
 
-def _make_outputs(choice: Tiling, patch: Any) -> Any:
-    """outputs(p, scratch, first, count, q): the outputs of tiles in the columns of panel q."""
-    m, from_points = choice.m, choice.products == "f32"
-    transform, anew, points = output_transform(m), (tap_by_tap if from_points else weights_by_tap)(m), (m + 2) ** 2
-
-    @device
-    def pixels(p, tile, table, sink, offset):
-        tx, r = tile % p.tiles_x, tile // p.tiles_x
-        image = p.y + r // p.tiles_y * p.out_height * p.out_width * p.ldc + offset
-        addresses(table, p.size - 2, image, r % p.tiles_y * m, tx * m, p.out_height, p.out_width, p.ldc, sink)
-
-    @device
-    def outputs(p, scratch, first, count, q):
-        nr = f32_columns()
-        columns, sums = min(nr, p.n - q * nr), scratch + p.sums_at
-        table, check = scratch + TABLE_BYTES, sums - 64
-        bias, weights = p.bias + 4 * q * nr, p.w + q * points * p.point_bytes if from_points else p.taps + 36 * q * nr * p.depth
-        for i in range(count):
-            pixels(p, first + i, table, scratch + p.sink_at, 4 * q * nr)
-            transform(sums + i * nr * 4, p.sums_step, bias, table, columns, p.lo, p.hi, check)
-            if load_f32(check, 0) != F32_0:
-                patch(p, first + i, scratch)
-                anew(scratch, weights, p.depth, bias, table, columns, p.lo, p.hi)
-    return outputs
+@device
+def pixels(p, tile, table, sink, offset):
+    """The addresses of a tile's outputs, `offset` bytes into the pixels; `sink` for those outside of the image."""
+    m, tx, r = p.size - 2, tile % p.tiles_x, tile // p.tiles_x
+    image = p.y + r // p.tiles_y * p.out_height * p.out_width * p.ldc + offset
+    addresses(table, m, image, r % p.tiles_y * m, tx * m, p.out_height, p.out_width, p.ldc, sink)
 
 
-def _make(choice: Tiling) -> Any:
-    """The kernels of `make_walk`."""
-    patch, inputs = _make_inputs(choice)
-    name = f"winograd_{choice.m}" + ("" if choice.products == "f32" else f"_{choice.products}")
-    return make_walk(name, WINOGRAD, choice.m, f32_columns, inputs, MULTIPLY[choice.products], _make_outputs(choice, patch))
+@device
+def inputs(p, table, first, count, v):
+    for i in range(count):
+        patch(p, first + i, table)
+        _input(p.input, table, v + i * p.pitch, p.v_step, p.depth)
 
 
-_KERNELS = {choice: _make(choice) for choice in (Tiling(2, "f32"), Tiling(4, "f32"), Tiling(2, "bf16"))}
-INPUTS, PRODUCTS = ({choice: made[k] for choice, made in _KERNELS.items()} for k in (0, 1))
+@device
+def outputs(p, scratch, first, count, q):
+    nr = f32_columns()
+    columns, sums, points = min(nr, p.n - q * nr), scratch + p.sums_at, p.size * p.size
+    table, check, bias = scratch + TABLE_BYTES, sums - 64, p.bias + 4 * q * nr
+    weights = p.taps + 36 * q * nr * p.depth if p.taps != 0 else p.w + q * points * p.point_bytes
+    for i in range(count):
+        pixels(p, first + i, table, scratch + p.sink_at, 4 * q * nr)
+        _output(p.output, sums + i * nr * 4, p.sums_step, bias, table, columns, p.lo, p.hi, check)
+        if load_f32(check, 0) != F32_0:
+            patch(p, first + i, scratch)
+            _anew(p.anew, scratch, weights, p.depth, bias, table, columns, p.lo, p.hi)
+
+
+_input, _output, _anew = ByAddress(INPUT), ByAddress(OUTPUT), ByAddress(ANEW)
+winograd_inputs = make_inputs("winograd_inputs", WINOGRAD, inputs)
+KERNELS = {products: make_products(f"winograd_{products}", WINOGRAD, f32_columns, inputs, product, outputs)
+           for products, product in MULTIPLY.items()}

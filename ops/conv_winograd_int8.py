@@ -6,28 +6,43 @@ in ops/winograd_walk.py; the outputs end as XNNPACK's codes.
 """
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from litejit.compiler import device
 from litejit.compiler.cpu import Cpu
+from litejit.compiler.lazy import ByAddress
 from litejit.ops.base import Packed, Step, Target
 from litejit.ops.conv_geometry import Windows
 from litejit.ops.conv_int8 import Weights
 from litejit.ops.simd.gemm_int8 import corrected_bias, make_gemm, panel_bytes
 from litejit.ops.simd.tiles import grain, int8_columns, tile_shape
 from litejit.ops.simd.winograd_int8 import (
+    INPUT,
+    OUTPUT,
     fits_winograd,
     input_transform_int8,
     output_transform_int8,
     pack_winograd_int8,
 )
-from litejit.ops.winograd_walk import TABLE_BYTES, WALK, addresses, divide, make_walk, suits, tile_count
+from litejit.ops.winograd_walk import (
+    TABLE_BYTES,
+    WALK,
+    addresses,
+    divide,
+    make_inputs,
+    make_products,
+    suits,
+    tile_count,
+)
 from litejit.planner.graph import Node
 
 WINOGRAD = np.dtype([*WALK, *((name, "i8") for name in (
     "first", "scale", "outside", "flip", "low", "high", "zero_point", "out_flip"))], align=True)
+
+
+_TRANSFORMS = {m: {"input": input_transform_int8(m), "output": output_transform_int8(m)} for m in (2, 4)}
 
 
 class Costs(NamedTuple):
@@ -79,14 +94,14 @@ def winograd_int8_steps(node: Node, target: Target, weights: Weights, windows: W
     wide = np.ascontiguousarray(np.broadcast_to(scales.astype(np.float32), (n,)))
     source = {"x": x, "flip": turn, "outside": Packed(
         ("codes outside", x.zero_point, k), lambda: np.full(k + 64, x.zero_point & 255, np.uint8))}
-    params = {**fields, **source, "w": _panels(cpu, weights, windows, m), "y": y,
+    params = {**fields, **source, **_TRANSFORMS[m], "w": _panels(cpu, weights, windows, m), "y": y,
               "first": _first(weights, x.zero_point + offset, size),
               "scale": Packed(("winograd scale", size, wide.tobytes()), lambda: _filled(wide, size)),
               "point_bytes": panel_bytes(cpu, k, wide=True), "low": bounds[0] - shift, "high": bounds[1] - shift,
               "zero_point": y.zero_point - shift, "out_flip": 0x80 if shift else 0}
-    made = [Step(node, PRODUCTS[m], params, chunks, macs=windows.m * n * 9 * k)]
+    made = [Step(node, winograd_int8, params, chunks, macs=windows.m * n * 9 * k)]
     if shared is not None:
-        made.insert(0, Step(node, INPUTS[m], {**shared[0], **source}, shared[1]))
+        made.insert(0, Step(node, winograd_int8_inputs, {**shared[0], **source, "input": params["input"]}, shared[1]))
     return made
 
 
@@ -120,38 +135,27 @@ def product(p, v, w, sums, count, columns):
     _gemm(v, p.pitch, w, sums, nr * 4, count, p.depth, width, 0, 0, 0, 0, 0)
 
 
-def _make_inputs(m: int) -> Any:
-    """inputs(p, table, first, count, v): transform tiles."""
-    transform = input_transform_int8(m)
-
-    @device
-    def inputs(p, table, first, count, v):
-        for i in range(count):
-            tx, r = (first + i) % p.tiles_x, (first + i) // p.tiles_x
-            image = p.x + r // p.tiles_y * p.height * p.width * p.channels
-            y, x = r % p.tiles_y * m - p.top, tx * m - p.left
-            addresses(table, p.size, image, y, x, p.height, p.width, p.channels, p.outside)
-            transform(table, v + i * p.pitch, p.v_step, p.depth, p.flip)
-    return inputs
+@device
+def inputs(p, table, first, count, v):
+    for i in range(count):
+        m, tx, r = p.size - 2, (first + i) % p.tiles_x, (first + i) // p.tiles_x
+        image = p.x + r // p.tiles_y * p.height * p.width * p.channels
+        addresses(table, p.size, image, r % p.tiles_y * m - p.top, tx * m - p.left, p.height, p.width, p.channels, p.outside)
+        _input(p.input, table, v + i * p.pitch, p.v_step, p.depth, p.flip)
 
 
-def _make_outputs(m: int) -> Any:
-    """outputs(p, scratch, first, count, q): the outputs of tiles in the columns of panel q."""
-    transform = output_transform_int8(m)
-
-    @device
-    def outputs(p, scratch, first, count, q):
-        nr, table = int8_columns(), scratch + TABLE_BYTES
-        columns, sums, column = min(nr, p.n - q * nr), scratch + p.sums_at, q * nr
-        for i in range(count):
-            tx, r = (first + i) % p.tiles_x, (first + i) // p.tiles_x
-            image = p.y + r // p.tiles_y * p.out_height * p.out_width * p.n + column
-            addresses(table, p.size - 2, image, r % p.tiles_y * m, tx * m, p.out_height, p.out_width, p.n, scratch + p.sink_at)
-            transform(sums + i * nr * 4, p.sums_step, p.first + 4 * column, p.scale + 4 * column, table, columns, p.low, p.high,
-                      p.zero_point, p.out_flip)
-    return outputs
+@device
+def outputs(p, scratch, first, count, q):
+    nr, table, m = int8_columns(), scratch + TABLE_BYTES, p.size - 2
+    columns, sums, column = min(nr, p.n - q * nr), scratch + p.sums_at, q * nr
+    for i in range(count):
+        tx, r = (first + i) % p.tiles_x, (first + i) // p.tiles_x
+        image = p.y + r // p.tiles_y * p.out_height * p.out_width * p.n + column
+        addresses(table, m, image, r % p.tiles_y * m, tx * m, p.out_height, p.out_width, p.n, scratch + p.sink_at)
+        _output(p.output, sums + i * nr * 4, p.sums_step, p.first + 4 * column, p.scale + 4 * column, table, columns, p.low,
+                p.high, p.zero_point, p.out_flip)
 
 
-_KERNELS = {m: make_walk(f"winograd_int8_{m}", WINOGRAD, m, int8_columns, _make_inputs(m), product, _make_outputs(m))
-            for m in (2, 4)}
-INPUTS, PRODUCTS = ({m: made[k] for m, made in _KERNELS.items()} for k in (0, 1))
+_input, _output = ByAddress(INPUT), ByAddress(OUTPUT)
+winograd_int8_inputs = make_inputs("winograd_int8_inputs", WINOGRAD, inputs)
+winograd_int8 = make_products("winograd_int8", WINOGRAD, int8_columns, inputs, product, outputs)

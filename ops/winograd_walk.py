@@ -18,9 +18,10 @@ from litejit.ops.conv_geometry import FIELDS, Windows
 
 WALK = [*FIELDS, *((name, "i8") for name in (
     "x", "w", "y", "v", "size", "scratch", "scratch_size", "sums_at", "sink_at", "v_at", "n", "tiles_x", "tiles_y", "tiles",
-    "block", "rows", "panels", "row_chunks", "column_chunks", "pitch", "v_step", "sums_step", "point_bytes"))]
-"""Fields of every kernel of this kind; pitch: bytes of a tile's transformed inputs at a point; point_bytes: of a panel of
-weights at a point; w: [panel][point] of those."""
+    "block", "rows", "panels", "row_chunks", "column_chunks", "pitch", "v_step", "sums_step", "point_bytes",
+    "input", "output"))]
+"""Fields of every kernel of this kind; size: of a tile of inputs, along a side; pitch: bytes of a tile's transformed inputs at
+a point; point_bytes: of a panel of weights at a point; w: [panel][point] of those; input, output: micro-kernels."""
 BLOCK_BYTES = 1 << 18                 # transformed inputs of a block, in L2 beside the weights that pass
 SHARED_BYTES = 1 << 21                # transformed inputs of a layer that are made by a step of their own
 SCRATCH_BYTES = 1 << 22               # transformed inputs of all chunks, where they have their own
@@ -98,16 +99,9 @@ def addresses(table, size, image, top, left, height, width, pixel, outside):
             at += 1
 
 
-def make_walk(name: str, record: np.dtype, m: int, width: Any, inputs: Any, product: Any, outputs: Any
-              ) -> tuple[Kernel, Kernel]:
-    """(kernel of the inputs, kernel of the products and outputs) of tiles of m x m; the first is named `name`_inputs.
-
-    width(): the columns of a panel. Device functions: inputs(p, table, first, count, v) transforms tiles; product(p, v, w,
-    sums, count, columns) is the product of a point; outputs(p, scratch, first, count, q) transforms what panel q gave.
-    """
-    points = (m + 2) ** 2
-
-    @kernel(record, name=f"{name}_inputs")
+def make_inputs(name: str, record: np.dtype, inputs: Any) -> Kernel:
+    """The kernel of the step in front; device function inputs(p, table, first, count, v) transforms tiles."""
+    @kernel(record, name=name)
     def all_inputs(p, begin, end):
         """A chunk is some tiles."""
         table = p.scratch + begin * p.scratch_size
@@ -115,11 +109,19 @@ def make_walk(name: str, record: np.dtype, m: int, width: Any, inputs: Any, prod
             first = c * p.rows
             inputs(p, table, first, min(p.rows, p.tiles - first), p.v + first * p.pitch)
         return 0
+    return all_inputs
 
+
+def make_products(name: str, record: np.dtype, width: Any, inputs: Any, product: Any, outputs: Any) -> Kernel:
+    """The kernel of products and outputs.
+
+    width(): the columns of a panel. Device functions: inputs as above; product(p, v, w, sums, count, columns) is the product
+    of a point; outputs(p, scratch, first, count, q) transforms what panel q gave.
+    """
     @kernel(record, name=name)
     def winograd(p, begin, end):
         """A chunk is some blocks of tiles, and some panels of columns where the transformed inputs are there."""
-        nr = width()
+        nr, points = width(), p.size * p.size
         scratch = p.scratch + begin * p.scratch_size
         sums = scratch + p.sums_at
         for c in prange(begin, end):
@@ -139,4 +141,4 @@ def make_walk(name: str, record: np.dtype, m: int, width: Any, inputs: Any, prod
                                 min(nr, p.n - q * nr))
                     outputs(p, scratch, first, count, q)
         return 0
-    return all_inputs, winograd
+    return winograd

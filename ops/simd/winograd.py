@@ -23,6 +23,9 @@ from litejit.ops.simd.tiles import tiles
 POINTS: dict[int, tuple[float, ...]] = {2: (0, 1, -1), 4: (0, 0.75, -0.75, 1.5, -1.5)}     # by m; 0, then pairs +-a
 
 
+INPUT, OUTPUT, ANEW = "ppii", "pippiffp", "ppippiff"         # letters of the arguments of the micro-kernels below
+
+
 def matrices(m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(At [m, n], G [n, 3], Bt [n, n]) in float64."""
     points, n = np.array(POINTS[m], np.float64), m + 2
@@ -79,7 +82,7 @@ def input_transform(m: int, products: str = "f32") -> MicroKernel:
                 value = v.to_bf16(*values) if vectors == 2 else values[0]
                 v.store(value, v.at(to, v.mul(step, t)), v.shl(c, 3 - vectors))
         v.loop(channels, [], body, step=vectors * v.lanes)
-    return micro_kernel(f"winograd_input_{m}{_suffix(products)}", "ppii", emit)
+    return micro_kernel(f"winograd_input_{m}{_suffix(products)}", INPUT, emit)
 
 
 def output_transform(m: int) -> MicroKernel:
@@ -115,7 +118,7 @@ def output_transform(m: int) -> MicroKernel:
             return [seen]
         (seen,) = v.loop(channels, [zero], body, step=v.lanes)
         v.store(v.sum(seen), check, align=4)
-    return micro_kernel(f"winograd_output_{m}", "pippiffp", emit)
+    return micro_kernel(f"winograd_output_{m}", OUTPUT, emit)
 
 
 def tap_by_tap(m: int) -> MicroKernel:
@@ -151,7 +154,7 @@ def tap_by_tap(m: int) -> MicroKernel:
                 v.mstore(acc, here, v.mask(v.lanes, v.sub(columns, c)), at)
             v.loop(columns, [], vector, step=v.lanes)
         v.loop(m * m, [], pixel)
-    return micro_kernel(f"winograd_taps_{m}", "ppippiff", emit)
+    return micro_kernel(f"winograd_taps_{m}", ANEW, emit)
 
 
 def weights_by_tap(m: int) -> MicroKernel:
@@ -180,7 +183,7 @@ def weights_by_tap(m: int) -> MicroKernel:
                 v.mstore(v.fmin(high, v.fmax(low, made)), there, first, v.shl(j, 2))
             v.loop(m * m, [], pixel)
         v.loop(columns, [], column)
-    return micro_kernel(f"winograd_weights_{m}", "ppippiff", emit)
+    return micro_kernel(f"winograd_weights_{m}", ANEW, emit)
 
 
 def _suffix(products: str) -> str:

@@ -18,6 +18,7 @@ from litejit.compiler.lazy import MicroKernel
 from litejit.ops.simd.epilogues import Codes, Nearest
 from litejit.ops.simd.gemm_int8 import pack_int8
 
+INPUT, OUTPUT = "ppiii", "pipppiiiii"           # letters of the arguments of the micro-kernels below
 TAPS = {2: ((1, 0, 0), (1, 1, 1), (1, -1, 1), (0, 0, 1)),
         4: ((1, 0, 0), (-1, -1, -1), (-1, 1, -1), (1, 2, 4), (1, -2, 4), (0, 0, 1))}
 SHIFTS = {2: (1, 1), 4: (3, 2, 1, 1)}           # output i along an axis comes 2**shift (and for 4, 3) times too large
@@ -55,7 +56,7 @@ def input_transform_int8(m: int) -> MicroKernel:
                 for j, value in enumerate(rows(v, [column[i] for column in columns])):
                     v.store(value, v.at(to, v.mul(step, i * size + j)), v.shl(c, 1))
         v.loop(channels, [], body, step=lanes)
-    return micro_kernel(f"winograd_int8_input_{m}", "ppiii", emit)
+    return micro_kernel(f"winograd_int8_input_{m}", INPUT, emit)
 
 
 def output_transform_int8(m: int) -> MicroKernel:
@@ -89,7 +90,7 @@ def output_transform_int8(m: int) -> MicroKernel:
                         v.mstore(y, pixel, mask, c)
                 v.either(v.icmp(">=", left, v.lanes), whole, partly)
         v.loop(channels, [], body, step=v.lanes)
-    return micro_kernel(f"winograd_int8_output_{m}", "pipppiiiii", emit)
+    return micro_kernel(f"winograd_int8_output_{m}", OUTPUT, emit)
 
 
 # ---- along one axis ------------------------------------------------------------------------------

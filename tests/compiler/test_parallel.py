@@ -59,7 +59,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_homes() -> None:
     """Where another process finds a kernel: the module that declares it; nowhere if it is made on demand."""
     from litejit.ops.attention import attention
-    from litejit.ops.conv_winograd import PRODUCTS
+    from litejit.ops.conv_winograd import KERNELS as PRODUCTS
 
     assert softmax_f32.home == "litejit.ops.softmax" and of_this_test.home == __name__
     assert {made.home for made in PRODUCTS.values()} == {"litejit.ops.conv_winograd"}          # not the factory's
