@@ -1,115 +1,25 @@
-"""Numba's front end to relocatable object code: compile for a CPU level, keep one symbol, emit.
+"""From functions to relocatable object code: compile for a CPU level, optimise, keep one symbol, emit.
 
-The functions are compiled in a context of their own whose target machine is the level's (position independent,
-small code model), so that Numba neither generates code for its own JIT nor looks at the host.
+The functions are compiled in a context of their own (frontend.py) whose target machine is the level's (position
+independent, small code model), so that Numba neither generates code for its own JIT nor looks at the host.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 from litejit.compiler.cpu import Cpu, compiling_for, target
+from litejit.compiler.frontend import library_of, target_of
 from litejit.compiler.lazy import MICRO, MICRO_KERNELS, ByAddress, Kernel, Linked, MicroKernel
 from litejit.compiler.primitives import Primitive
 
-os.environ.setdefault("NUMBA_DISABLE_INTEL_SVML", "1")  # objects would ask for a library that is rarely there
-
+# isort: split
+# frontend.py comes first: it sets what Numba reads when it is imported
 from llvmlite import binding, ir
 from numba import types
-from numba.core import compiler
-from numba.core.codegen import AOTCodeLibrary, AOTCPUCodegen
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.registry import CPUDispatcher, CPUTarget, cpu_target
 from numba.extending import intrinsic
-
-_targets: dict[str, Any] = {}
-
-
-class _Library(AOTCodeLibrary):
-    """Numba's library of a function, left as it is: the kernel is optimised once, when all that it calls is in its module."""
-
-    def _optimize_functions(self, ll_module: Any) -> None:
-        ll_module.data_layout = self._codegen._data_layout
-
-    def _optimize_final_module(self) -> None:
-        pass
-
-    def get_pointer_to_function(self, name: str) -> int:
-        return 1  # never called: Numba only asks whether it exists
-
-
-class _Codegen(AOTCPUCodegen):
-    """Numba's code generator on the target machine of a CPU level."""
-
-    _library_class = _Library
-
-    def __init__(self, cpu: Cpu) -> None:
-        self._cpu = cpu
-        super().__init__("litejit")
-
-    def _customize_tm_options(self, options: dict[str, Any]) -> None:
-        options.update(cpu=self._cpu.llvm_cpu, features=self._cpu.llvm_features, reloc="pic", codemodel="small")
-
-    def set_env(self, name: str, env: Any) -> None:
-        pass
-
-
-class _Target(CPUTarget):
-    """Numba's description of a target, with a code generator for one CPU level."""
-
-    def __init__(self, cpu: Cpu) -> None:
-        super().__init__("cpu")
-        self._context = cpu_target.target_context.subtarget(_internal_codegen=_Codegen(cpu))
-
-    @property
-    def target_context(self) -> Any:
-        return self._context
-
-    @property
-    def typing_context(self) -> Any:
-        return cpu_target.typing_context
-
-
-def _target(cpu: Cpu) -> Any:
-    if cpu.name not in _targets:
-        cpu_target.typing_context.refresh()
-        cpu_target.target_context.refresh()
-        _targets[cpu.name] = _Target(cpu)
-    return _targets[cpu.name]
-
-
-def device_dispatcher(function: Callable[..., Any], fastmath: frozenset[str]) -> Any:
-    """What `numba.njit` makes of a device function, compiled for our target instead of Numba's."""
-
-    class Dispatcher(CPUDispatcher):
-        targetdescr = _target(target())
-
-    options = {
-        "nopython": True,
-        "no_cpython_wrapper": True,
-        "no_cfunc_wrapper": True,
-        "error_model": "numpy",
-        "nogil": True,
-    }
-    if fastmath:
-        options["fastmath"] = set(fastmath)
-    return Dispatcher(function, targetoptions=options)
-
-
-def _flags(fastmath: frozenset[str]) -> Any:
-    from numba.core.cpu_options import FastMathOptions
-
-    flags = compiler.Flags()
-    flags.no_compile = True
-    flags.no_cpython_wrapper = True
-    flags.no_cfunc_wrapper = True
-    flags.error_model = "numpy"
-    flags.nrt = False
-    if fastmath:
-        flags.fastmath = FastMathOptions(set(fastmath))
-    return flags
 
 
 def emit_module(
@@ -123,19 +33,9 @@ def emit_module(
     """The optimised LLVM module of one function, `symbol` its only exported name."""
     cpu = cpu or target()
     with global_compiler_lock:
-        described = _target(cpu)
-        compiled = compiler.compile_extra(
-            described.typing_context,
-            described.target_context,
-            function,
-            argument_types,
-            types.int64 if result is None else result,
-            _flags(fastmath),
-            {},
-        )
-        compiled.library._ensure_finalized()
-        module = binding.parse_bitcode(compiled.library._final_module.as_bitcode())
-    module.get_function(compiled.fndesc.llvm_func_name).name = symbol
+        library, name = library_of(function, argument_types, types.int64 if result is None else result, cpu, fastmath)
+        module = binding.parse_bitcode(library._final_module.as_bitcode())
+    module.get_function(name).name = symbol
     optimise(module, machine(cpu))
     for micro in [f.name for f in module.functions if f.is_declaration and f.name.startswith(MICRO)]:
         module.link_in(binding.parse_bitcode(micro_kernel_body(MICRO_KERNELS[micro.removeprefix(MICRO)], cpu)))
@@ -161,7 +61,7 @@ def emit_object(
 
 def machine(cpu: Cpu) -> Any:
     """LLVM's target machine of a CPU level."""
-    return _target(cpu).target_context.codegen()._tm
+    return target_of(cpu).target_context.codegen()._tm
 
 
 def record_type(kernel: Kernel) -> Any:

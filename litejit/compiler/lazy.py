@@ -119,7 +119,7 @@ class Device(Function):
     __slots__ = ()
 
     def _build(self) -> Any:
-        from litejit.compiler.codegen import device_dispatcher
+        from litejit.compiler.frontend import device_dispatcher
 
         return device_dispatcher(self.resolved(), self.fastmath)
 
@@ -272,7 +272,8 @@ def _files_digest(key: str, paths: Callable[[], list[str]]) -> str:
 def core_digest() -> str:
     """Digest of the sources that take part in every compilation."""
     here = os.path.dirname(__file__)
-    return _files_digest("core", lambda: [os.path.join(here, n) for n in ("codegen.py", "primitives.py", "cpu.py")])
+    names = "codegen.py", "frontend.py", "primitives.py", "cpu.py"
+    return _files_digest("core", lambda: [os.path.join(here, name) for name in names])
 
 
 def system_digest() -> str:
