@@ -17,16 +17,17 @@ from litejit.ops.arithmetic import mbqm, mbqm64, quantize_multipliers, saturate,
 from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import FIELDS, Windows, grid
 from litejit.ops.conv_int8 import multipliers
-from litejit.ops.simd.gemm_int8 import make_gemm, pack_int8, panel_bytes, stage_block, stage_int16
+from litejit.ops.simd.gemm_int8 import TILES, make_gemm, pack_int8, panel_bytes, stage_block, stage_int16, tile_params
 from litejit.ops.simd.tiles import grain, tile_shape, tiles
 from litejit.planner.graph import Node, Value
 
 SUM_LIMIT = 1 << 16                   # of absolute weights: below, sums with int16 activations fit 32 bits
 COMMON = [*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("scratch", "i8"), ("scratch_size", "i8"), ("pitch", "i8"),
           ("n", "i8"), ("groups", "i8"), ("group_bytes", "i8"), ("rows", "i8"), ("block", "i8"), ("low", "i8"), ("high", "i8")]
-FUSED = np.dtype([*COMMON, ("panel_bytes", "i8"), ("columns", "i8"), ("row_chunks", "i8"), ("column_chunks", "i8")], align=True)
-CONV16 = np.dtype([*COMMON, ("bias", "i8"), ("multipliers", "i8"), ("k_block", "i8"), ("block_bytes", "i8"), ("narrow", "i8")],
-                  align=True)
+FUSED = np.dtype([*COMMON, *TILES, ("panel_bytes", "i8"), ("columns", "i8"), ("row_chunks", "i8"), ("column_chunks", "i8"),
+                  ("direct", "i8")], align=True)
+CONV16 = np.dtype([*COMMON, *TILES, ("bias", "i8"), ("multipliers", "i8"), ("k_block", "i8"), ("block_bytes", "i8"),
+                   ("narrow", "i8")], align=True)
 
 
 class Rounding16:
@@ -81,6 +82,7 @@ def conv_16_steps(node: Node, target: Target, w: Value, bias: Value | None, wind
     block = fitting_block(data)
     common.update(k_block=block)
     common["w"], common["block_bytes"], common["group_bytes"] = _panels(target, w, data, block)
+    common.update(tile_params(target.cpu, "i32", wide=True))
     return [_exact_step(node, target, conv_16x8_blocks, windows, rounding, reals, common)]
 
 
@@ -115,8 +117,9 @@ def _fused_step(node: Node, target: Target, w: Value, data: np.ndarray, windows:
     common.update(
         w=Packed((w.key, "conv 16x8 codes", cpu.name, groups, *rounding.key()), build), panel_bytes=each // nr,
         group_bytes=-(-n // nr) * each, rows=rows, columns=columns, row_chunks=row_chunks, column_chunks=column_chunks,
-        block=block, pitch=pitch, scratch=Scratch(chunks * size), scratch_size=size)
-    return Step(node, FUSED_KERNELS[rounding.end, direct], common, chunks, macs=m * k * n * groups)
+        block=block, pitch=pitch, scratch=Scratch(chunks * size), scratch_size=size, direct=int(direct),
+        **tile_params(cpu, rounding.end, wide=True))
+    return Step(node, conv_16x8, common, chunks, macs=m * k * n * groups)
 
 
 def _exact_step(node: Node, target: Target, made: Any, windows: Windows, rounding: Rounding16, reals: np.ndarray,
@@ -198,35 +201,29 @@ def round_row(p, sums, channel, y):
 
 # ---- kernels -------------------------------------------------------------------------------------
 
-def _make_fused(rounding: str, direct: bool) -> Any:
-    gemm = make_gemm(rounding, wide=True)
-
-    @kernel(FUSED, name=f"conv_16x8_{rounding}{'_direct' if direct else ''}")
-    def conv(p, begin, end):
-        """A chunk is a block of pixels and some columns of one group. Direct: pixels are rows of the matrix as they are."""
-        k, scratch = p.kh * p.kw * p.depth, p.scratch + begin * p.scratch_size
-        for c in prange(begin, end):
-            column = c % p.column_chunks * p.columns
-            row = c // p.column_chunks % p.row_chunks * p.rows
-            group = c // (p.column_chunks * p.row_chunks)
-            last, ldc = min(p.m, row + p.rows), p.groups * p.n * 2
-            panels = p.w + group * p.group_bytes + column * p.panel_bytes
-            for first in range(row, last, p.block):
-                count = min(p.block, last - first)
-                if direct:
-                    rows = p.x + (first * p.channels + group * p.depth) * 2
-                else:
-                    rows = scratch
-                    gather16(p, group, rows, first, count)
-                gemm(rows, p.pitch, panels, p.y + first * ldc + (group * p.n + column) * 2, ldc, count, k,
-                     min(p.columns, p.n - column), 0, p.low, p.high, 0, 0)
-        return 0
-    return conv
+_gemm_codes, _gemm_wide = make_gemm(), make_gemm()
 
 
-FUSED_KERNELS = {(rounding, direct): _make_fused(rounding, direct)
-                 for rounding in ("once", "twice") for direct in (False, True)}
-_gemm_wide = make_gemm("i32", wide=True)
+@kernel(FUSED)
+def conv_16x8(p, begin, end):
+    """A chunk is a block of pixels and some columns of one group. Direct: pixels are rows of the matrix as they are."""
+    k, scratch = p.kh * p.kw * p.depth, p.scratch + begin * p.scratch_size
+    for c in prange(begin, end):
+        column = c % p.column_chunks * p.columns
+        row = c // p.column_chunks % p.row_chunks * p.rows
+        group = c // (p.column_chunks * p.row_chunks)
+        last, ldc = min(p.m, row + p.rows), p.groups * p.n * 2
+        panels = p.w + group * p.group_bytes + column * p.panel_bytes
+        for first in range(row, last, p.block):
+            count = min(p.block, last - first)
+            rows = scratch
+            if p.direct != 0:
+                rows = p.x + (first * p.channels + group * p.depth) * 2
+            else:
+                gather16(p, group, rows, first, count)
+            _gemm_codes(p, rows, p.pitch, panels, p.y + first * ldc + (group * p.n + column) * 2, ldc, count, k,
+                        min(p.columns, p.n - column), 0, p.low, p.high, 0, 0)
+    return 0
 
 
 @kernel(CONV16)
@@ -244,7 +241,7 @@ def conv_16x8_blocks(p, begin, end):
                 gather16(p, group, rows, first, count)
                 for at in range(0, k, p.k_block):
                     panels = p.w + group * p.group_bytes + at // p.k_block * p.block_bytes
-                    _gemm_wide(rows + at * 2, p.pitch, panels, acc, n * 4, count, min(p.k_block, k - at), n, 0, 0, 0, 0, 0)
+                    _gemm_wide(p, rows + at * 2, p.pitch, panels, acc, n * 4, count, min(p.k_block, k - at), n, 0, 0, 0, 0, 0)
                     if at == 0:
                         for i in range(count * n):
                             store_i64(sums, i, np.int64(load_i32(acc, i)))

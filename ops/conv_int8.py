@@ -1,7 +1,7 @@
 """CONV_2D on 8-bit activations: pixels are gathered into staged rows, which all panels of weights then pass.
 
-One way of gathering, three ends, all fused into the tiles: XNNPACK's codes (i8 and u8), LiteRT's reference codes (the
-fixed-point multiplier), and hybrid products (ops/conv_hybrid.py).
+One kernel; the ends are those of the tiles, which it calls by their addresses: XNNPACK's codes (i8 and u8), LiteRT's reference
+codes (the fixed-point multiplier), and hybrid products (ops/conv_hybrid.py).
 """
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import numpy as np
 
 from litejit.compiler import device, kernel, prange
 from litejit.compiler.cpu import Cpu
-from litejit.compiler.lazy import Kernel
+from litejit.compiler.primitives import load_f32, load_i32, store_f32, store_i32
 from litejit.ops.arithmetic import fixed_point, quantize_multipliers
 from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import FIELDS, Windows, grid
 from litejit.ops.simd.epilogues import fits_requant
 from litejit.ops.simd.gemm_int8 import (
+    TILES,
     corrected_bias,
     fill_staged,
     flip,
@@ -31,6 +32,7 @@ from litejit.ops.simd.gemm_int8 import (
     staged_offset,
     staged_pitch,
     sum_terms,
+    tile_params,
 )
 from litejit.ops.simd.tiles import grain, tile_shape
 from litejit.planner.graph import Node, Value
@@ -38,9 +40,11 @@ from litejit.planner.graph import Node, Value
 GATHER = [*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("staged", "i8"), ("staged_size", "i8"), ("pitch", "i8"),
           ("flip", "i8"), ("pad", "i8"), ("n", "i8"), ("ldc", "i8"), ("group_bytes", "i8"), ("panel_bytes", "i8"),
           ("rows", "i8"), ("columns", "i8"), ("row_chunks", "i8"), ("column_chunks", "i8"), ("block", "i8")]
-"""Fields of every kernel that gathers; `columns` is whole panels, `panel_bytes` the size of one per column."""
-CODES = np.dtype([("terms", "i8"), ("row_factor", "i8"), ("sum_zero", "i8"), ("low", "i8"), ("high", "i8"),
-                  ("zero_point", "i8"), ("out_flip", "i8"), *GATHER], align=True)
+"""Fields of what gathers; `columns` is whole panels, `panel_bytes` the size of one per column."""
+CONV = np.dtype([*GATHER, *TILES, *((name, "i8") for name in (
+    "terms", "row_factor", "sum_zero", "factors", "offset", "low", "high", "zero_point", "out_flip"))], align=True)
+"""factors: zero point (i32) and scale (f32) of each image, where those are made while running, and offset: from a code to
+what is staged; else 0."""
 
 
 class Weights:
@@ -76,9 +80,10 @@ class Weights:
         return fits_requant(flat, None if self.bias is None else self.bias.ravel(), scales)
 
 
-def gather_params(target: Target, windows: Windows, x: Any, x_type: str, n: int, *, out_bytes: int, panels: Any,
+def gather_params(target: Target, windows: Windows, x: Any, x_type: str, n: int, *, tiles: dict[str, Any], panels: Any,
                   pad: int) -> tuple[dict[str, Any], int]:
-    """(values of the fields GATHER but y, number of chunks) of an 8-bit convolution to n columns per group."""
+    """(values of the fields GATHER but y, of TILES, and memory for terms; number of chunks) of an 8-bit convolution to n
+    columns per group; tiles: `tile_params`."""
     cpu, k, m, groups = target.cpu, windows.k, windows.m, windows.groups
     mr, nr = tile_shape(cpu, "int8")
     rows, columns = grid(m, n, k, mr, 4 * nr, grain=grain(cpu, "int8"), most=MAX_CHUNKS, by_columns=False)
@@ -86,8 +91,9 @@ def gather_params(target: Target, windows: Windows, x: Any, x_type: str, n: int,
     pitch, row_chunks, column_chunks = staged_pitch(cpu, k), -(-m // rows), -(-n // columns)
     size, chunks = block * pitch + 64, groups * row_chunks * column_chunks
     return {
-        **windows.params(), "x": x, "w": panels, "staged": Scratch(chunks * size), "staged_size": size, "pitch": pitch,
-        "flip": flip(cpu, x_type), "pad": pad, "n": n, "ldc": groups * n * out_bytes,
+        **windows.params(), **tiles, "terms": Scratch(chunks * block * 8), "x": x, "w": panels,
+        "staged": Scratch(chunks * size), "staged_size": size, "pitch": pitch,
+        "flip": flip(cpu, x_type), "pad": pad, "n": n, "ldc": groups * n * tiles["out_bytes"],
         "group_bytes": -(-n // nr) * panel_bytes(cpu, k), "panel_bytes": panel_bytes(cpu, k) // nr, "rows": rows,
         "columns": columns, "row_chunks": row_chunks, "column_chunks": column_chunks, "block": block}, chunks
 
@@ -102,39 +108,32 @@ def panels_of(target: Target, weights: Weights, offset: int, numbers: tuple[np.n
     return Packed((weights.key, "conv int8", cpu.name, offset, *((one.dtype.char, one.tobytes()) for one in numbers)), build)
 
 
-def row_terms(weights: Weights, params: dict[str, Any], chunks: int, offset: int) -> dict[str, Any]:
-    """Parameters of the terms of the rows: row_factor * sum(staged - offset)."""
-    size = params["block"] * 8
-    return {"terms": Scratch(chunks * size), "row_factor": weights.row_factor,
-            "sum_zero": params["depth"] * params["kh"] * params["kw"] * offset}
-
-
 def codes_steps(node: Node, target: Target, weights: Weights, windows: Windows, scales: np.ndarray, bounds: tuple[int, int]
                 ) -> list[Step]:
     """XNNPACK's: codes of i8 or u8 with float32 scales [O]."""
-    made = conv_codes_rows if weights.row_factor else conv_codes
     wide = np.ascontiguousarray(np.broadcast_to(scales.astype(np.float32), (node.out.dims[3],)))
-    return [_codes_step(node, target, weights, windows, bounds, made, wide)]
+    return [_codes_step(node, target, weights, windows, bounds, "code", wide)]
 
 
-def _codes_step(node: Node, target: Target, weights: Weights, windows: Windows, bounds: tuple[int, int], made: Kernel,
+def _codes_step(node: Node, target: Target, weights: Weights, windows: Windows, bounds: tuple[int, int], end: str,
                 *numbers: np.ndarray) -> Step:
-    """The step of a kernel whose tiles end in codes; numbers [O]: the second and the third ones of the panels."""
+    """The step whose tiles end in codes; numbers [O]: the second and the third ones of the panels."""
     x, y, cpu = node[0], node.out, target.cpu
     n, offset = weights.array.shape[1], x.zero_point + staged_offset(cpu, x.type)
     panels = panels_of(target, weights, offset, tuple(one.reshape(weights.groups, n) for one in numbers))
-    params, chunks = gather_params(target, windows, x, x.type, n, out_bytes=1, panels=panels, pad=x.zero_point)
+    tiles = tile_params(cpu, end, rows=end != "code" or weights.row_factor != 0)
+    params, chunks = gather_params(target, windows, x, x.type, n, tiles=tiles, panels=panels, pad=x.zero_point)
     shift = 128 if y.type == "u8" else 0                               # u8 codes are made as i8 ones
-    params.update(row_terms(weights, params, chunks, offset), y=y, low=bounds[0] - shift, high=bounds[1] - shift,
-                  zero_point=y.zero_point - shift, out_flip=0x80 if shift else 0)
-    return Step(node, made, params, chunks, macs=windows.m * windows.k * y.dims[3])
+    params.update(y=y, row_factor=weights.row_factor, sum_zero=windows.k * offset, low=bounds[0] - shift,
+                  high=bounds[1] - shift, zero_point=y.zero_point - shift, out_flip=0x80 if shift else 0)
+    return Step(node, conv_int8, params, chunks, macs=windows.m * windows.k * y.dims[3])
 
 
 def fixed_steps(node: Node, target: Target, weights: Weights, windows: Windows, reals: np.ndarray, bounds: tuple[int, int]
                 ) -> list[Step]:
     """LiteRT's reference: codes of i8 or u8 with fixed-point multipliers of the real scales [O] or [1]."""
     multiplier, shift = fixed_point(reals, node.out.dims[3])
-    return [_codes_step(node, target, weights, windows, bounds, conv_fixed, multiplier, shift)]
+    return [_codes_step(node, target, weights, windows, bounds, "fixed", multiplier, shift)]
 
 
 def multipliers(reals: np.ndarray, count: int) -> Packed:
@@ -201,31 +200,47 @@ def gather_border(p, source, to, iy, ix, whole, pad):
             fill_staged(here + high * piece, (p.kw - high) * p.depth, pad, p.flip)
 
 
-def _make_codes(name: str, end: str, rows: bool) -> Kernel:
-    gemm = make_gemm(end, rows=rows)
+@device
+def stage_images(p, group, staged, terms, first, count):
+    """`gather` where every image has a zero point of its own, and the terms of the rows.
 
-    @kernel(CODES, name=name)
-    def conv(p, begin, end):
-        """A chunk is a block of pixels and some columns of one group."""
-        staged, k = p.staged + begin * p.staged_size, p.kh * p.kw * p.depth
-        terms = p.terms + begin * p.block * 8
-        for c in prange(begin, end):
-            column = c % p.column_chunks * p.columns
-            row = c // p.column_chunks % p.row_chunks * p.rows
-            group = c // (p.column_chunks * p.row_chunks)
-            last = min(p.m, row + p.rows)
-            panels = p.w + group * p.group_bytes + column * p.panel_bytes
-            for first in range(row, last, p.block):
-                count = min(p.block, last - first)
+    A staged row is code + offset: its zero point in the products is zero point + offset. terms: that, and the scale.
+    """
+    image, top = p.out_height * p.out_width, first
+    while top < first + count:
+        at = top // image * 2
+        last = min(first + count, (top // image + 1) * image)
+        zero, scale = load_i32(p.factors, at), load_f32(p.factors, at + 1)
+        gather(p, group, staged + (top - first) * p.pitch, top, last - top, zero)
+        for r in range(top - first, last - first):
+            store_i32(terms, 2 * r, zero + np.int32(p.offset))
+            store_f32(terms, 2 * r + 1, scale)
+        top = last
+
+
+# ---- kernels -------------------------------------------------------------------------------------
+
+_gemm = make_gemm()
+
+
+@kernel(CONV)
+def conv_int8(p, begin, end):
+    """A chunk is a block of pixels and some columns of one group."""
+    staged, k, terms = p.staged + begin * p.staged_size, p.kh * p.kw * p.depth, p.terms + begin * p.block * 8
+    for c in prange(begin, end):
+        column = c % p.column_chunks * p.columns
+        row = c // p.column_chunks % p.row_chunks * p.rows
+        group = c // (p.column_chunks * p.row_chunks)
+        last = min(p.m, row + p.rows)
+        panels = p.w + group * p.group_bytes + column * p.panel_bytes
+        for first in range(row, last, p.block):
+            count = min(p.block, last - first)
+            if p.factors != 0:
+                stage_images(p, group, staged, terms, first, count)
+            else:
                 gather(p, group, staged, first, count, p.pad)
-                if rows:
+                if p.term_bytes != 0:
                     sum_terms(staged, p.pitch, count, k, terms, p.row_factor, p.sum_zero)
-                gemm(staged, p.pitch, panels, p.y + first * p.ldc + group * p.n + column, p.ldc, count, k,
-                     min(p.columns, p.n - column), terms, p.low, p.high, p.zero_point, p.out_flip)
-        return 0
-    return conv
-
-
-conv_codes = _make_codes("conv_codes", "code", False)
-conv_codes_rows = _make_codes("conv_codes_rows", "code", True)
-conv_fixed = _make_codes("conv_fixed", "fixed", True)
+            _gemm(p, staged, p.pitch, panels, p.y + first * p.ldc + (group * p.n + column) * p.out_bytes, p.ldc, count, k,
+                  min(p.columns, p.n - column), terms, p.low, p.high, p.zero_point, p.out_flip)
+    return 0

@@ -16,7 +16,7 @@ from litejit.compiler.lazy import ByAddress
 from litejit.ops.base import Packed, Step, Target
 from litejit.ops.conv_geometry import Windows
 from litejit.ops.conv_int8 import Weights
-from litejit.ops.simd.gemm_int8 import corrected_bias, make_gemm, panel_bytes
+from litejit.ops.simd.gemm_int8 import TILES, corrected_bias, make_gemm, panel_bytes, tile_params
 from litejit.ops.simd.tiles import grain, int8_columns, tile_shape
 from litejit.ops.simd.winograd_int8 import (
     INPUT,
@@ -38,7 +38,7 @@ from litejit.ops.winograd_walk import (
 )
 from litejit.planner.graph import Node
 
-WINOGRAD = np.dtype([*WALK, *((name, "i8") for name in (
+WINOGRAD = np.dtype([*WALK, *TILES, *((name, "i8") for name in (
     "first", "scale", "outside", "flip", "low", "high", "zero_point", "out_flip"))], align=True)
 
 
@@ -94,7 +94,8 @@ def winograd_int8_steps(node: Node, target: Target, weights: Weights, windows: W
     wide = np.ascontiguousarray(np.broadcast_to(scales.astype(np.float32), (n,)))
     source = {"x": x, "flip": turn, "outside": Packed(
         ("codes outside", x.zero_point, k), lambda: np.full(k + 64, x.zero_point & 255, np.uint8))}
-    params = {**fields, **source, **_TRANSFORMS[m], "w": _panels(cpu, weights, windows, m), "y": y,
+    params = {**fields, **source, **_TRANSFORMS[m], **tile_params(cpu, "i32", wide=True),
+              "w": _panels(cpu, weights, windows, m), "y": y,
               "first": _first(weights, x.zero_point + offset, size),
               "scale": Packed(("winograd scale", size, wide.tobytes()), lambda: _filled(wide, size)),
               "point_bytes": panel_bytes(cpu, k, wide=True), "low": bounds[0] - shift, "high": bounds[1] - shift,
@@ -125,14 +126,13 @@ def _filled(values: np.ndarray, size: int) -> np.ndarray:
 
 # ---- kernels ---------------------------------------------------------------------------------------
 
-_gemm = make_gemm("i32", wide=True)
+_gemm = make_gemm()
 
 
 @device
 def product(p, v, w, sums, count, columns):
     nr = int8_columns()
-    width = nr if 2 * columns > nr else nr // 2
-    _gemm(v, p.pitch, w, sums, nr * 4, count, p.depth, width, 0, 0, 0, 0, 0)
+    _gemm(p, v, p.pitch, w, sums, nr * 4, count, p.depth, nr if 2 * columns > nr else nr // 2, 0, 0, 0, 0, 0)
 
 
 @device

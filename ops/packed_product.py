@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 
 from litejit.compiler import device, kernel, prange
-from litejit.compiler.lazy import Kernel
 from litejit.compiler.primitives import (
-    bits_f32,
     load_f64,
     load_i32,
     load_i64,
@@ -38,7 +36,9 @@ from litejit.ops.integer_product import (
     store_code,
 )
 from litejit.ops.simd.gemm_int8 import (
+    TILES,
     flip,
+    float_bits,
     make_gemm,
     pack_int8,
     panel_bytes,
@@ -47,18 +47,20 @@ from litejit.ops.simd.gemm_int8 import (
     staged_offset,
     staged_pitch,
     sum_terms,
+    tile_params,
 )
-from litejit.ops.simd.gemv_int8 import make_gemv
+from litejit.ops.simd.gemv_int8 import VECTOR, make_gemv, vector_params
 from litejit.ops.simd.tiles import grain, tile_shape
 from litejit.planner.graph import Node, Value
 
-GRID = [("x", "i8"), ("panels", "i8"), ("y", "i8"), ("offsets", "i8"), ("m", "i8"), ("n", "i8"), ("k", "i8"), ("pitch", "i8"),
-        ("ldc", "i8"), ("rows", "i8"), ("columns", "i8"), ("row_chunks", "i8"), ("column_chunks", "i8"), ("column_bytes", "i8"),
-        ("block", "i8"), ("terms", "i8")]
-STAGE = [("staged", "i8"), ("staged_size", "i8"), ("flip", "i8"), ("row_factor", "i8"), ("sum_zero", "i8")]
-CODES = np.dtype([*GRID, *STAGE, ("low", "i8"), ("high", "i8"), ("zero_point", "i8"), ("out_flip", "i8")], align=True)
-ROUNDED = np.dtype([*(field for field in GRID if field[0] != "y"), *STAGE, *ROUNDING, ("acc", "i8")], align=True)
-HYBRID = np.dtype([*GRID, ("lo", "f4"), ("hi", "f4")], align=True)
+GRID = [(name, "i8") for name in (
+    "x", "panels", "offsets", "m", "n", "k", "pitch", "ldc", "rows", "columns", "row_chunks", "column_chunks", "column_bytes",
+    "block", "terms", "staged", "staged_size", "flip", "row_factor", "sum_zero")]
+ENDS = [(name, "i8") for name in ("y", "ready", "low", "high", "zero_point", "out_flip")]
+"""Fields of products that end in the tiles; ready: x is staged rows, `terms` those of all rows."""
+PRODUCT = np.dtype([*GRID, *TILES, *ENDS], align=True)
+ROW = np.dtype([*GRID, *VECTOR, *ENDS], align=True)
+ROUNDED = np.dtype([*GRID, *TILES, *ROUNDING, ("acc", "i8")], align=True)
 ACCUMULATORS = 1 << 14                # that a chunk keeps
 
 
@@ -105,14 +107,18 @@ def quantised_steps(node: Node, target: Target, x: Value, y: Value, w: Value, bi
               "flip": flip(cpu, x.type),
               "terms": Scratch(chunks * fields["block"] * 8), "row_factor": right.row_factor, "sum_zero": k * offset}
     if not end:
+        params.update(tile_params(cpu, "i32", rows=True))
         params.update(rounding.params(y, n, None), ldc=n, acc=Scratch(chunks * fields["block"] * fields["columns"] * 4 + 64))
         return [*steps, Step(node, product_rounded, params, chunks, macs=len(layout.x_at) * m * n * k)]
     (low, high), shift = rounding.bounds, 128 if y.type == "u8" else 0       # uint8 codes are made as int8 ones
     params.update(y=y, ldc=n, low=low - shift, high=high - shift, zero_point=y.zero_point - shift,
                   out_flip=0x80 if shift else 0)
-    shape = "rows" if m > 1 else "row" if narrow or cpu.dot else "row_wide"
-    made = CODE_KERNELS[right.row_factor != 0, shape] if end == "code" else EXACT_KERNELS[end]
-    return [*steps, Step(node, made, params, chunks, macs=len(layout.x_at) * m * n * k)]
+    row = end == "code" and m == 1
+    if row:
+        params.update(vector_params(cpu, end, right.row_factor != 0, wide=not narrow and not cpu.dot))
+    else:
+        params.update(tile_params(cpu, end, rows=end != "code" or right.row_factor != 0))
+    return [*steps, Step(node, product_int8_row if row else product_int8, params, chunks, macs=len(layout.x_at) * m * n * k)]
 
 
 def _end(rounding: Rounding, right: RightSide, y: Value, n: int) -> tuple[str, tuple[np.ndarray, ...]]:
@@ -150,87 +156,58 @@ def hybrid_steps(node: Node, target: Target, x: Value, y: Value, w: Value, bias:
         [pack_int8(cpu, one, -one.sum(axis=1, dtype=np.int64), scales, b, narrow=narrow).reshape(-1) for one in weights]))
     size, (low, high) = right.matrix_bytes(narrow), rounding.bounds
     fields, chunks = grid(target, m, n, k, len(layout.x_at), narrow)
-    params = {**fields, "x": made.codes, "panels": panels, "y": y, "ldc": 4 * n, "terms": made.terms, "lo": low, "hi": high,
+    params = {**fields, **(vector_params if narrow else tile_params)(cpu, "f32"), "x": made.codes, "panels": panels, "y": y,
+              "ldc": 4 * n, "terms": made.terms, "ready": 1, "low": float_bits(low), "high": float_bits(high),
               "offsets": _pairs((i // k for i in layout.x_at), (i // (n * k) * size for i in layout.w_at))}
-    return [*made.steps, Step(node, product_qd8_row if narrow else product_qd8, params, chunks,
+    return [*made.steps, Step(node, product_int8_row if narrow else product_int8, params, chunks,
                             macs=len(layout.x_at) * m * n * k)]
 
 
 # ---- kernels ------------------------------------------------------------------------------------
 
-def _code_kernel(rows: bool, shape: str, end: str = "code") -> Kernel:
-    """shape: "rows", one "row" times narrow panels, or "row_wide", times those of the tiles."""
-    vector = shape != "rows"
-    gemm = make_gemv(end, rows, shape == "row_wide") if vector else make_gemm(end, rows=rows)
-    name = f"product_{'codes' if end == 'code' else end}{'_terms' if rows else ''}{f'_{shape}' if vector else ''}"
-
-    if vector:
-        @kernel(CODES, name=name)
-        def product(p, begin, end):
-            """A chunk is some columns of one row."""
-            staged, terms = p.staged + begin * p.staged_size, p.terms + begin * p.block * 8
-            for c in prange(begin, end):
-                column, batch = c % p.column_chunks * p.columns, c // p.column_chunks
-                stage_rows(p.x + load_i64(p.offsets, 2 * batch), 0, 1, p.k, staged, p.pitch, p.flip)
-                if rows:
-                    sum_terms(staged, p.pitch, 1, p.k, terms, p.row_factor, p.sum_zero)
-                gemm(staged, p.panels + load_i64(p.offsets, 2 * batch + 1) + column * p.column_bytes,
-                     p.y + batch * p.ldc + column, p.k, min(p.columns, p.n - column), terms, p.low, p.high, p.zero_point,
-                     p.out_flip)
-            return 0
-        return product
-
-    @kernel(CODES, name=name)
-    def products(p, begin, end):
-        """A chunk is a block of rows and columns of one batch."""
-        staged, terms = p.staged + begin * p.staged_size, p.terms + begin * p.block * 8
-        for c in prange(begin, end):
-            column = c % p.column_chunks * p.columns
-            row = c // p.column_chunks % p.row_chunks * p.rows
-            batch = c // (p.column_chunks * p.row_chunks)
-            x = p.x + load_i64(p.offsets, 2 * batch)
-            panels = p.panels + load_i64(p.offsets, 2 * batch + 1) + column * p.column_bytes
-            last = min(p.m, row + p.rows)
-            for first in range(row, last, p.block):
-                count = min(p.block, last - first)
-                stage_rows(x + first * p.k, p.k, count, p.k, staged, p.pitch, p.flip)
-                if rows:
-                    sum_terms(staged, p.pitch, count, p.k, terms, p.row_factor, p.sum_zero)
-                gemm(staged, p.pitch, panels, p.y + (batch * p.m + first) * p.ldc + column, p.ldc, count, p.k,
-                     min(p.columns, p.n - column), terms, p.low, p.high, p.zero_point, p.out_flip)
-        return 0
-    return products
+_gemm, _gemm_acc, _gemv = make_gemm(), make_gemm(), make_gemv()
 
 
-CODE_KERNELS = {(rows, shape): _code_kernel(rows, shape) for rows in (False, True) for shape in ("rows", "row", "row_wide")}
-EXACT_KERNELS = {end: _code_kernel(True, "rows", end) for end in ("fixed", "double")}
-_gemm_acc, _gemm_f32, _gemv_f32 = make_gemm("i32", rows=True), make_gemm("f32"), make_gemv("f32")
-
-
-@kernel(HYBRID)
-def product_qd8(p, begin, end):
-    lo, hi = np.int64(bits_f32(p.lo)), np.int64(bits_f32(p.hi))
+@kernel(PRODUCT)
+def product_int8(p, begin, end):
+    """A chunk is a block of rows and columns of one batch."""
+    own, own_terms = p.staged + begin * p.staged_size, p.terms + begin * p.block * 8
     for c in prange(begin, end):
         column = c % p.column_chunks * p.columns
         row = c // p.column_chunks % p.row_chunks * p.rows
         batch = c // (p.column_chunks * p.row_chunks)
+        source = load_i64(p.offsets, 2 * batch)
         panels = p.panels + load_i64(p.offsets, 2 * batch + 1) + column * p.column_bytes
         last = min(p.m, row + p.rows)
         for first in range(row, last, p.block):
-            source = load_i64(p.offsets, 2 * batch) + first
-            _gemm_f32(p.x + source * p.pitch, p.pitch, panels, p.y + (batch * p.m + first) * p.ldc + column * 4, p.ldc,
-                      min(p.block, last - first), p.k, min(p.columns, p.n - column), p.terms + source * 8, lo, hi, 0, 0)
+            count, staged, terms = min(p.block, last - first), own, own_terms
+            if p.ready != 0:
+                staged, terms = p.x + (source + first) * p.pitch, p.terms + (source + first) * 8
+            else:
+                stage_rows(p.x + source + first * p.k, p.k, count, p.k, staged, p.pitch, p.flip)
+                if p.term_bytes != 0:
+                    sum_terms(staged, p.pitch, count, p.k, terms, p.row_factor, p.sum_zero)
+            _gemm(p, staged, p.pitch, panels, p.y + (batch * p.m + first) * p.ldc + column * p.out_bytes, p.ldc, count, p.k,
+                  min(p.columns, p.n - column), terms, p.low, p.high, p.zero_point, p.out_flip)
     return 0
 
 
-@kernel(HYBRID)
-def product_qd8_row(p, begin, end):
-    lo, hi = np.int64(bits_f32(p.lo)), np.int64(bits_f32(p.hi))
+@kernel(ROW)
+def product_int8_row(p, begin, end):
+    """A chunk is some columns of one row."""
+    own, own_terms = p.staged + begin * p.staged_size, p.terms + begin * p.block * 8
     for c in prange(begin, end):
         column, batch = c % p.column_chunks * p.columns, c // p.column_chunks
-        source = load_i64(p.offsets, 2 * batch)
-        _gemv_f32(p.x + source * p.pitch, p.panels + load_i64(p.offsets, 2 * batch + 1) + column * p.column_bytes,
-                  p.y + batch * p.ldc + column * 4, p.k, min(p.columns, p.n - column), p.terms + source * 8, lo, hi, 0, 0)
+        source, staged, terms = load_i64(p.offsets, 2 * batch), own, own_terms
+        if p.ready != 0:
+            staged, terms = p.x + source * p.pitch, p.terms + source * 8
+        else:
+            stage_rows(p.x + source, 0, 1, p.k, staged, p.pitch, p.flip)
+            if p.term_bytes != 0:
+                sum_terms(staged, p.pitch, 1, p.k, terms, p.row_factor, p.sum_zero)
+        _gemv(p, staged, p.panels + load_i64(p.offsets, 2 * batch + 1) + column * p.column_bytes,
+              p.y + batch * p.ldc + column * p.out_bytes, p.k, min(p.columns, p.n - column), terms, p.low, p.high, p.zero_point,
+              p.out_flip)
     return 0
 
 
@@ -272,7 +249,7 @@ def product_rounded(p, begin, end):
             count = min(p.block, last - first)
             stage_rows(x + first * p.k, p.k, count, p.k, staged, p.pitch, p.flip)
             sum_terms(staged, p.pitch, count, p.k, terms, p.row_factor, p.sum_zero)
-            _gemm_acc(staged, p.pitch, panels, acc, n * 4, count, p.k, n, terms, 0, 0, 0, 0)
+            _gemm_acc(p, staged, p.pitch, panels, acc, n * 4, count, p.k, n, terms, 0, 0, 0, 0)
             for i in range(count):
                 round_row(acc + i * n * 4, (batch * p.m + first + i) * p.ldc + column, column, n, p)
     return 0

@@ -27,6 +27,7 @@ from litejit.ops.integer_product import HYBRID_XNN, ROUNDING, XNN, Rounding
 from litejit.ops.packed_product import round_row
 from litejit.ops.simd.accumulators import add_accumulators, code_accumulators, scale_accumulators
 from litejit.ops.simd.gemm_int8 import (
+    TILES,
     flip,
     make_gemm,
     pack_int8,
@@ -35,6 +36,7 @@ from litejit.ops.simd.gemm_int8 import (
     stage_rows,
     staged_offset,
     staged_pitch,
+    tile_params,
 )
 from litejit.ops.simd.tiles import tile_shape
 from litejit.planner.graph import Node, Value
@@ -49,7 +51,7 @@ GEOMETRY = [("x", "i8"), ("w", "i8"), ("batch", "i8"), ("h", "i8"), ("width", "i
             ("o", "i8"), ("kh", "i8"), ("kw", "i8"), ("sh", "i8"), ("sw", "i8"), ("top", "i8"), ("left", "i8"),
             ("block", "i8")]
 """Sizes of a node; `block` output rows are a chunk."""
-PARAMS = np.dtype([*ROUNDING, *GEOMETRY, *SCRATCH, ("terms", "i8"), ("scales", "i8"), ("start", "i8"), ("x_zero", "i8"),
+PARAMS = np.dtype([*ROUNDING, *GEOMETRY, *SCRATCH, *TILES, ("terms", "i8"), ("scales", "i8"), ("start", "i8"), ("x_zero", "i8"),
                    ("offset", "i8"), ("flip", "i8"), ("unsigned", "i8"), ("row_factor", "i8"), ("pitch", "i8"),
                    ("panel_bytes", "i8")], align=True)
 
@@ -64,7 +66,8 @@ def int8_step(node: Node, target: Target, fields: dict[str, int], x: Any, type: 
     chunks, block = chunked(fields["batch"] * fields["oh"], max(1, GRAIN // max(1, work)))
     sizes = {"staged": wide * pitch + 64, "part": wide * kw * o * 4 + 64, "acc": fields["ow"] * o * 4 + 64, "row": wide * 16}
     params = {
-        **fields, **rounding.params(node.out, o, bias), "x": x, "w": panels(w, target), "block": block, "terms": terms,
+        **fields, **tile_params(cpu, "i32", hybrid=True), **rounding.params(node.out, o, bias),
+        "x": x, "w": panels(w, target), "block": block, "terms": terms,
         "x_zero": node[2].zero_point if terms is None else 0, "offset": staged_offset(cpu, type), "flip": flip(cpu, type),
         "unsigned": staged_offset(cpu, "u8") == 0, "row_factor": 128 - w.zero_point if w.type == "u8" else 0, "pitch": pitch,
         "scales": per_channel(rounding.scales, o, np.float32),
@@ -94,7 +97,7 @@ def per_channel(values: Any, count: int, dtype: Any) -> Packed:
     return Packed(("per channel", np.dtype(dtype).name, row.tobytes()), lambda: row)
 
 
-_gemm = make_gemm("i32", hybrid=True)
+_gemm = make_gemm()
 
 
 @device
@@ -106,7 +109,7 @@ def product(image, iy, ky, staged, part, terms, p):
     stage_rows(p.x + (image * p.h + iy) * p.width * p.c, p.c, p.width, p.c, staged, p.pitch, p.flip)
     for i in range(p.width):
         store_i32(terms, 2 * i, np.int32(zero))
-    _gemm(staged, p.pitch, p.w + ky * p.panel_bytes, part, 4 * n, p.width, p.c, n, terms, 0, 0, 0, 0)
+    _gemm(p, staged, p.pitch, p.w + ky * p.panel_bytes, part, 4 * n, p.width, p.c, n, terms, 0, 0, 0, 0)
     if p.row_factor != 0:
         for i in range(p.width):
             row, total = staged + i * p.pitch, 0

@@ -31,7 +31,7 @@ import numpy as np
 
 from litejit.compiler import device, micro_kernel
 from litejit.compiler.cpu import Cpu, target
-from litejit.compiler.lazy import MicroKernel
+from litejit.compiler.lazy import ByAddress, MicroKernel
 from litejit.compiler.primitives import Primitive
 from litejit.ops.simd.epilogues import Codes, Double, Fixed, Nearest
 from litejit.ops.simd.gemm_f32 import LINE, store_tile
@@ -306,7 +306,6 @@ stage_bytes = Primitive("stage_bytes", "int64", (), lambda ir, b, args: ir.IntTy
                         lambda: 1 if target().dot else 2)                # bytes of a staged element
 int8_group = Primitive("int8_group", "int64", (), lambda ir, b, args: ir.IntType(64)(k_group(target())),
                        lambda: k_group(target()))                        # values of k in a lane
-int16_group = Primitive("int16_group", "int64", (), lambda ir, b, args: ir.IntType(64)(2), lambda: 2)
 
 
 @device
@@ -321,33 +320,50 @@ def sum_terms(staged, pitch, m, k, terms, factor, zero):
     sum_staged(staged, pitch, m, k * stage_bytes() if factor != 0 else 0, terms, factor, zero)
 
 
-def make_gemm(end: str, rows: bool = False, wide: bool = False, hybrid: bool = False) -> Any:
-    """Device function (staged, pitch, panels, c, ldc, m, k, n, terms, lo, hi, zero_point, out_flip).
+TILES = [(name, "i8") for name in ("tile", "half_tile", "k_group", "term_bytes", "out_bytes")]
+"""Fields of kernels that multiply by `make_gemm`: the micro-kernels of tiles of a panel and of half a panel, values of k in a
+lane, bytes of a row's term, bytes of an output."""
 
-    All panels pass m staged rows. ldc: bytes. The staged rows should stay in L2 (`stage_block`).
-    """
+
+_TILES = {kind: tuple(tile(kind[0], narrow, *kind[1:]) for narrow in (False, True)) for kind in (       # rows, wide, hybrid
+    ("code", False, False, False), ("code", True, False, False), ("fixed", True, False, False), ("double", True, False, False),
+    ("f32", False, False, True), ("i32", True, False, False), ("i32", False, True, False), ("i32", False, False, True),
+    ("once", False, True, False), ("twice", False, True, False))}
+
+
+def float_bits(value: float) -> int:
+    """A bound of the "f32" end, as the tiles take it."""
+    return int(np.float32(value).view(np.int32))
+
+
+def tile_params(cpu: Cpu, end: str, rows: bool = False, wide: bool = False, hybrid: bool = False) -> dict[str, Any]:
+    """Values of the fields TILES for an end."""
     hybrid = hybrid or end == "f32"
-    whole, half = (tile(end, narrow, rows, wide, hybrid) for narrow in (False, True))
-    group_of = int16_group if wide else int8_group
-    size_of = {**dict.fromkeys(CODES, 1), "i32": 4, "f32": 4, "once": 2, "twice": 2}[end]
-    term = 8 if rows or hybrid else 0
+    whole, half = _TILES[end, rows, wide, hybrid]
+    return {"tile": whole, "half_tile": half, "k_group": k_group(cpu, wide),
+            "term_bytes": 8 if rows or hybrid else 0,
+            "out_bytes": {**dict.fromkeys(CODES, 1), "i32": 4, "f32": 4, "once": 2, "twice": 2}[end]}
+
+
+def make_gemm() -> Any:
+    """Device function (p, staged, pitch, panels, c, ldc, m, k, n, terms, lo, hi, zero_point, out_flip).
+
+    All panels pass m staged rows. ldc: bytes; p: a record with the fields TILES, of which every kind has a function of its
+    own (Numba mixes records up that share one). The staged rows should stay in L2 (`stage_block`).
+    """
+    run = ByAddress(_ARGS)
 
     @device
-    def gemm(staged, pitch, panels, c, ldc, m, k, n, terms, lo, hi, zero_point, out_flip):
-        mr, nr, group = int8_rows(), int8_columns(), group_of()
-        groups = (k + group - 1) // group
+    def gemm(p, staged, pitch, panels, c, ldc, m, k, n, terms, lo, hi, zero_point, out_flip):
+        mr, nr = int8_rows(), int8_columns()
+        groups = (k + p.k_group - 1) // p.k_group
         size = (HEADER + groups) * nr * 4
-        full = (n + nr // 2 - 1) // nr
-        for q in range(full):
+        for q in range((n + nr - 1) // nr):
+            left = n - q * nr
+            tile = p.tile if 2 * left > nr else p.half_tile
             for r in range(0, m, mr):
-                whole(staged + r * pitch, pitch, panels + q * size, c + r * ldc + q * nr * size_of, ldc, min(mr, m - r),
-                      groups, n - q * nr, terms + r * term, lo, hi, zero_point,
-                      out_flip)
-        if full * nr < n:
-            for r in range(0, m, mr):
-                half(staged + r * pitch, pitch, panels + full * size, c + r * ldc + full * nr * size_of, ldc,
-                     min(mr, m - r), groups, n - full * nr, terms + r * term, lo, hi, zero_point,
-                      out_flip)
+                run(tile, staged + r * pitch, pitch, panels + q * size, c + r * ldc + q * nr * p.out_bytes, ldc, min(mr, m - r),
+                    groups, left, terms + r * p.term_bytes, lo, hi, zero_point, out_flip)
     return gemm
 
 

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from litejit.compiler import device, micro_kernel
+from litejit.compiler.cpu import Cpu
+from litejit.compiler.lazy import ByAddress, MicroKernel
 from litejit.ops.simd.gemm_f32 import store_tile
-from litejit.ops.simd.gemm_int8 import HEADER, int8_group
+from litejit.ops.simd.gemm_int8 import HEADER, int8_group, k_group
 from litejit.ops.simd.tiles import int8_columns, tiles
 
 CHAINS = 4
@@ -73,17 +75,39 @@ def emit_vector(end: str, rows: bool, wide: bool = False) -> Callable[..., None]
     return emit
 
 
-def make_gemv(end: str, rows: bool = False, wide: bool = False) -> Any:
-    """Device function (staged, panels, c, k, n, terms, lo, hi, zero_point, out_flip): all panels past one staged row."""
+_ARGS = "pppiipiiii"
+
+
+def _vector(end: str, rows: bool, wide: bool) -> MicroKernel:
     marks = "".join(f"_{mark}" for mark, on in (("rows", rows), ("wide", wide)) if on)
-    vector = micro_kernel(f"gemv_int8_{end}{marks}", "pppiipiiii", emit_vector(end, rows, wide))
-    size_of = {"code": 1, "f32": 4}[end]
+    return micro_kernel(f"gemv_int8_{end}{marks}", _ARGS, emit_vector(end, rows, wide))
+
+
+_VECTORS = {kind: _vector(*kind) for kind in (("f32", False, False), *(
+    ("code", rows, wide) for rows in (False, True) for wide in (False, True)))}
+VECTOR = [(name, "i8") for name in ("vector", "lane_bytes", "term_bytes", "out_bytes")]
+"""Fields of kernels that multiply by `make_gemv`: the micro-kernel, bytes of the weights of a lane, of the row's term (0: none)
+and of an output."""
+
+
+def vector_params(cpu: Cpu, end: str, rows: bool = False, wide: bool = False) -> dict[str, Any]:
+    """Values of the fields VECTOR for an end."""
+    return {"vector": _VECTORS[end, rows, wide],
+            "lane_bytes": 4 if wide else k_group(cpu), "term_bytes": 8 if rows or end == "f32" else 0,
+            "out_bytes": {"code": 1, "f32": 4}[end]}
+
+
+def make_gemv() -> Any:
+    """Device function (p, staged, panels, c, k, n, terms, lo, hi, zero_point, out_flip): all panels past one staged row; p: a
+    record with the fields VECTOR, of which every kind has a function of its own."""
+    run = ByAddress(_ARGS)
 
     @device
-    def gemv(staged, panels, c, k, n, terms, lo, hi, zero_point, out_flip):
+    def gemv(p, staged, panels, c, k, n, terms, lo, hi, zero_point, out_flip):
         nr, group = int8_columns(), int8_group()
         groups = (k + group - 1) // group
-        size, count = (HEADER * 4 + groups * (4 if wide else group)) * nr, (n + nr - 1) // nr
+        size, count = (HEADER * 4 + groups * p.lane_bytes) * nr, (n + nr - 1) // nr
         for q in range(count):
-            vector(staged, panels + q * size, c + q * nr * size_of, groups, n - q * nr, terms, lo, hi, zero_point, out_flip)
+            run(p.vector, staged, panels + q * size, c + q * nr * p.out_bytes, groups, n - q * nr, terms, lo, hi, zero_point,
+                out_flip)
     return gemv

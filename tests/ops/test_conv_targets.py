@@ -15,16 +15,20 @@ INSTRUCTIONS = {"avx512bf16": ("vpdpbusd", "vfmadd", "zmm"), "avx512vnni": ("vpd
                 "avx512": ("vpmaddwd", "vfmadd", "zmm"), "avxvnni": ("vpdpbusd", "vfmadd", "ymm"),
                 "avx2": ("vpmaddwd", "vfmadd", "ymm"), "sse4": ("pmaddwd", "mulps", "xmm")}
 SCRIPT = """
+from litejit.compiler.assembly import assembly
 from litejit.compiler.codegen import kernel_assembly
+from litejit.compiler.cpu import target
 from litejit.ops.conv_f32 import conv_f32
-from litejit.ops.conv_int8 import conv_codes
-print(kernel_assembly(conv_codes), "=" * 40, kernel_assembly(conv_f32))
+from litejit.ops.simd.gemm_int8 import tile_params
+print(assembly(tile_params(target(), "code")["tile"], target()), "=" * 40, kernel_assembly(conv_f32))
 """
 SCRIPT_16X8 = """
+from litejit.compiler.assembly import assembly
 from litejit.compiler.codegen import kernel_assembly
-from litejit.ops.conv_16x8 import FUSED_KERNELS
+from litejit.compiler.cpu import target
 from litejit.ops.depthwise_16x8 import CODE_KERNELS
-print(kernel_assembly(FUSED_KERNELS["once", True]), "=" * 40, kernel_assembly(CODE_KERNELS["once"]))
+from litejit.ops.simd.gemm_int8 import tile_params
+print(assembly(tile_params(target(), "once", wide=True)["tile"], target()), "=" * 40, kernel_assembly(CODE_KERNELS["once"]))
 """
 
 
