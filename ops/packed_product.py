@@ -197,7 +197,9 @@ def product_int8_row(p, begin, end):
     """A chunk is some columns of one row."""
     own, own_terms = p.staged + begin * p.staged_size, p.terms + begin * p.block * 8
     for c in prange(begin, end):
-        column, batch = c % p.column_chunks * p.columns, c // p.column_chunks
+        column, batch = 0, c
+        if p.column_chunks > 1:                                    # a division counts in networks of tiny layers
+            column, batch = c % p.column_chunks * p.columns, c // p.column_chunks
         source, staged, terms = load_i64(p.offsets, 2 * batch), own, own_terms
         if p.ready != 0:
             staged, terms = p.x + source * p.pitch, p.terms + source * 8
