@@ -179,6 +179,10 @@ class Operator:
         """Whether `steps` heeds `node.wide`, where that is set: rows along the last dimension of output 0."""
         return False
 
+    def takes_pixels(self, node: Node, target: Target) -> bool:
+        """Whether `steps` heeds `node.pixel`, where that is set: bytes from pixel to pixel of input 0."""
+        return False
+
     def in_place(self, node: Node) -> tuple[int, ...]:
         """Inputs whose memory output 0 may take over (same bytes per element, each element read before it is written)."""
         return ()

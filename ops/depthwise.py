@@ -64,6 +64,10 @@ class DepthwiseConv2D(Operator):
         made = windows(node, (w.dims[1], w.dims[2]), channels)
         return [(x.dims[0], made.out_height, made.out_width, outputs)]
 
+    def takes_pixels(self, node: Node, target: Target) -> bool:
+        x, w = node[0], node[1]
+        return x.type == w.type == "f32" and w.dims[3] == x.dims[3] and target.mode != "ref"
+
     def steps(self, node: Node, target: Target) -> list[Step]:
         x, w, bias, y = node[0], node[1], node.optional(2), node.out
         if x.type == "f16":

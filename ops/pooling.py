@@ -22,7 +22,7 @@ from litejit.planner.graph import Node
 
 POOL = np.dtype([(name, "i8") for name in (
     "x", "y", "acc", "acc_bytes", "fresh", "height", "width", "channels", "out_height", "out_width", "stride_h",
-    "stride_w", "filter_h", "filter_w", "pad_h", "pad_w", "total", "block")]
+    "stride_w", "filter_h", "filter_w", "pad_h", "pad_w", "total", "block", "pixel")]
     + [("low", "f4"), ("high", "f4"), ("nan", "f4")], align=True)
 
 TYPES = ("f32", "f16", "i8", "u8", "i16")
@@ -60,6 +60,9 @@ class Pool(Operator):
                    f"does not fit into an image of {h}x{w}")
         return [(n, max(out_h, 0), max(out_w, 0), c)]
 
+    def takes_pixels(self, node: Node, target: Target) -> bool:
+        return node[0].type == "f32"
+
     def steps(self, node: Node, target: Target) -> list[Step]:
         x, out, o = node[0], node.out, node.options
         n, h, w, c = x.dims
@@ -82,7 +85,8 @@ class Pool(Operator):
             "fresh": Packed(("pool", self.what, c), lambda: fresh) if plain else None, "height": h, "width": w,
             "channels": c, "out_height": out_h, "out_width": out_w, "stride_h": o.stride_h, "stride_w": o.stride_w,
             "filter_h": o.filter_height, "filter_w": o.filter_width, "pad_h": pad_h, "pad_w": pad_w, "total": n * out_h,
-            "block": block, "low": float(low), "high": float(high), "nan": nan}, chunks)]
+            "block": block, "pixel": node.pixel or c * ITEM[x.type], "low": float(low), "high": float(high),
+            "nan": nan}, chunks)]
 
 
 def sizes(node: Node, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -111,7 +115,7 @@ def window_kernel(what: str, type: str) -> Kernel:
 
     @kernel(POOL, name=f"{what}_pool_{type}")
     def pool(p, begin, end):
-        pixel, low, high, nan = p.channels * size, p.low, p.high, p.nan
+        pixel, made, low, high, nan = p.pixel, p.channels * size, p.low, p.high, p.nan
         line, wide, width, taps, step = p.width * pixel, p.out_width, p.width, p.filter_w, p.stride_w
         inside = min(wide, (width - taps + p.pad_w) // step + 1)      # windows from here on stick out on the right
         for c in prange(begin, end):
@@ -120,7 +124,7 @@ def window_kernel(what: str, type: str) -> Kernel:
                 image = u // p.out_height
                 top = (u - image * p.out_height) * p.stride_h - p.pad_h
                 first, last = max(top, 0), min(top + p.filter_h, p.height)
-                start, y, ox = p.x + (image * p.height + first) * line, p.y + u * wide * pixel, 0
+                start, y, ox = p.x + (image * p.height + first) * line, p.y + u * wide * made, 0
                 while ox < wide:
                     left = ox * step - p.pad_w
                     a, b = max(left, 0), min(left + taps, width)
@@ -131,7 +135,7 @@ def window_kernel(what: str, type: str) -> Kernel:
                             n += 1
                     many = max(inside - ox, 1) if left >= 0 else 1
                     part, half = ONE / np.float32(n), np.float32(n >> 1) + HALF
-                    combined(start + a * pixel, table, n, many, step * pixel, y + ox * pixel, p.channels, low, high, part,
+                    combined(start + a * pixel, table, n, many, step * pixel, y + ox * made, p.channels, low, high, part,
                              half, nan)
                     ox += many
         return 0
@@ -144,7 +148,7 @@ def plain_kernel(what: str, type: str) -> Kernel:
     load, store, half = streams.LOAD[type], streams.STORE[type], type == "f16"
     middle = "f32" if half else "i32"
     load_acc, keep, kind = LOAD[middle], streams.STORE[middle], np.float32 if half else np.int32
-    narrow, size = CASTS[type], ITEM[type]
+    narrow = CASTS[type]
 
     @device
     def combine(acc, x):
@@ -164,8 +168,7 @@ def plain_kernel(what: str, type: str) -> Kernel:
 
     @kernel(POOL, name=f"{what}_pool_{type}_plain")
     def pool(p, begin, end):
-        channels, low, high, nan = p.channels, p.low, p.high, p.nan
-        pixel = channels * size
+        channels, pixel, low, high, nan = p.channels, p.pixel, p.low, p.high, p.nan
         line = p.width * pixel
         for c in prange(begin, end):
             acc = p.acc + c * p.acc_bytes

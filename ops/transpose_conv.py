@@ -1,9 +1,8 @@
 """TRANSPOSE_CONV: every input pixel adds a kh x kw patch to the output; stride says how far apart the patches lie.
 
 Inputs: output_shape [4] int32, w [O, kh, kw, C], x [N, h, w, C], bias [O] or none: out[y * sh - top + ky] += x[y] w[ky].
-float32; int8, uint8, int16 (bias int32, int64 or none) with int8 weights; hybrid float32 x int8, quantised per image. In
-float32 each output row is a sum of products of an input row with all columns of one kernel row, added where they belong;
-where patches do not overlap the product writes the output itself. Integers are exact sums, output by output.
+float32 (ops/transpose_conv_f32.py); int8, uint8, int16 (bias int32, int64 or none) with int8 weights; hybrid float32 x int8,
+quantised per image. Integers are exact sums, output by output, or ops/transpose_conv_int8.py.
 """
 from __future__ import annotations
 
@@ -13,25 +12,21 @@ import numpy as np
 
 from litejit.compiler import kernel, prange
 from litejit.compiler.lazy import Kernel
-from litejit.compiler.primitives import load_f32, load_i32, store_f32
+from litejit.compiler.primitives import load_i32
 from litejit.ops.arithmetic import act_range, activation, float_range, xnn_act_range
-from litejit.ops.base import Operator, Scratch, Step, Target, chunked
-from litejit.ops.float_product import Matrix
+from litejit.ops.base import Operator, Step, Target, chunked
 from litejit.ops.fully_connected import plain_activation, weight_scales
 from litejit.ops.hybrid import quantise_rows
 from litejit.ops.integer_product import DOTS, FIXED, FIXED64, HYBRID, HYBRID_XNN, ROUNDING, SIZES, XNN, Rounding, finish
-from litejit.ops.simd.gemm_f32 import gemm_f32, row_block
+from litejit.ops.transpose_conv_f32 import float_steps
 from litejit.ops.transpose_conv_int8 import GEOMETRY, int8_step
-from litejit.planner.graph import Node, Value
+from litejit.planner.graph import Node
 
 EXACT = np.dtype([*ROUNDING, *GEOMETRY, ("terms", "i8"), ("x_zero", "i8"), ("w_zero", "i8")], align=True)
-ROWS = np.dtype([*GEOMETRY, ("y", "i8"), ("bias", "i8"), ("part", "i8"), ("part_bytes", "i8"), ("panel_bytes", "i8"),
-                 ("direct", "i8"), ("rows", "i8"), ("lo", "f4"), ("hi", "f4")], align=True)
 OUTPUTS = {"f32": "f32", "i8": "i8", "u8": "u8", "i16": "i16"}
 WEIGHTS = {"f32": ("f32", "i8"), "i8": ("i8",), "u8": ("u8",), "i16": ("i8",)}
 BIASES = {"f32": ("f32",), "i8": ("i32",), "u8": ("i32",), "i16": ("i32", "i64")}
 GRAIN = 1 << 18                        # multiply-accumulates worth a chunk
-F32_0 = np.float32(0)
 
 
 class TransposeConv(Operator):
@@ -70,10 +65,13 @@ class TransposeConv(Operator):
         node.check(patches == x.dims[1:3], lambda: f"output_shape {out} takes {patches} input pixels, not {x.dims[1:3]}")
         return [out]
 
+    def widens(self, node: Node, target: Target) -> bool:
+        return node[2].type == node[1].type == "f32"
+
     def steps(self, node: Node, target: Target) -> list[Step]:
         x, w = node[2], node[1]
         if x.type == "f32" and w.type == "f32":
-            return _float(node, target)
+            return float_steps(node, target, geometry(node))
         if x.type == "f32":
             return _hybrid(node, target)
         if x.type != "i16" and _constant(node):
@@ -136,86 +134,6 @@ def _hybrid(node: Node, target: Target) -> list[Step]:
     if w.data is not None:
         return [*rows.steps, int8_step(node, target, geometry(node), rows.codes, "i8", rounding, node.optional(3), rows.terms)]
     return [*rows.steps, _exact(node, rows.codes, "i8", rounding, rows.terms)]
-
-
-# ---- float32 ------------------------------------------------------------------------------------
-
-class _KernelRows(Matrix):
-    """The weights as kh matrices C x (kw * O)."""
-
-    __slots__ = ()
-
-    def __init__(self, w: Value) -> None:
-        o, kh, kw, c = w.dims
-        super().__init__(w, kw * o, c, transposed=True, count=kh)
-        self.key = (w.key, "kernel rows")
-        if w.data is not None:
-            self.data = np.ascontiguousarray(np.asarray(w.data).transpose(1, 2, 0, 3))
-
-
-def _float(node: Node, target: Target) -> list[Step]:
-    x, w, y, bias = node[2], node[1], node.out, node.optional(3)
-    if w.data is None:
-        node.fail("TRANSPOSE_CONV with float32 weights that are not constant is not supported")
-    fields, cpu, matrix = geometry(node), target.cpu, _KernelRows(w)
-    direct = (fields["kw"] == fields["sw"] and fields["kh"] == fields["sh"] and fields["top"] == fields["left"] == 0
-              and fields["oh"] == fields["h"] * fields["kh"] and fields["ow"] == fields["width"] * fields["kw"])
-    spread = _Repeated(bias, fields["kw"]) if direct and bias is not None else None
-    panels, steps = matrix.pack(node, spread, cpu)
-    rows = fields["batch"] * fields["oh"]
-    work = fields["width"] * fields["c"] * w.size // fields["c"] // (fields["sh"])
-    chunks, block = chunked(rows, max(1, GRAIN // max(1, work)))
-    part = 0 if direct else fields["width"] * fields["kw"] * fields["o"] * 4
-    low, high = float_range(activation(node), node.xnn)
-    params = {**fields, "x": x, "w": panels, "y": y, "bias": bias, "block": block, "part": Scratch(chunks * part + 64),
-              "part_bytes": part, "panel_bytes": matrix.panel_bytes(cpu), "direct": direct,
-              "rows": row_block(cpu, fields["c"]), "lo": low, "hi": high}
-    return [*steps, Step(node, transpose_conv_f32, params, chunks, macs=x.size // fields["c"] * w.size)]
-
-
-class _Repeated(Value):
-    """A bias for kw pixels next to each other."""
-
-    __slots__ = ()
-
-    def __init__(self, bias: Value, times: int) -> None:
-        super().__init__(bias.name, bias.index, bias.subgraph, bias.type, (times * bias.size,),
-                         data=None if bias.data is None else np.tile(np.asarray(bias.data).ravel(), times),
-                         key=(bias.key, "times", times))
-
-
-@kernel(ROWS)
-def transpose_conv_f32(p, begin, end):
-    """A chunk is `block` output rows."""
-    x_bytes, pixel = p.width * p.c * 4, p.o * 4
-    for chunk in prange(begin, end):
-        part = p.part + begin * p.part_bytes
-        for row in range(chunk * p.block, min(p.batch * p.oh, (chunk + 1) * p.block)):
-            y, image, oy = p.y + row * p.ow * pixel, row // p.oh, row % p.oh
-            if p.direct != 0:
-                gemm_f32(p.x + (image * p.h + oy // p.sh) * x_bytes, p.c * 4, p.w + oy % p.sh * p.panel_bytes, y,
-                         p.kw * pixel, p.width, p.c, p.kw * p.o, p.rows, p.lo, p.hi, 0)
-                continue
-            for i in range(p.ow):
-                for j in range(p.o):
-                    store_f32(y, i * p.o + j, load_f32(p.bias, j) if p.bias != 0 else F32_0)
-            for ky in range((oy + p.top) % p.sh, p.kh, p.sh):
-                iy = (oy + p.top - ky) // p.sh
-                if iy < 0 or iy >= p.h:
-                    continue
-                gemm_f32(p.x + (image * p.h + iy) * x_bytes, p.c * 4, p.w + ky * p.panel_bytes, part, p.kw * pixel, p.width,
-                         p.c, p.kw * p.o, p.rows, np.float32(-np.inf), np.float32(np.inf), 0)
-                for ix in range(p.width):
-                    start = ix * p.sw - p.left
-                    first, last = max(0, -start), min(p.kw, p.ow - start)
-                    to, source = (start + first) * p.o, (ix * p.kw + first) * p.o
-                    for j in range((last - first) * p.o):
-                        store_f32(y, to + j, load_f32(y, to + j) + load_f32(part, source + j))
-            for j in range(p.ow * p.o):
-                v = load_f32(y, j)
-                v = p.lo if v < p.lo else v
-                store_f32(y, j, p.hi if v > p.hi else v)
-    return 0
 
 
 # ---- integers -----------------------------------------------------------------------------------

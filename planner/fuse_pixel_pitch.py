@@ -32,10 +32,10 @@ def fuse_pixel_pitches(uses: Uses, target: Target) -> list[str]:
 
 def _maker(uses: Uses, node: Node, target: Target) -> Node | None:
     """The convolution that makes the input of a depthwise one, where its pixels are to lie further apart."""
-    if node.op != "DEPTHWISE_CONV_2D" or target.mode == "ref" or target.preserve:
+    if node.op != "DEPTHWISE_CONV_2D" or target.preserve or not node.operator.takes_pixels(node, target):
         return None
-    x, w = node[0], node[1]
-    if x.type != "f32" or w.type != "f32" or w.dims[3] != x.dims[3] or 4 * x.dims[3] % APART or x.size == 0:
+    x = node[0]
+    if 4 * x.dims[3] % APART or x.size == 0:
         return None
     maker = uses.maker(x, "CONV_2D") if uses.private(x) else None
     return maker if maker is not None and maker.operator.widens(maker, target) else None

@@ -221,7 +221,7 @@ class Node:
         self.tail: Any = None  # ops/tails.py: what is done with the output while it is in the cache
         self.mean: Value | None = None  # planner/fuse_mean.py: output 1, the mean of the pixels of output 0
         self.wide: Any = None  # planner/fuse_concat.py: `Wide`, where the output lies in a wider one
-        self.pixel = 0  # planner/fuse_pixel_pitch.py: bytes from pixel to pixel of input 0, where that lies in a wider one
+        self.pixel = 0  # the same: bytes from pixel to pixel of input 0, where that lies in a wider one
         self.placed: frozenset[int] = frozenset()  # planner/pieces.py: inputs (or outputs) that need no copy
         self.notes: list[str] = []  # what was fused into this node, for print(plan)
 

@@ -13,7 +13,9 @@ CASES = [  # x, w, stride, padding, out
     ((1, 8, 8, 32), (16, 2, 2, 32), (2, 2), "SAME", (16, 16)), ((2, 5, 4, 7), (5, 3, 3, 7), (2, 2), "SAME", (10, 8)),
     ((1, 3, 4, 3), (5, 3, 3, 3), (1, 1), "SAME", (3, 4)), ((1, 4, 3, 6), (3, 3, 2, 6), (3, 2), "VALID", (12, 6)),
     ((1, 3, 3, 2), (2, 2, 2, 2), (3, 3), "SAME", (9, 9)), ((1, 6, 5, 40), (33, 4, 4, 40), (2, 2), "VALID", (14, 12)),
-    ((1, 1, 1, 5), (4, 5, 5, 5), (1, 1), "VALID", (5, 5)), ((3, 2, 2, 4), (2, 1, 1, 4), (1, 1), "SAME", (2, 2)),
+    ((1, 1, 1, 5), (4, 5, 5, 5), (1, 1), "VALID", (5, 5)), ((2, 9, 33, 20), (40, 4, 4, 20), (2, 2), "SAME", (18, 66)),
+    ((1, 5, 19, 8), (33, 3, 5, 8), (1, 2), "SAME", (5, 37)), ((1, 4, 3, 9), (7, 5, 5, 9), (3, 3), "SAME", (11, 9)),
+    ((3, 2, 2, 4), (2, 1, 1, 4), (1, 1), "SAME", (2, 2)),
 ]
 
 
@@ -34,6 +36,25 @@ def test_floats(rng, case, mode):
     assert np.abs(got - np.maximum(plain + bias, 0)).max() <= 1e-5 * np.abs(plain + bias).max()
     got = run(case, x, In(w, constant=True), None, mode=mode, num_threads=2)
     assert np.abs(got - plain).max() <= 1e-5 * np.abs(plain).max()
+
+
+def test_a_bias_that_is_known_while_running(rng):
+    for case in CASES:
+        x, w = rng.standard_normal(case[0]).astype(F32), rng.standard_normal(case[1]).astype(F32)
+        bias = rng.standard_normal(len(w)).astype(F32)
+        plain = scatter(x.astype(np.float64), w.astype(np.float64), case[2], case[3], case[4]) + bias
+        got = run(case, x, In(w, constant=True), bias, fused_activation_function="RELU6")
+        assert np.abs(got - np.clip(plain, 0, 6)).max() <= 1e-5 * np.abs(plain).max()
+
+
+def test_gaps_between_patches_see_no_input(rng):
+    """Not even infinities times zeros: they are the bias."""
+    case = CASES[4]
+    x, w, bias = np.full(case[0], np.inf, F32), rng.standard_normal(case[1]).astype(F32), rng.standard_normal(2).astype(F32)
+    got = run(case, x, In(w, constant=True), In(bias, constant=True))
+    seen = scatter(np.ones(case[0]), np.ones(case[1]), case[2], case[3], case[4]) > 0
+    assert np.array_equal(got[~seen], np.broadcast_to(bias, got.shape)[~seen])
+    assert not (np.abs(got[seen]) < 1e38).any()                         # LiteRT's kernels clamp to the largest float
 
 
 @pytest.mark.parametrize("mode", ["auto", "ref"])

@@ -10,6 +10,7 @@ import pytest
 
 from litejit.compiler.cpu import target
 from litejit.interpreter import Interpreter, OpResolverType
+from litejit.planner import fuse_concat
 from litejit.planner.fuse_concat import COLUMNS
 from tests.planner.test_fuse_products import Net, changes_nothing, kernels, outputs
 
@@ -25,6 +26,15 @@ def dense(net: Net, channels: int) -> object:
 def grouped(net: Net, channels: int) -> object:
     w, b = net.weights(channels, 3, 3, net.shape[3] // 2), net.weights(channels)
     return net.add("CONV_2D", [net.at, w, b], (*net.shape[:3], channels), padding=0, stride_w=1, stride_h=1)
+
+
+def transposed(net: Net, channels: int, size: int) -> object:
+    """An image of twice the size, by patches that overlap unless `size` is 2."""
+    _, h, w, c = net.shape
+    shape = (1, 2 * h, 2 * w, channels)
+    inputs = [net.graph.constant(f"s{net.count}", np.array(shape, np.int32)), net.weights(channels, size, size, c), net.at,
+              net.weights(channels)]
+    return net.add("TRANSPOSE_CONV", inputs, shape, padding=0, stride_w=2, stride_h=2)
 
 
 MAKERS: dict[str, tuple[Maker, int, str]] = {  # what makes a part, of so many channels, by which kernel
@@ -85,6 +95,56 @@ def test_others_are_copied_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
     joined(net, first, second, x, third, depth=52)
     fused, _ = changes_nothing(net.build(), "concat", monkeypatch)
     assert left(fused) == 2
+
+
+READERS: dict[str, Maker] = {
+    "max": lambda net: pooled(net, "MAX_POOL_2D", 2, 2), "average": lambda net: pooled(net, "AVERAGE_POOL_2D", 3, 1),
+    "depthwise": Net.depthwise}
+
+
+def pooled(net: Net, op: str, size: int, stride: int) -> object:
+    _, h, w, c = net.shape
+    return net.add(op, [net.at], (1, -(-h // stride), -(-w // stride), c), padding=0, stride_w=stride, stride_h=stride,
+                   filter_width=size, filter_height=size)
+
+
+@pytest.mark.parametrize("patch", [2, 3])
+@pytest.mark.parametrize("name", READERS)
+def test_a_part_that_others_read_in_the_wider_rows(name: str, patch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in U-shaped networks: down, up again, and joined with what was there before."""
+    net = Net(14, 10, 20)
+    skip = net.conv(12, 3)
+    READERS[name](net)
+    if net.shape[1] == 14:
+        pooled(net, "MAX_POOL_2D", 2, 2)
+    up = transposed(net, 9, patch)
+    joined(net, up, skip, depth=21)
+    fused, unfused = changes_nothing(net.build(), "concat", monkeypatch)
+    assert left(fused) == 0 and left(unfused) == 2
+
+
+def test_a_part_that_somebody_else_cannot_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One reader takes wider rows, the other one does not."""
+    net = Net(14, 10, 20)
+    skip, shape = net.conv(12, 3), net.shape
+    net.kept = net.unary("TANH")  # type: ignore[attr-defined]
+    net.at = skip
+    net.kept_too = pooled(net, "MAX_POOL_2D", 2, 2)  # type: ignore[attr-defined]
+    net.at, net.shape = skip, shape
+    y = joined(net, skip, net.conv(7), depth=19)
+    fused, _ = changes_nothing(net.build(y, net.kept, net.kept_too), "concat", monkeypatch)
+    assert left(fused) == 1
+
+
+def test_large_parts_that_others_read_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their memory would be taken from the first part on."""
+    monkeypatch.setattr(fuse_concat, "SHARED", 14 * 10 * 21 * 4 - 1)
+    net = Net(14, 10, 20)
+    skip = net.conv(12, 3)
+    pooled(net, "MAX_POOL_2D", 2, 2)
+    joined(net, transposed(net, 9, 2), skip, depth=21)
+    fused, _ = changes_nothing(net.build(), "concat", monkeypatch)
+    assert left(fused) == 1
 
 
 @pytest.mark.parametrize("outputs_", [COLUMNS - 1, COLUMNS])
