@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from litejit.compiler.lazy import Linked
+from litejit.compiler.lazy import Linked, MicroKernel
 from litejit.errors import LiteJitError
 from litejit.ops.base import Packed, Scratch, Step
 from litejit.planner.arena import Buffer
@@ -147,9 +147,11 @@ class Plan:
 
     def summary(self) -> str:
         """One line: steps, kernels, MACs, memory."""
-        total = sum(b.size for b in self.buffers.values())
+        total, linked = sum(b.size for b in self.buffers.values()), self.kernels
+        micro = sum(isinstance(one, MicroKernel) for one in linked)
         return (
-            f"{len(self.steps)} steps, {len(self.kernels)} kernels, {self.macs / 1e6:.1f} MMAC, arena "
+            f"{len(self.steps)} steps, {len(linked) - micro} kernels"
+            f"{f' and {micro} micro-kernels' if micro else ''}, {self.macs / 1e6:.1f} MMAC, arena "
             f"{self.arena_size:,} bytes for {total:,} bytes of buffers, {self.target.cpu.name}, {self.target.mode}"
             f"{', bfloat16' if self.target.products == 'bf16' else ''}"
         )
