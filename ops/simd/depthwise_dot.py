@@ -47,9 +47,10 @@ def has_dot_tiles(cpu: Cpu) -> bool:
 
 
 def dot_shape(cpu: Cpu, width: int, stride: int, part: str = "inner") -> tuple[int, int]:
-    """(rows, columns) of a part of a tile: "inner", as in ops/simd/depthwise_f32.py, "one" column, or a "row" of that."""
+    """(rows, columns) of a part of a tile: as in ops/simd/depthwise_f32.py, "one" column, or "one_row" of that."""
     rows, columns = 2 if (width, stride) == TWO_ROWS else 1, tiles(cpu).depthwise
-    return {"one": (rows, 1), "row": (1, 1)}.get(part, (rows, columns))
+    return {"less": (rows, columns - 1), "half": (rows, columns // 2), "one": (rows, 1), "one_row": (1, 1)}.get(
+        part, (rows, columns))
 
 
 def starts(cpu: Cpu, width: int, stride: int) -> list[int]:
@@ -145,7 +146,12 @@ def emit_dot(type: str, end: str, wide: bool, width: int, stride: int, part: str
                 store = _stores(x, v.sub(channels, c), 1 if end == "code" else 4)
 
                 def write(t: int, r: int, values: list[Any]) -> None:
-                    store(values, v.at(v.at(y, y_at[t][r]), c if end == "code" else v.shl(c, 2)))
+                    def column() -> None:
+                        store(values, v.at(v.at(y, y_at[t][r]), c if end == "code" else v.shl(c, 2)))
+                    if part == "half" and t:                                # one column may be left as well
+                        v.either(v.icmp("<", v.i(t), columns), column)
+                    else:
+                        column()
                 blocks[x](here, v.add(offset, c), write)
                 return v.at(here, tile.groups * 4 * x.cpu.vbytes)
             (rest,) = v.loop(whole, [weights], lambda c, moved: [made(v, moved[0], c)], step=size)
