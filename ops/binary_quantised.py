@@ -102,8 +102,7 @@ def sum_steps(node: Node, name: str) -> list[Step]:
     """ADD and SUB."""
     type, sign = node[0].type, -1 if name == "SUB" else 1
     if node.xnn:
-        cpu = target()
-        kernels = xnn_pairs_kernels if cpu.arch == "x86_64" and cpu.vbytes < 64 else xnn_sum_kernels
+        kernels = xnn_pairs_kernels if target().arch == "x86_64" else xnn_sum_kernels
         return [broadcast_step(node, kernels(type), _xnn_sum(node, sign))]
     if by_shifts(node):
         ea, eb = _exponents(node)

@@ -1,7 +1,7 @@
 """XNNPACK's ADD and SUB of codes, in vectors: both factors in one product of pairs of int16.
 
 A factor has 22 bits: its upper seven, and its lower fifteen, each take part in a multiply-add of 16 bits. One product of 32
-bits for each input costs more where registers have fewer than 64 bytes.
+bits for each input takes longer on x86: by a seventh with registers of 64 bytes, more with smaller ones.
 """
 from __future__ import annotations
 
