@@ -74,10 +74,8 @@ class Weights:
 
     def fits(self, scales: np.ndarray) -> bool:
         """Whether vectors may requantise without clamping floats first."""
-        flat = self.array.reshape(self.array.shape[0] * self.array.shape[1], -1).astype(np.int16)
-        if self.row_factor:
-            flat = np.abs(flat) + abs(self.row_factor)
-        return fits_requant(flat, None if self.bias is None else self.bias.ravel(), scales)
+        flat = self.array.reshape(self.array.shape[0] * self.array.shape[1], -1)
+        return fits_requant(flat, None if self.bias is None else self.bias.ravel(), scales, abs(self.row_factor))
 
 
 def gather_params(target: Target, windows: Windows, x: Any, x_type: str, n: int, *, tiles: dict[str, Any], panels: Any,

@@ -61,9 +61,10 @@ def tile_size_int8(cpu: Cpu, windows: Windows, weights: Weights) -> int:
     """The outputs along a side of Winograd's tiles: 4, 2, or 0 where the direct kernel is faster or the only one."""
     if not suits(windows) or cpu.arch != "x86_64" or (cpu.dot and cpu.vbytes < 64):
         return 0
-    real = _real(weights).reshape(weights.array.shape[1], -1)
-    costs = {m: _cost(cpu, windows, len(real), m) for m in (0, 2, 4) if m == 0 or fits_winograd(real, m)}
-    return min(costs, key=lambda m: costs[m])
+    n = weights.array.shape[1]
+    costs = {m: _cost(cpu, windows, n, m) for m in (0, 2, 4)}
+    fits = (m for m in sorted(costs, key=lambda m: costs[m]) if m == 0 or fits_winograd(_real(weights).reshape(n, -1), m))
+    return next(fits)
 
 
 def _cost(cpu: Cpu, windows: Windows, n: int, m: int) -> float:

@@ -52,9 +52,7 @@ class RightSide:
         if self.data is None:
             most = 255.0 * (128.0 + abs(self.row_factor)) * self.layout.k
             return most < 2.0**31 and most * float(scales.max()) < 2.0**31
-        factor = abs(self.row_factor)
-        flat = self.data if not factor else np.abs(self.data.astype(np.int16)) + factor
-        return all(fits_requant(one, self.bias, scales) for one in flat)
+        return all(fits_requant(one, self.bias, scales, abs(self.row_factor)) for one in self.data)
 
     def panels(self, node: Node, bias: Value | None, offset: int, numbers: tuple[np.ndarray, ...], narrow: bool = False
                ) -> tuple[Any, list[Step]]:

@@ -12,12 +12,21 @@ from typing import Any
 import numpy as np
 
 
-def fits_requant(weights: np.ndarray, bias: np.ndarray | None, scale: np.ndarray) -> bool:
-    """Whether no product of a row of weights [n, k] with 8-bit activations can leave the range of int32 when scaled."""
-    most = 255.0 * np.abs(weights.astype(np.int32)).sum(axis=1, dtype=np.float64)
-    if bias is not None:
-        most = most + np.abs(bias.astype(np.float64))
+def fits_requant(weights: np.ndarray, bias: np.ndarray | None, scale: np.ndarray, more: int = 0) -> bool:
+    """Whether no product of a row of weights [n, k] with 8-bit activations can leave the range of int32 when scaled.
+
+    more: added to the magnitude of every weight.
+    """
+    offset = np.abs(bias.astype(np.float64)) if bias is not None else np.zeros(1)
+    most = 255.0 * weights.shape[1] * (largest(weights) + more) + offset
+    if not ((most < 2.0**31).all() and (most * scale < 2.0**31).all()):               # sums of all weights take longer
+        most = 255.0 * (np.abs(weights.astype(np.int32)) + more).sum(axis=1, dtype=np.float64) + offset
     return bool((most < 2.0**31).all() and (most * scale < 2.0**31).all())
+
+
+def largest(weights: np.ndarray) -> int:
+    """The largest magnitude of integers."""
+    return max(int(weights.max(initial=0)), -int(weights.min(initial=0)))
 
 
 class Codes:

@@ -15,7 +15,7 @@ import numpy as np
 from litejit.compiler import micro_kernel
 from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import MicroKernel
-from litejit.ops.simd.epilogues import Codes, Nearest
+from litejit.ops.simd.epilogues import Codes, Nearest, largest
 from litejit.ops.simd.gemm_int8 import pack_int8
 
 INPUT, OUTPUT = "ppiii", "pipppiiiii"           # letters of the arguments of the micro-kernels below
@@ -27,8 +27,10 @@ INVERSE = {2: 1, 4: pow(9, -1, 1 << 32)}
 
 def fits_winograd(weights: np.ndarray, m: int) -> bool:
     """Whether sums of weights [n, 9 k] with codes of magnitude 128 can be told from their remainders."""
-    most = 128 * int(np.abs(weights.astype(np.int64)).sum(axis=1).max(initial=0))
-    return most < 1 << 31 - 2 * max(SHIFTS[m])
+    limit = 1 << 31 - 2 * max(SHIFTS[m])
+    if 128 * weights.shape[1] * largest(weights) < limit:                  # sums of all weights take longer
+        return True
+    return 128 * int(np.abs(weights.astype(np.int32)).sum(axis=1, dtype=np.int64).max(initial=0)) < limit
 
 
 def pack_winograd_int8(cpu: Cpu, weights: np.ndarray, m: int) -> np.ndarray:
