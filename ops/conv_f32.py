@@ -18,6 +18,7 @@ from litejit.ops.float_product import KINDS, Matrix
 from litejit.ops.simd.gemm_f32 import panel_columns, row_block, table_gemm_f32
 from litejit.ops.simd.tiles import f32_rows, grain, tiles
 from litejit.ops.tails import RECORD, TAIL, finish, tail_params
+from litejit.planner.constants import joined
 from litejit.planner.graph import Node, Value
 
 CONV = np.dtype([*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("zeros", "i8"), ("scratch", "i8"),
@@ -68,7 +69,7 @@ def conv_panels(node: Node, target: Target, w: Value, bias: Value | None, groups
 
     def build() -> np.ndarray:
         flat = np.asarray(data, np.float32).reshape(groups, n, k)
-        return np.stack([pack(cpu, one, None if b is None else b.reshape(groups, n)[g]) for g, one in enumerate(flat)])
+        return joined(pack(cpu, one, None if b is None else b.reshape(groups, n)[g]) for g, one in enumerate(flat))
     key = (w.key, None if bias is None else bias.key, f"conv {products}", groups, panel_columns(cpu))
     return Packed(key, build), []
 

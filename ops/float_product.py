@@ -23,6 +23,7 @@ from litejit.ops.simd.gemm_f32 import gemm_f32, gemv_f32, pack_f32, panel_column
 from litejit.ops.simd.moves import TRANSPOSE
 from litejit.ops.simd.tiles import f32_columns, grain, tile_shape
 from litejit.ops.tails import RECORD, TAIL, finish, residual, tail_params
+from litejit.planner.constants import joined
 from litejit.planner.graph import Node, Value
 
 PRODUCT = np.dtype([("x", "i8"), ("panels", "i8"), ("y", "i8"), ("offsets", "i8"), ("m", "i8"), ("n", "i8"), ("k", "i8"),
@@ -82,7 +83,7 @@ class Matrix:
             w = np.asarray(data, np.float32)
             w = w.reshape(shape) if self.transposed else w.reshape(shape[0], shape[2], shape[1]).transpose(0, 2, 1)
             b = np.zeros(shape[1], np.float32) if bias is None else np.asarray(bias.data, np.float32).ravel()
-            return np.concatenate([pack(cpu, one, b).reshape(-1) for one in w])
+            return joined(pack(cpu, one, b) for one in w)
         return Packed((self.key, None if bias is None else bias.key, f"panels {products}", panel_columns(cpu)), build)
 
 

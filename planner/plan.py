@@ -15,13 +15,13 @@ from litejit.compiler.lazy import Linked, MicroKernel
 from litejit.errors import LiteJitError
 from litejit.ops.base import Packed, Scratch, Step
 from litejit.planner.arena import Buffer
+from litejit.planner.constants import SLACK, padded
 from litejit.planner.graph import TYPES, Node, Value, refuse
 from litejit.planner.lower import Jump
 from litejit.release import trim
 
 KERNEL, JUMP_IF_ZERO, JUMP, END = range(4)
 RECORD = 4  # int64 words of a table record
-SLACK = 64  # bytes that kernels may read past a buffer
 LARGE = 1 << 20  # bytes of a constant that kernels read in the file: those of small ones are worth aligning
 AS_NUMBERS = ("f32", "f16", "i8", "u8", "i16")  # types that kernels never index with, should the file change
 TRIM_FROM = 4 << 20  # bytes of constants whose making leaves a heap worth looking through
@@ -320,16 +320,6 @@ class ImageMaker:
                 self.made = 0
         self.keep.append(array)
         return int(array.ctypes.data)
-
-
-def padded(array: Any) -> np.ndarray:
-    """A copy of the bytes of an array, 64-byte aligned and with SLACK readable bytes after it."""
-    raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    memory = np.zeros(raw.nbytes + SLACK + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    made = memory[start : start + raw.nbytes + SLACK]
-    made[: raw.nbytes] = raw
-    return made
 
 
 def _up(size: int) -> int:

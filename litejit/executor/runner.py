@@ -12,8 +12,9 @@ from litejit.errors import LiteJitError
 from litejit.executor.team import Lent, make_call, settle, team
 from litejit.fusion.driver import SYMBOL
 from litejit.fusion.link import plan_library
+from litejit.planner.constants import SLACK, padded
 from litejit.planner.graph import Value
-from litejit.planner.plan import END, RECORD, SLACK, Plan, padded
+from litejit.planner.plan import END, RECORD, Plan
 
 if TYPE_CHECKING:
     from litejit.store import Store

@@ -24,6 +24,7 @@ from litejit.compiler import device, micro_kernel
 from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import MicroKernel
 from litejit.ops.simd.tiles import f32_columns, f32_halves, f32_rows, tile_shape, tiles
+from litejit.planner.constants import roomy
 
 BLOCK_BYTES = 1 << 17             # rows of A that stay in L2 while all panels pass
 UNROLL = 2
@@ -44,7 +45,9 @@ def pack_f32(cpu: Cpu, weights: np.ndarray, bias: np.ndarray | None = None) -> n
     whole[:n, 1:] = weights
     if bias is not None:
         whole[:n, 0] = bias
-    return np.ascontiguousarray(whole.reshape(-1, nr, k + 1).transpose(0, 2, 1))
+    made = roomy((len(whole) // nr, k + 1, nr), np.float32)
+    made[...] = whole.reshape(-1, nr, k + 1).transpose(0, 2, 1)
+    return made
 
 
 def row_block(cpu: Cpu, k: int, m: int = 0) -> int:

@@ -19,6 +19,7 @@ from litejit.compiler.lazy import MicroKernel
 from litejit.ops.simd.gemm_bf16 import pack_bf16
 from litejit.ops.simd.gemm_f32 import panel_columns
 from litejit.ops.simd.tiles import tiles
+from litejit.planner.constants import roomy
 
 POINTS: dict[int, tuple[float, ...]] = {2: (0, 1, -1), 4: (0, 0.75, -0.75, 1.5, -1.5)}     # by m; 0, then pairs +-a
 
@@ -55,7 +56,7 @@ def pack_winograd(cpu: Cpu, weights: np.ndarray, m: int, products: str = "f32") 
     both, flat = np.kron(g, g), weights.reshape(n, 9, k)
     if products == "bf16":
         return np.stack([pack_bf16(cpu, np.tensordot(flat, row, ((1,), (0,))).astype(np.float32)) for row in both], axis=1)
-    made = np.zeros((-(-n // nr), len(both), k + 1, nr), np.float32)
+    made = roomy((-(-n // nr), len(both), k + 1, nr), np.float32)
     for q, panel in enumerate(made):
         part = flat[q * nr:(q + 1) * nr]
         panel[:, 1:, :len(part)] = np.matmul(both, part.astype(np.float64)).transpose(1, 2, 0)

@@ -12,7 +12,8 @@ import pytest
 from litejit import Model
 from litejit.interpreter import Interpreter
 from litejit.planner import plan as planning
-from litejit.planner.plan import LARGE, SLACK
+from litejit.planner.constants import ALIGNED, SLACK, joined, padded, roomy
+from litejit.planner.plan import LARGE
 from litejit.release import let_go, trim
 from litejit.schema import opening
 from litejit.schema.builder import ModelBuilder
@@ -156,3 +157,28 @@ def test_arrays_of_ones_own_are_left_alone() -> None:
     let_go(array[5:])
     trim()
     assert np.array_equal(array, np.arange(1 << 16))
+
+
+def fits(memory: np.ndarray, array: np.ndarray) -> bool:
+    """Whether memory has an array's bytes, aligned, and SLACK more."""
+    raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    placed = memory.ctypes.data % ALIGNED == 0 and memory.nbytes == raw.nbytes + SLACK
+    return placed and bool((memory[:raw.nbytes] == raw).all())
+
+
+def test_constants_with_room_are_not_copied() -> None:
+    array = roomy((3, 5, 7), np.float32)
+    array[...] = np.arange(105).reshape(3, 5, 7)
+    assert fits(padded(array), array) and np.shares_memory(padded(array), array)
+    assert joined([array]).base is array.base and np.shares_memory(padded(joined([array])), array)
+    both = joined([array, array])
+    assert fits(padded(both), both) and not np.shares_memory(both, array)
+
+
+def test_other_constants_are_copied() -> None:
+    array, bare = roomy((4, 32), np.float32), np.arange(1000, dtype=np.uint8)
+    array[...] = np.arange(128).reshape(4, 32)
+    cut = array[:, :7]                                            # not in one piece
+    behind = array.reshape(-1)[5:]                                # not aligned
+    for one in (cut, behind, bare, bare[64:], bare[bare.size - 64:], np.float64(3.5), np.zeros((0, 4), np.int8)):
+        assert fits(padded(one), np.asarray(one)) and not np.shares_memory(padded(one), one)
