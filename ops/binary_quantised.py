@@ -12,6 +12,7 @@ import numpy as np
 
 from litejit.compiler import device, kernel, prange
 from litejit.compiler.cpu import target
+from litejit.compiler.lazy import Kernel
 from litejit.compiler.primitives import bits_f32, rint_f32
 from litejit.ops.arithmetic import (
     act_range,
@@ -26,10 +27,11 @@ from litejit.ops.arithmetic import (
     wrap32,
     xnn_act_range,
 )
-from litejit.ops.base import Step
-from litejit.ops.broadcast import GRAIN, Kernels, broadcast_kernels, broadcast_runs, broadcast_step, layout
+from litejit.ops.base import Step, chunked
+from litejit.ops.broadcast import GRAIN, Kernels, broadcast_kernels, broadcast_runs, broadcast_step, collapse, layout
 from litejit.ops.division import checked_step
 from litejit.ops.simd.scaled_binary import NAMES, left_shift, scaled_binary
+from litejit.ops.simd.xnn_product import xnn_product
 from litejit.ops.simd.xnn_sum import xnn_sum
 from litejit.ops.streams import LOAD, STORE, sra_i32
 from litejit.planner.graph import Node, Value
@@ -41,6 +43,9 @@ PRODUCT = layout(*_Z, ("m", "i4"), ("e", "i4"))
 XNN_SUM = layout(("bias", "i4"), ("ma", "i4"), ("mb", "i4"), ("shift", "i4"), ("zero", "i4"), ("low", "i4"),
                  ("high", "i4"))
 XNN_PRODUCT = layout(("za", "i4"), ("zb", "i4"), ("zero", "i4"), ("scale", "f4"), ("low", "f4"), ("high", "f4"))
+XNN_ROWS = np.dtype([*((name, "i8") for name in ("x", "row", "y", "rows", "n", "block", "zx", "zr", "zero", "low", "high")),
+                     ("scale", "f4")], align=True)
+LEAST = 16                            # elements of a row that are worth vectors of their own
 _f = np.float32
 
 
@@ -207,11 +212,47 @@ def product_steps(node: Node, name: str) -> list[Step]:
     scale = a.scale * b.scale / out.scale
     if node.xnn:
         low, high = xnn_act_range(activation(node), out.scale, out.zero_point, out.type)
+        rows = _rows(a, b)
+        if rows is not None:
+            x, row, count, n = rows
+            chunks, block = chunked(count if count > 1 else n, max(1, GRAIN // (n if count > 1 else 1)))
+            return [Step(node, xnn_rows_kernel(a.type), {
+                "x": x, "row": row, "y": out, "rows": count, "n": n, "block": block, "zx": x.zero_point, "zr": row.zero_point,
+                "zero": out.zero_point, "low": low, "high": high, "scale": scale}, chunks)]
         return [broadcast_step(node, xnn_product_kernels(a.type), {
             "za": a.zero_point, "zb": b.zero_point, "zero": out.zero_point, "scale": scale,
             "low": low - out.zero_point, "high": high - out.zero_point})]
     m, e = quantize_multiplier(float(scale))
     return [broadcast_step(node, product_kernels(a.type), {**_zero_points(node), "m": m, "e": e})]
+
+
+def _rows(a: Value, b: Value) -> tuple[Value, Value, int, int] | None:
+    """(x, row, how many rows x has, their length), where one operand is rows and the other one a row for all of them."""
+    nest = collapse(a.dims, b.dims)
+    if nest.dims[0] < LEAST:
+        return None
+    if nest.strides == ((1,), (1,)):
+        return a, b, 1, nest.dims[0]
+    for x, row, strides in ((a, b, nest.strides), (b, a, nest.strides[::-1])):
+        if strides == ((1, nest.dims[0]), (1, 0)):
+            return x, row, nest.dims[1], nest.dims[0]
+    return None
+
+
+@functools.cache
+def xnn_rows_kernel(type: str) -> Kernel:
+    run = xnn_product(type)
+
+    @kernel(XNN_ROWS, name=f"xnn_mul_{type}_rows")
+    def rows(p, begin, end):
+        """A chunk is some rows, or some elements where there is one row."""
+        for c in prange(begin, end):
+            first, step = c * p.block, p.n if p.rows > 1 else 1
+            count, n = (min(p.block, p.rows - first), p.n) if p.rows > 1 else (1, min(p.block, p.n - first))
+            at = first * step
+            run(p.x + at, p.row + (0 if p.rows > 1 else at), p.y + at, count, n, p.zx, p.zr, p.zero, p.low, p.high, p.scale)
+        return 0
+    return rows
 
 
 @functools.cache

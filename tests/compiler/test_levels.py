@@ -21,7 +21,7 @@ from litejit.compiler.cpu import LEVELS, Cpu, compiling_for, target
 from litejit.compiler.lazy import MICRO_KERNELS
 from litejit.compiler.primitives import store_i64
 from litejit.ops.depthwise_tiles import PARTS, SHAPES
-from litejit.ops.simd import best, depthwise_dot, depthwise_f32, functions, reductions, windows, xnn_sum
+from litejit.ops.simd import best, depthwise_dot, depthwise_f32, functions, reductions, windows, xnn_product, xnn_sum
 from litejit.ops.simd.lookup import lookup8
 from litejit.ops.simd.tiles import f32_columns, tile_shape, tiles
 from litejit.ops.tails import SCALAR
@@ -55,6 +55,7 @@ def _every_micro_kernel() -> list[str]:
         functions.stream(name, SCALAR.get(name) or OPERATORS[name.upper()].formula)
     for kind in ("i8", "u8"):
         xnn_sum.xnn_sum(kind)
+        xnn_product.xnn_product(kind)
     return sorted(name for name in MICRO_KERNELS if not name.startswith(("peak_", "test_")))
 
 
@@ -127,6 +128,7 @@ EXPECTED: tuple[tuple[str, dict[str, str]], ...] = (
     (r"best_\w+_[iu]8", {"512": "^vpcmpeqb .*%zmm", "256": "^vpcmpeqb .*%ymm", "128": "^pcmpeqb", "neon": "^cmeq"}),
     (r"best_.*", {"512": "^vpcmpeqd .*%zmm", "256": "^vpcmpeqd .*%ymm", "128": "^pcmpeqd", "neon": "^cmeq"}),
     (r"row_range", {"512": "^vmaxps .*%zmm", "256": "^vmaxps .*%ymm", "128": "^maxps", "neon": "^(fcmgt|fmaxnm)"}),
+    (r"xnn_product_.*", FMA),
     (r"quantise_rows|code_accumulators", {"512": "^vcvtps2dq .*%zmm", "256": "^vcvtps2dq .*%ymm", "128": "^cvtps2dq",
                                       "neon": "^fcvt[nz]s"}),
     (r"scale_accumulators", {"512": "^vcvtdq2ps .*%zmm", "256": "^vcvtdq2ps .*%ymm", "128": "^cvtdq2ps", "neon": "^scvtf"}),

@@ -47,6 +47,19 @@ def test_sums_and_products(arithmetic, rng, dtype, mode):
         np.testing.assert_array_equal(run("MUL", x, y, xq, yq, oq, mode, act), want)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_products_of_rows_and_a_row(arithmetic, rng, dtype):
+    """Rows of any length, the row on either side, alone, and a scale at XNNPACK's limit."""
+    for n, rows in ((16, 300), (17, 3), (63, 2), (64, 5), (65, 1), (130, 40), (200, 7), (1000, 1)):
+        xq, yq, oq = scales(rng, dtype)
+        x, y = codes(rng, (rows, n), dtype), codes(rng, (n,), dtype)
+        for factor in (1 / 200, 30, 255.9):
+            oq = (np.float32(xq[0] * yq[0] / np.float32(factor)), oq[1])
+            for a, b, aq, bq in ((x, y, xq, yq), (y, x, yq, xq), (x, x[::-1], xq, yq)):
+                want = arithmetic.mul_int8(a, b, aq, bq, oq, "RELU6", dtype, "xnn")
+                np.testing.assert_array_equal(run("MUL", a, b, aq, bq, oq, "auto", "RELU6"), want)
+
+
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16])
 def test_quotients(arithmetic, rng, dtype):
     for k in range(6):
