@@ -13,7 +13,7 @@ from litejit.compiler.lazy import MicroKernel
 from litejit.ops.simd.depthwise_bytes import store_bytes
 from litejit.ops.simd.epilogues import Codes
 
-COUNT = 4                             # registers of float32 at once, which narrow to one of codes
+COUNT = 4                             # registers of float32 at once, which narrow to one of codes; one where fewer are left
 
 
 def xnn_product(type: str) -> MicroKernel:
@@ -24,7 +24,7 @@ def xnn_product(type: str) -> MicroKernel:
 
 def _emit(type: str, v: Any, x: Any, row: Any, y: Any, rows: Any, n: Any, zx: Any, zr: Any, zero: Any, low: Any, high: Any,
           scale: Any) -> None:
-    shift, size = 128 if type == "u8" else 0, COUNT * v.lanes                # u8 codes are made as i8 ones
+    shift = 128 if type == "u8" else 0                                       # u8 codes are made as i8 ones
     codes = Codes(v, v.sub(low, shift), v.sub(high, shift), v.sub(zero, shift), v.i(0x80 if shift else 0))
     factor, minus_x, other = v.splat(scale), *(v.splat(v.to_float(v.trunc(z, "i32"))) for z in (v.sub(0, zx), zr))
 
@@ -32,14 +32,16 @@ def _emit(type: str, v: Any, x: Any, row: Any, y: Any, rows: Any, n: Any, zx: An
         code = v.load(v.type("i8", v.lanes), place, k * v.lanes)
         return v.to_float((v.zext if type == "u8" else v.sext)(code, "i32"))
 
-    def block(c: Any, _: Any) -> None:
-        factors = [v.fsub(numbers(v.at(row, c), k), other) for k in range(COUNT)]
+    def block(c: Any, count: int) -> None:
+        factors = [v.fsub(numbers(v.at(row, c), k), other) for k in range(count)]
         starts, left = [v.fmul(f, minus_x) for f in factors], v.sub(n, c)
 
         def one(r: Any, _: Any) -> None:
             at = v.add(v.mul(r, n), c)
             made = [v.fma(numbers(v.at(x, at), k), f, s) for k, (f, s) in enumerate(zip(factors, starts))]
-            (code,) = codes(made, [lambda value: v.nearest(v.fmul(value, factor))] * COUNT)
+            (code,) = codes(made, [lambda value: v.nearest(v.fmul(value, factor))] * count)
             store_bytes(v, code, v.at(y, at), left)
         v.loop(rows, [], one)
-    v.loop(n, [], block, step=size)
+    whole = v.and_(v.add(n, v.lanes - 1), -COUNT * v.lanes)                  # what is left takes registers one by one
+    v.loop(whole, [], lambda c, _: block(c, COUNT), step=COUNT * v.lanes)
+    v.loop(n, [], lambda c, _: block(c, 1), step=v.lanes, start=whole)
