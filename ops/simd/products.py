@@ -58,10 +58,11 @@ class Products:
         """acc[lane] += sum of a * w over the lane's group; a, w: i32 vectors of `group` activations and weights."""
         if not self.cpu.dot:
             return self.dot16(acc, a, w)
-        v8 = ir.VectorType(I8, 4 * self.lanes)
-        a, w = self.b.bitcast(a, v8), self.b.bitcast(w, v8)
         if self.cpu.dot == "sdot":
+            v8 = ir.VectorType(I8, 4 * self.lanes)
+            a, w = self.b.bitcast(a, v8), self.b.bitcast(w, v8)
             return self.call("llvm.aarch64.neon.sdot.v4i32.v16i8", self.i32, [acc, a, w])
+        # with lanes of 32 bits, as up to LLVM 21; later ones take vectors of bytes, and turn this into that when they read it
         return self.call(f"llvm.x86.avx512.vpdpbusd.{self.bits}", self.i32, [acc, a, w])
 
     def dots(self, accs: list[Any], a: Any, ws: list[Any], wide: bool = False) -> list[Any]:
