@@ -245,7 +245,9 @@ def test_other_machines_have_entries(machine, monkeypatch):
     from llvmlite import binding
 
     triple = {"aarch64": "aarch64-unknown-linux-gnu"}.get(machine, "x86_64-unknown-linux-gnu")
-    binding.parse_assembly(f'target triple = "{triple}"\n' + entries.entries_source()).verify()
+    module = binding.parse_assembly(f'target triple = "{triple}"\n' + entries.entries_source())
+    module.verify()
+    assert {function.name for function in module.functions if not function.is_declaration} == set(entries.ENTRIES)
 
 
 def test_with_llvmlite_as_loader(tmp_path):

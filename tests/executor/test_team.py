@@ -165,7 +165,7 @@ def test_long_stress(library, loop, new_team, spin):
     one = new_team()
     if spin is not None:
         one._spin = one._words[team_module.SPIN] = spin
-    stress(library, loop, one, 20, spin)
+    assert stress(library, loop, one, 20, spin) > 200
 
 
 def test_two_invokes_at_once(library, loop, new_team):

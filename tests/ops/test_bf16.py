@@ -46,8 +46,10 @@ def rounded(a):
         return a.astype(ml_dtypes.bfloat16).astype(np.float64)
 
 
-def close(got, want):
-    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * max(1e-3, np.abs(want).max()))
+def off(got, want):
+    """The largest difference in units of what is allowed; infinite between other shapes."""
+    allowed = 1e-5 * max(1e-3, np.abs(want).max())
+    return np.abs(got - want).max(initial=0) / allowed if got.shape == want.shape else np.inf
 
 
 def run(op, inputs, **options):
@@ -69,9 +71,9 @@ def test_fully_connected(rng, constant):
         x, w, bias = normal(rng, m, k), normal(rng, n, k), normal(rng, n)
         act = list(ACTS)[i % 4]
         sums = rounded(x) @ rounded(w).T
-        close(run("FULLY_CONNECTED", [x, In(w, constant=constant), In(bias, constant=constant)],
-                  fused_activation_function=act), np.clip(sums + bias, *ACTS[act]))
-        close(run("FULLY_CONNECTED", [x, In(w, constant=constant), None]), sums)
+        assert off(run("FULLY_CONNECTED", [x, In(w, constant=constant), In(bias, constant=constant)],
+                  fused_activation_function=act), np.clip(sums + bias, *ACTS[act])) <= 1
+        assert off(run("FULLY_CONNECTED", [x, In(w, constant=constant), None]), sums) <= 1
 
 
 @pytest.mark.parametrize("adj", [(False, False), (True, False), (False, True), (True, True)])
@@ -84,7 +86,7 @@ def test_batch_matmul(rng, adj, constant):
                         ((6, 20, 300), (6, 300, 77)), ((3, 40, 513), (513, 64))):
         x, w = normal(rng, *left), normal(rng, *right)
         got = run("BATCH_MATMUL", [turn(x, adj[0]), In(turn(w, adj[1]), constant=constant)], adj_x=adj[0], adj_y=adj[1])
-        close(got, np.matmul(rounded(x), rounded(w)))
+        assert off(got, np.matmul(rounded(x), rounded(w))) <= 1
 
 
 def test_activations_are_rounded_to_nearest_even():
@@ -110,7 +112,7 @@ def test_what_follows_an_odd_row_is_not_read_as_a_number(rng):
     x[1::2] = np.nan
     w = normal(rng, 20, 33)
     got = run("FULLY_CONNECTED", [x, In(w, constant=True), None])
-    close(got[::2], rounded(x[::2]) @ rounded(w).T)
+    assert off(got[::2], rounded(x[::2]) @ rounded(w).T) <= 1
     assert np.isnan(got[1::2]).all()
 
 
@@ -136,9 +138,9 @@ def test_convolutions(rng, monkeypatch, constant):
         options = {"stride_h": stride[0], "stride_w": stride[1], "dilation_h_factor": dilation[0],
                    "dilation_w_factor": dilation[1], "padding": padding}
         sums = conv_sums(rounded(x), rounded(w), stride, dilation, padding)
-        close(run("CONV_2D", [x, In(w, constant=constant), In(bias, constant=constant)], fused_activation_function=act,
-                  **options), np.clip(sums + bias, *ACTS[act]))
-        close(run("CONV_2D", [x, In(w, constant=constant), None], **options), sums)
+        assert off(run("CONV_2D", [x, In(w, constant=constant), In(bias, constant=constant)], fused_activation_function=act,
+                  **options), np.clip(sums + bias, *ACTS[act])) <= 1
+        assert off(run("CONV_2D", [x, In(w, constant=constant), None], **options), sums) <= 1
 
 
 def test_what_the_memory_held_before_does_not_matter(rng, monkeypatch):
@@ -208,7 +210,7 @@ def test_winograd_makes_products_of_rounded_points(rng, monkeypatch):
             points = rounded(np.einsum("ai,bj,nijc->nabc", g, g, w).astype(F32))
             tile = rounded(np.einsum("ai,bj,tijc->tabc", bt, bt, x[:, :4, :4]).astype(F32))
             sums = np.einsum("ia,jb,nabc,tabc->tijn", at, at, points, tile)
-            close(got[:, :2, :2], np.clip(sums + bias, *ACTS[act]))
+            assert off(got[:, :2, :2], np.clip(sums + bias, *ACTS[act])) <= 1
 
 
 def test_winograd_of_infinities_and_nan(rng, monkeypatch):
@@ -269,7 +271,7 @@ def test_factors_of_channels_move_into_the_weights(rng, channels, n):
     assert [s.kernel.name for s in interpreter.plan.steps] == ["scale_panels_bf16", "product_bf16"]
     want = conv_sums(rounded(x), rounded(w * by[0])) + bias
     for threads in (1, 2):
-        close(run_model(content, [x, by], precision="bfloat16", num_threads=threads)[0], want)
+        assert off(run_model(content, [x, by], precision="bfloat16", num_threads=threads)[0], want) <= 1
 
 
 # ---- where it applies ------------------------------------------------------------------------------

@@ -60,6 +60,13 @@ def test_products_of_rows_and_a_row(arithmetic, rng, dtype):
                 np.testing.assert_array_equal(run("MUL", a, b, aq, bq, oq, "auto", "RELU6"), want)
 
 
+@pytest.mark.parametrize("a, b", [((0, 16), (16,)), ((16,), (0, 16)), ((0, 40), (0, 40)), ((3, 0, 40), (40,))])
+def test_no_rows(a, b):
+    for op in ("MUL", "ADD"):
+        x, y = np.zeros(a, np.int8), np.zeros(b, np.int8)
+        assert run(op, x, y, (0.1, 3), (0.1, 3), (0.2, 1), "auto", "NONE").shape == np.broadcast_shapes(a, b)
+
+
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16])
 def test_quotients(arithmetic, rng, dtype):
     for k in range(6):

@@ -58,8 +58,10 @@ class Case:
 ALL = [Case(case) for case in CASES + DEPTHWISE]
 
 
-def close(got, want):
-    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * max(1.0, np.abs(want).max()))
+def off(got, want):
+    """The largest difference in units of what is allowed; infinite between other shapes."""
+    allowed = 1e-5 * max(1.0, np.abs(want).max())
+    return np.abs(got - want).max(initial=0) / allowed if got.shape == want.shape else np.inf
 
 
 def act_of(k):
@@ -71,13 +73,13 @@ def test_floats(rng, mode):
     for k, case in enumerate(ALL):
         x, w, bias = (rng.standard_normal(s).astype(np.float32) for s in (case.image, case.kernel, (case.channels,)))
         got = case.run([x, In(w, constant=True), In(bias, constant=True)], Out(), act_of(k), mode=mode)
-        close(got, np.clip(case.sums(x, w) + bias, *ACTS[act_of(k)]))
+        assert off(got, np.clip(case.sums(x, w) + bias, *ACTS[act_of(k)])) <= 1
 
 
 def test_floats_of_weights_that_are_inputs(rng):
     for case in (c for c in ALL if c.depthwise or c.kernel[3] == c.image[3]):
         x, w, bias = (rng.standard_normal(s).astype(np.float32) for s in (case.image, case.kernel, (case.channels,)))
-        close(case.run([x, w, bias], Out()), case.sums(x, w) + bias)
+        assert off(case.run([x, w, bias], Out()), case.sums(x, w) + bias) <= 1
 
 
 def test_halves(rng):
@@ -159,11 +161,11 @@ def check_hybrid(arithmetic, rng, case, mode):
                     In(bias, constant=True)], Out(), mode=mode)
     steps = (case.stride, case.dilation, case.padding)
     if case.depthwise:
-        close(got, arithmetic.dwconv_hybrid(x, w, bias, scales, *steps))
+        assert off(got, arithmetic.dwconv_hybrid(x, w, bias, scales, *steps)) <= 1
     elif mode == "ref" and case.channels > 1 and case.kernel[3] == case.image[3]:
-        close(got, arithmetic.conv_hybrid_ref(x, w, bias, scales, *steps))
+        assert off(got, arithmetic.conv_hybrid_ref(x, w, bias, scales, *steps)) <= 1
     elif mode == "auto":
-        close(got, arithmetic.conv_qd8(x, w, bias, scales, *steps))
+        assert off(got, arithmetic.conv_qd8(x, w, bias, scales, *steps)) <= 1
 
 
 @pytest.mark.parametrize("kind", ["float", "codes", "hybrid"])
@@ -178,7 +180,7 @@ def test_what_is_left_of_depthwise_tiles(arithmetic, rng, kernel, stride, kind):
             check_hybrid(arithmetic, rng, case, "auto")
         else:
             x, w, bias = (rng.standard_normal(s).astype(np.float32) for s in (case.image, case.kernel, (case.channels,)))
-            close(case.run([x, In(w, constant=True), In(bias, constant=True)], Out()), case.sums(x, w) + bias)
+            assert off(case.run([x, In(w, constant=True), In(bias, constant=True)], Out()), case.sums(x, w) + bias) <= 1
 
 
 def test_results_do_not_depend_on_threads(rng):

@@ -136,6 +136,20 @@ def test_a_part_that_somebody_else_cannot_read(monkeypatch: pytest.MonkeyPatch) 
     assert left(fused) == 1
 
 
+def test_a_part_that_is_read_when_the_rest_is_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows the joined tensor in place waits for the part's last reader."""
+    net = Net(14, 10, 20)
+    x, shape = net.at, net.shape
+    skip, made = net.conv(12, 3), net.shape
+    net.at, net.shape = x, shape
+    net.add("CONCATENATION", [skip, net.conv(7)], (1, 14, 10, 19), axis=3)
+    net.unary("NEG")
+    whole = net.unary("EXP")
+    net.at, net.shape = skip, made
+    fused, _ = changes_nothing(net.build(whole, pooled(net, "MAX_POOL_2D", 2, 2)), "concat", monkeypatch)
+    assert left(fused) == 0
+
+
 def test_large_parts_that_others_read_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their memory would be taken from the first part on."""
     monkeypatch.setattr(fuse_concat, "SHARED", 14 * 10 * 21 * 4 - 1)
