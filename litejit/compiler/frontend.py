@@ -1,7 +1,7 @@
 """Numba's front end on litejit's targets: from a Python function to an LLVM module of its own, not optimised yet.
 
 A cold start is mostly Numba typing and lowering small functions of plain numbers. Two things here shorten that by a quarter
-(kernels' machine code stays the same, byte for byte): the list of passes leaves out what such functions have no use for, and
+(the machine code of kernels stays the same): the list of passes leaves out what such functions have no use for, and
 the typing context remembers how operators on numbers are typed. What the short list cannot compile goes through all passes.
 """
 from __future__ import annotations

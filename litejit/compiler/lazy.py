@@ -190,7 +190,7 @@ class MicroKernel(Lazy):
 
     args: one letter per argument: p address, i int64, f float32, d float64. `emit(v, *args)` writes the body with the
     vector builder `v`; `name` says everything that parameterises it. `twin` is its plain Python meaning.
-    As a parameter of a step it is its address: kernels that call it so (`by_address`) are compiled without it.
+    As a parameter of a step it is its address: kernels that call it so (`ByAddress`) are compiled without it.
     """
 
     __slots__ = ("args", "emit", "home", "symbol", "twin")
