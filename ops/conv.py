@@ -15,6 +15,7 @@ from litejit.ops.conv_16x8 import conv_16_steps
 from litejit.ops.conv_bf16 import conv_bf16_steps
 from litejit.ops.conv_f32 import conv_f32_steps
 from litejit.ops.conv_geometry import Windows, windows
+from litejit.ops.conv_groups import merged
 from litejit.ops.conv_hybrid import hybrid_steps
 from litejit.ops.conv_int8 import Weights, codes_steps, fixed_steps
 from litejit.ops.conv_winograd import Tiling, tiling, winograd_steps
@@ -70,6 +71,7 @@ class Conv2D(Operator):
                    f"{node.op} with integer weights needs constant weights and bias")
         if x.type == "f32":
             return hybrid_steps(node, target, w, bias, made, weight_scales(w), float_range(activation(node), node.xnn))
+        w, made = merged(target.cpu, w, made, w.zero_point if w.type == "u8" else 0)
         if x.type == "i16":
             return conv_16_steps(node, target, w, bias, made, real_scales(node), code_range(node))
         weights = Weights(w, bias, made.groups, target.cpu)

@@ -119,7 +119,7 @@ def _fused_step(node: Node, target: Target, w: Value, data: np.ndarray, windows:
         group_bytes=-(-n // nr) * each, rows=rows, columns=columns, row_chunks=row_chunks, column_chunks=column_chunks,
         block=block, pitch=pitch, scratch=Scratch(chunks * size), scratch_size=size, direct=int(direct),
         **tile_params(cpu, rounding.end, wide=True))
-    return Step(node, conv_16x8, common, chunks, macs=m * k * n * groups)
+    return Step(node, conv_16x8, common, chunks, macs=m * node[1].size)
 
 
 def _exact_step(node: Node, target: Target, made: Any, windows: Windows, rounding: Rounding16, reals: np.ndarray,
@@ -132,7 +132,7 @@ def _exact_step(node: Node, target: Target, made: Any, windows: Windows, roundin
     size = block * pitch + 64 + -(-(block * n * 12 + 64) // 64) * 64
     common.update(bias=rounding.packed_bias(), multipliers=multipliers(reals, n * groups), narrow=int(rounding.narrow),
                   scratch=Scratch(chunks * size), scratch_size=size, pitch=pitch, rows=rows, block=block)
-    return Step(node, made, common, chunks, macs=m * k * n * groups)
+    return Step(node, made, common, chunks, macs=m * node[1].size)
 
 
 def _panels(target: Target, w: Value, data: np.ndarray, block: int) -> tuple[Packed, int, int]:

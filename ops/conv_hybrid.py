@@ -13,6 +13,7 @@ from litejit.compiler.primitives import load_f32, load_i32, store_f32
 from litejit.ops import packed_product
 from litejit.ops.base import Packed, Step, Target, chunked
 from litejit.ops.conv_geometry import Windows
+from litejit.ops.conv_groups import merged
 from litejit.ops.conv_int8 import conv_int8, gather_params
 from litejit.ops.hybrid import quantise_rows
 from litejit.ops.integer_product import HYBRID_XNN, Layout, Rounding
@@ -27,7 +28,7 @@ GRAIN = 1 << 15                       # outputs worth a chunk
 def hybrid_steps(node: Node, target: Target, w: Value, bias: Value | None, windows: Windows, scales: np.ndarray,
                  bounds: tuple[float, float]) -> list[Step]:
     """Steps of a hybrid convolution; scales of the weights, one or one per channel."""
-    x, y, cpu, groups = node[0], node.out, target.cpu, windows.groups
+    x, y, cpu = node[0], node.out, target.cpu
     per_channel = len(scales) > 1
     how = "xnn" if node.xnn else "asymmetric" if per_channel else "symmetric"
     o, images = w.dims[0], windows.images
@@ -35,7 +36,8 @@ def hybrid_steps(node: Node, target: Target, w: Value, bias: Value | None, windo
         rounding = Rounding(HYBRID_XNN, scales, 0, bounds)
         return packed_product.hybrid_steps(node, target, x, y, w, bias, rounding, Layout(windows.m, o, windows.k))
     made = quantise_rows(node, x, images, x.size // max(images, 1), how)
-    n = o // groups
+    w, windows = merged(cpu, w, windows, 0)
+    groups, n = windows.groups, o // windows.groups
     scale = np.ascontiguousarray(np.broadcast_to(scales.astype(np.float32), (o,)))
     offsets = np.zeros(o, np.float32) if bias is None else np.asarray(bias.data, np.float32).reshape(o)
     data = np.asarray(w.data).view(np.int8).reshape(groups, n, -1)
@@ -48,7 +50,7 @@ def hybrid_steps(node: Node, target: Target, w: Value, bias: Value | None, windo
     params, chunks = gather_params(target, windows, made.codes, "i8", n, tiles=tiles, panels=Packed(key, build), pad=0)
     params.update(y=y, factors=made.terms, offset=staged_offset(cpu, "i8"), low=float_bits(bounds[0]),
                   high=float_bits(bounds[1]))
-    steps = [*made.steps, Step(node, conv_int8, params, chunks, macs=windows.m * windows.k * o)]
+    steps = [*made.steps, Step(node, conv_int8, params, chunks, macs=windows.m * node[1].size)]
     if node.xnn:
         return steps
     chunks, each = chunked(windows.m, max(1, GRAIN // max(1, o)))

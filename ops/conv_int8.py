@@ -124,7 +124,7 @@ def _codes_step(node: Node, target: Target, weights: Weights, windows: Windows, 
     shift = 128 if y.type == "u8" else 0                               # u8 codes are made as i8 ones
     params.update(y=y, row_factor=weights.row_factor, sum_zero=windows.k * offset, low=bounds[0] - shift,
                   high=bounds[1] - shift, zero_point=y.zero_point - shift, out_flip=0x80 if shift else 0)
-    return Step(node, conv_int8, params, chunks, macs=windows.m * windows.k * y.dims[3])
+    return Step(node, conv_int8, params, chunks, macs=windows.m * node[1].size)
 
 
 def fixed_steps(node: Node, target: Target, weights: Weights, windows: Windows, reals: np.ndarray, bounds: tuple[int, int]
@@ -150,10 +150,11 @@ def gather(p, group, staged, first, count, pad):
         stage(p.x + first * p.depth, staged, count, p.depth, p.pitch, p.depth, p.flip)
         return
     x_row, whole = p.width * p.channels, p.dw == 1 and p.depth == p.channels
-    run, tap_row = p.kw * p.depth, p.dh * x_row
+    runs, run = (1, p.kw * p.depth) if whole else (p.kw, p.depth)          # pieces of a row of the kernel, and their elements
     run_bytes = run * stage_bytes()
     low = (p.left + p.sw - 1) // p.sw                      # columns low <= ox < high see no border on the left and right
-    high = (p.width - p.kw + p.left) // p.sw + 1 if whole and p.width + p.left >= p.kw else 0
+    room = p.width + p.left - (p.kw - 1) * p.dw - 1
+    high = room // p.sw + 1 if room >= 0 else 0
     ox, r = first % p.out_width, first // p.out_width
     oy, image = r % p.out_height, r // p.out_height
     i = 0
@@ -163,7 +164,8 @@ def gather(p, group, staged, first, count, pad):
         pixels = 1
         if ox >= low and ox < high and iy >= 0 and iy + (p.kh - 1) * p.dh < p.height:
             pixels = min(count - i, high - ox)
-            stage_pixels(source, to, pixels, p.sw * p.channels, p.pitch, p.kh, tap_row, run_bytes, run, p.flip)
+            stage_pixels(source, to, pixels, p.sw * p.channels, p.pitch, p.kh, p.dh * x_row, runs, p.dw * p.channels, run_bytes,
+                         run, p.flip)
         else:
             gather_border(p, source, to, iy, ix, whole, pad)
         i += pixels

@@ -101,7 +101,7 @@ def winograd_int8_steps(node: Node, target: Target, weights: Weights, windows: W
               "scale": Packed(("winograd scale", size, wide.tobytes()), lambda: _filled(wide, size)),
               "point_bytes": panel_bytes(cpu, k, wide=True), "low": bounds[0] - shift, "high": bounds[1] - shift,
               "zero_point": y.zero_point - shift, "out_flip": 0x80 if shift else 0}
-    made = [Step(node, winograd_int8, params, chunks, macs=windows.m * n * 9 * k)]
+    made = [Step(node, winograd_int8, params, chunks, macs=windows.m * node[1].size)]
     if shared is not None:
         made.insert(0, Step(node, winograd_int8_inputs, {**shared[0], **source, "input": params["input"]}, shared[1]))
     return made

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from litejit.errors import LiteJitError
 from litejit.ops.base import Target
+from litejit.planner.drop_unread import drop_unread
 from litejit.planner.fuse_activation import fuse_activations
 from litejit.planner.fuse_attention import fuse_attention
 from litejit.planner.fuse_concat import fuse_concats
@@ -29,6 +30,7 @@ from litejit.planner.patterns import Uses
 
 Rule = Callable[[Uses, Target], list[str]]
 RULES: dict[str, Rule] = {  # in the order in which they are tried
+    "unread": drop_unread,
     "pad": fuse_pads,
     "activation": fuse_activations,
     "swish": fuse_swish,

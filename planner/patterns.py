@@ -60,14 +60,17 @@ class Uses:
 
     def replace(self, gone: Sequence[Node], node: Node) -> None:
         """Put a node where the last one of `gone` is, and take those out."""
-        nodes, old = [], set(map(id, gone))
+        old = set(map(id, gone))
         last = max(i for i, n in enumerate(self.graph.nodes) if id(n) in old)
-        for i, n in enumerate(self.graph.nodes):
-            if i == last:
-                nodes.append(node)
-            elif id(n) not in old:
-                nodes.append(n)
-        self.graph.nodes = nodes
+        place = sum(id(n) not in old for n in self.graph.nodes[:last])
+        self.drop(gone)
+        self.graph.nodes.insert(place, node)
+        self._add(node)
+
+    def drop(self, gone: Sequence[Node]) -> None:
+        """Take nodes out."""
+        old = set(map(id, gone))
+        self.graph.nodes = [n for n in self.graph.nodes if id(n) not in old]
         for n in gone:
             for value in n.outputs:
                 if self.makers.get(value) is n:
@@ -75,7 +78,6 @@ class Uses:
             for used in n.inputs:
                 if used is not None:
                     self.users[used] = [user for user in self.users.get(used, ()) if id(user) not in old]
-        self._add(node)
 
 
 def merged(op: str, operator: Any, parts: Sequence[Node], inputs: Sequence[Value | None], **more: Any) -> Node:

@@ -220,15 +220,24 @@ def emit_stage(v: Any, source: Any, dest: Any, runs: Any, step: Any, to_step: An
     v.loop(runs, [], piece)
 
 
-def emit_stage_pixels(v: Any, source: Any, dest: Any, pixels: Any, pixel_step: Any, pitch: Any, runs: Any, step: Any,
-                      to_step: Any, count: Any, flip: Any) -> None:
-    """`emit_stage` for each of some pixels, from `pixel_step` bytes apart to `pitch` bytes apart."""
+def emit_stage_pixels(v: Any, source: Any, dest: Any, pixels: Any, pixel_step: Any, pitch: Any, rows: Any, row_step: Any,
+                      runs: Any, step: Any, to_step: Any, count: Any, flip: Any) -> None:
+    """`emit_stage` of `rows` times `runs` pieces for each of some pixels, from `pixel_step` bytes apart to `pitch` bytes apart.
+
+    The pieces of a row are `step` bytes apart, the rows `row_step`; they are put one after the other, `to_step` bytes each.
+    """
     move, lanes = _mover(v, flip), _staged_lanes(v)
 
     def pieces(one: Callable[[Any, Any], None]) -> None:
         def pixel(i: Any, _: Any) -> None:
             here, there = v.at(source, v.mul(i, pixel_step)), v.at(dest, v.mul(i, pitch))
-            v.loop(runs, [], lambda s, _: one(v.at(here, v.mul(s, step)), v.at(there, v.mul(s, to_step))))
+
+            def row(r: Any, moved: list[Any]) -> list[Any]:
+                def run(s: Any, moved: list[Any]) -> list[Any]:
+                    one(*moved)
+                    return [v.at(moved[0], step), v.at(moved[1], to_step)]
+                return [v.at(moved[0], row_step), v.loop(runs, moved, run)[1]]
+            v.loop(rows, [here, there], row)
         v.loop(pixels, [], pixel)
     v.either(v.icmp("<=", count, lanes), lambda: pieces(lambda here, there: move(here, there, v.i(0))),
              lambda: pieces(lambda here, there: (v.loop(count, [], lambda i, _: move(here, there, i), step=lanes), None)[1]))
@@ -286,7 +295,7 @@ def emit_sum(v: Any, staged: Any, pitch: Any, rows: Any, count: Any, terms: Any,
 
 
 stage = micro_kernel("stage_int8", "ppiiiii", emit_stage)
-stage_pixels = micro_kernel("stage_pixels_int8", "ppiiiiiiii", emit_stage_pixels)
+stage_pixels = micro_kernel("stage_pixels_int8", "ppiiiiiiiiii", emit_stage_pixels)
 stage_int16 = micro_kernel("stage_int16", "ppiiii", emit_stage_int16)
 fill_staged = micro_kernel("fill_int8", "piii", emit_fill)
 sum_staged = micro_kernel("sum_int8", "piiipii", emit_sum)
