@@ -62,7 +62,7 @@ class Conv2D(Operator):
 
     def steps(self, node: Node, target: Target) -> list[Step]:
         x, w, bias = node[0], node[1], node.optional(2)
-        made = windows_of(node)
+        made = windows_of(node).lying()
         if x.type == "f16":
             return _half(node, target, made)
         if w.type == "f32":

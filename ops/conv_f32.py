@@ -21,10 +21,9 @@ from litejit.ops.tails import RECORD, TAIL, finish, tail_params
 from litejit.planner.constants import joined
 from litejit.planner.graph import Node, Value
 
-CONV = np.dtype([*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("zeros", "i8"), ("scratch", "i8"),
-                 ("scratch_size", "i8"), ("segments", "i8"), ("length", "i8"), ("n", "i8"), ("ldc", "i8"),
-                 ("group_bytes", "i8"), ("rows", "i8"), ("columns", "i8"), ("row_chunks", "i8"), ("column_chunks", "i8"),
-                 ("block", "i8"), ("lo", "f4"), ("hi", "f4"), *TAIL], align=True)
+CONV = np.dtype([*FIELDS, *((name, "i8") for name in (
+    "x", "w", "y", "zeros", "scratch", "scratch_size", "segments", "length", "n", "ldc", "groups", "group_bytes", "rows",
+    "columns", "row_chunks", "column_chunks", "block")), ("lo", "f4"), ("hi", "f4"), *TAIL], align=True)
 
 
 def conv_f32_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: Value | None, windows: Windows,
@@ -37,16 +36,17 @@ def conv_f32_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: V
         return [*steps, *conv_rows.conv_rows_steps(node, target, x, y, panels, n, windows, bounds)]
     segments, length = windows.kh * windows.kw, windows.depth
     mr, nr = tiles(cpu).f32[0], panel_columns(cpu)
-    rows, columns = grid(m, n, k, mr, nr, grain=grain(cpu, "f32"), most=MAX_CHUNKS, by_columns=n * k > m * windows.depth)
+    rows, columns = grid(m, n, k * groups, mr, nr, grain=grain(cpu, "f32"), most=MAX_CHUNKS,
+                         by_columns=n * k > m * windows.depth)
     row_chunks, column_chunks = -(-m // rows), -(-n // columns)
-    own = windows.depth * min(windows.sh, windows.kh) * min(windows.sw, windows.kw)          # inputs that a pixel adds
+    own = windows.channels * min(windows.sh, windows.kh) * min(windows.sw, windows.kw)          # inputs that a pixel adds
     block = min(row_block(cpu, own), rows)
     size = -(-block * segments * 8 // 64) * 64
-    chunks = groups * row_chunks * column_chunks
+    chunks = row_chunks * column_chunks
     params = {
-        **windows.params(), "x": x, "w": panels, "y": y, "zeros": zeros(length * 4), "scratch": Scratch(chunks * size),
-        "scratch_size": size, "segments": segments, "length": length, "n": n,
-        "ldc": row_pitch(node, groups * n), "group_bytes": -(-n // nr) * nr * (k + 1) * 4, "rows": rows, "columns": columns,
+        **windows.params(), "x": x, "w": panels, "y": y, "zeros": zeros(windows.channels * 4),
+        "scratch": Scratch(chunks * size), "scratch_size": size, "segments": segments, "length": length, "n": n, "ldc": row_pitch(node, groups * n),
+        "groups": groups, "group_bytes": -(-n // nr) * nr * (k + 1) * 4, "rows": rows, "columns": columns,
         "row_chunks": row_chunks, "column_chunks": column_chunks, "block": block, "lo": bounds[0], "hi": bounds[1],
         **tail_params(node, chunks)}
     return [*steps, Step(node, conv_f32, params, chunks, macs=groups * m * n * k)]
@@ -75,8 +75,8 @@ def conv_panels(node: Node, target: Target, w: Value, bias: Value | None, groups
 
 
 @device
-def tap_table(p, group, table, first, count):
-    """Addresses of all taps of the pixels first .. first + count, whole tiles: table[tile][tap][row]."""
+def tap_table(p, table, first, count):
+    """Addresses of all taps of the pixels first .. first + count, whole tiles: table[tile][tap][row], of the first group."""
     mr, pixel = f32_rows(), p.channels * 4
     row_bytes, tile_size = p.width * pixel, p.segments * f32_rows()
     ox, r = first % p.out_width, first // p.out_width
@@ -84,7 +84,7 @@ def tap_table(p, group, table, first, count):
     row, at = 0, 0
     for i in range(0, (count + mr - 1) // mr * mr):
         iy, ix = oy * p.sh - p.top, ox * p.sw - p.left
-        here = p.x + (image * p.height + iy) * row_bytes + ix * pixel + group * p.depth * 4
+        here = p.x + (image * p.height + iy) * row_bytes + ix * pixel
         to = at + row
         if iy >= 0 and iy + (p.kh - 1) * p.dh < p.height and ix >= 0 and ix + (p.kw - 1) * p.dw < p.width:
             for _ in range(p.kh):
@@ -113,19 +113,18 @@ def tap_table(p, group, table, first, count):
 
 @kernel(CONV)
 def conv_f32(p, begin, end):
-    """A chunk is a block of pixels and columns of one group."""
+    """A chunk is a block of pixels and columns of every group."""
     scratch = p.scratch + begin * p.scratch_size
     k = p.segments * p.length
     for c in prange(begin, end):
-        column = c % p.column_chunks * p.columns
-        row = c // p.column_chunks % p.row_chunks * p.rows
-        group = c // (p.column_chunks * p.row_chunks)
+        column, row = c % p.column_chunks * p.columns, c // p.column_chunks * p.rows
         last, columns = min(p.m, row + p.rows), min(p.columns, p.n - column)
-        panels = p.w + group * p.group_bytes + column * (k + 1) * 4
         for first in range(row, last, p.block):
             count = min(p.block, last - first)
-            tap_table(p, group, scratch, first, count)
-            y = p.y + (group * p.n + column) * 4 + first * p.ldc
-            table_gemm_f32(scratch, p.segments, panels, y, p.ldc, count, p.length, columns, p.lo, p.hi)
-            finish(p.tail, p.record + begin * RECORD, y, p.ldc, count, columns)
+            tap_table(p, scratch, first, count)
+            for group in range(p.groups):
+                panels = p.w + group * p.group_bytes + column * (k + 1) * 4
+                y = p.y + (group * p.n + column) * 4 + first * p.ldc
+                table_gemm_f32(scratch, p.segments, group * p.depth * 4, panels, y, p.ldc, count, p.length, columns, p.lo, p.hi)
+                finish(p.tail, p.record + begin * RECORD, y, p.ldc, count, columns)
     return 0

@@ -6,6 +6,7 @@ value.
 """
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from litejit.planner.graph import Node
@@ -66,6 +67,17 @@ class Windows:
     def pointwise(self) -> bool:
         """1 x 1, stride 1: rows of pixels are rows of a matrix."""
         return (self.kh, self.kw, self.sh, self.sw) == (1, 1, 1, 1) and self.groups == 1
+
+    def lying(self) -> Windows:
+        """The same with rows and columns exchanged, where the image is a single column: a row of the kernel is a run of it."""
+        if not self.width == self.kw == self.out_width == 1 or self.left:
+            return self
+        made = copy.copy(self)
+        for down, across in (("height", "width"), ("out_height", "out_width"), ("kh", "kw"), ("sh", "sw"), ("dh", "dw"),
+                             ("top", "left")):
+            setattr(made, down, getattr(self, across))
+            setattr(made, across, getattr(self, down))
+        return made
 
     def params(self) -> dict[str, int]:
         """Values for FIELDS."""

@@ -17,6 +17,7 @@ from litejit.ops import reference_float
 from litejit.ops.arithmetic import activation, float_range
 from litejit.ops.base import Operator, Packed, Scratch, Step, Target
 from litejit.ops.conv import BIASES, PLAIN, check_scales, code_range, real_scales, weight_scales, widened, xnn_scales
+from litejit.ops.conv import OPERATORS as CONV
 from litejit.ops.conv_geometry import Windows, windows
 from litejit.ops.depthwise_16x8 import depthwise_16_steps
 from litejit.ops.depthwise_f32 import depthwise_params
@@ -72,6 +73,8 @@ class DepthwiseConv2D(Operator):
         x, w, bias, y = node[0], node[1], node.optional(2), node.out
         if x.type == "f16":
             return self._half(node, target)
+        if _is_conv(node, target):
+            return CONV["CONV_2D"].steps(_as_conv(node), target)
         if w.type == "f32":
             return _float(node, target, x, y, w, bias)
         node.check(w.data is not None and (bias is None or bias.data is not None),
@@ -96,12 +99,32 @@ class DepthwiseConv2D(Operator):
         return [convert(node, widen_f16, x, wide_x, x.size), *middle, convert(node, narrow_f16, wide_y, y, y.size)]
 
 
+def _is_conv(node: Node, target: Target) -> bool:
+    """Whether the image has one channel, of which a plain convolution makes several."""
+    x, w, bias = node[0], node[1], node.optional(2)
+    constant = w.data is not None and (bias is None or bias.data is not None)
+    plain = node.mean is None and not node.pixel and (target.mode != "ref" or x.type != "f32")
+    return x.dims[3] == 1 < w.dims[3] and constant and plain and x.type == w.type in ("f32", "i8", "u8")
+
+
+def _as_conv(node: Node) -> Node:
+    """The node with weights [O, kh, kw, 1]."""
+    w = node[1]
+    dims = (w.dims[3], w.dims[1], w.dims[2], 1)
+    weights = Value(w.name, w.index, w.subgraph, w.type, dims, scales=w.scales, zero_points=w.zero_points,
+                    data=np.asarray(w.data).transpose(3, 1, 2, 0), key=(w.key, "conv"), spec=w.spec)
+    made = Node(node.op, node.operator, node.index, node.subgraph, (node[0], weights, *node.inputs[2:]), node.outputs,
+                node.options, version=node.version, spec=node.spec)
+    made.xnn, made.tail, made.wide = node.xnn, node.tail, node.wide
+    return made
+
+
 def wide_windows(node: Node) -> Windows:
     """The windows of the node as if its input had all output channels."""
     w = node[1]
     made = windows(node, (w.dims[1], w.dims[2]), w.dims[3])
     made.channels = w.dims[3]
-    return made
+    return made.lying()
 
 
 def repeated(node: Node, x: Any, itemsize: int) -> tuple[Any, Windows, list[Step]]:

@@ -6,7 +6,7 @@ multiply-add per k in order: XNNPACK's numbers where the CPU has it.
     gemm_f32(a, lda, panels, c, ldc, m, k, n, block, lo, hi, other)    any number of rows, `lda` bytes apart
     gemv_f32(a, panels, c, k, n, lo, hi)                               one row
     panel_gemm_f32(a, lda, panel, c, ldc, m, k, columns, tall, lo, hi) few rows, one panel; tall from `tall_rows`
-    table_gemm_f32(table, segments, panels, c, ldc, m, k, n, lo, hi)   rows in pieces found through a table
+    table_gemm_f32(table, segments, moved, panels, c, ldc, m, ...)     rows in pieces found through a table
     segment_gemm_f32(a, lda, segments, step, ...)                      rows in pieces, `step` bytes apart
 
 are device functions on the same panels; strides in bytes, block from `row_block`. other: what is added to C before it is
@@ -74,8 +74,9 @@ def emit_tile(kind: str, quarters: int = 4, rows_of: Callable[[Cpu], int] = usua
               times: Callable[..., list[Any]] | None = None) -> Callable[..., None]:
     """Generator of tiles below each other, of whole tiles or of one with fewer rows, and up to nr * quarters / 4 columns.
 
-    "rows": rows as they lie, (a, lda, panel, c, ldc, m, k, columns, lo, hi[, other]). "table": (table, segments, ...) with the
-    address of each row's piece of k values at table[tile][segment][row of the tile]. "segments": (a, lda, ..., segments, step),
+    "rows": rows as they lie, (a, lda, panel, c, ldc, m, k, columns, lo, hi[, other]). "table": (table, segments, ..., moved)
+    with the address of each row's piece of k values `moved` bytes before what is at table[tile][segment][row of the tile].
+    "segments": (a, lda, ..., segments, step),
     the pieces of a row `step` bytes apart. m: a multiple of a tile's rows, or less than those of one. times: what adds the
     products, if not `multiply`.
     """
@@ -98,7 +99,7 @@ def emit_tile(kind: str, quarters: int = 4, rows_of: Callable[[Cpu], int] = usua
 
             def segment(s: Any, acc: list[Any]) -> list[Any]:
                 if kind == "table":
-                    pieces = [v.load(v.type("ptr"), a, v.add(v.mul(s, 8 * mr), 8 * r), 8) for r in range(mr)]
+                    pieces = [v.at(v.load(v.type("ptr"), a, v.add(v.mul(s, 8 * mr), 8 * r), 8), other) for r in range(mr)]
                 else:
                     moved = v.mul(s, step)
                     pieces = [v.at(x, moved) for x in places]
@@ -232,8 +233,8 @@ _tile_narrow = micro_kernel("gemm_f32_narrow", "pippiiiiffi", emit_tile("rows", 
 _tile_three = micro_kernel("gemm_f32_three", "pippiiiiffi", emit_tile("rows", 3))
 _tall = micro_kernel("gemm_f32_tall", "pippiiiiff", emit_tile("rows", 4, tall_rows))
 _short = micro_kernel("gemm_f32_short", "pippiiiiff", emit_tile("rows", 4, lambda cpu: tall_rows(cpu) - 1))
-_table = micro_kernel("gemm_f32_table", "pippiiiiff", emit_tile("table"))
-_table_narrow = micro_kernel("gemm_f32_table_narrow", "pippiiiiff", emit_tile("table", 2))
+_table = micro_kernel("gemm_f32_table", "pippiiiiffi", emit_tile("table"))
+_table_narrow = micro_kernel("gemm_f32_table_narrow", "pippiiiiffi", emit_tile("table", 2))
 _segments = micro_kernel("gemm_f32_segments", "pippiiiiffii", emit_tile("segments"))
 _segments_narrow = micro_kernel("gemm_f32_segments_narrow", "pippiiiiffii", emit_tile("segments", 2))
 _vector = micro_kernel("gemv_f32", "ppppiiff", emit_vector(_float_lane))
@@ -318,8 +319,8 @@ def gemv_f32(a, panels, c, k, n, lo, hi):
 
 
 @device
-def table_gemm_f32(table, segments, panels, c, ldc, m, k, n, lo, hi):
-    """As gemm_f32 with the rows in `segments` pieces of k values: table[tile][segment][row of the tile] addresses.
+def table_gemm_f32(table, segments, moved, panels, c, ldc, m, k, n, lo, hi):
+    """As gemm_f32 with the rows in `segments` pieces of k values, `moved` bytes after table[tile][segment][row of the tile].
 
     Rows past the last one of the last tile must be in the table too (any valid address).
     """
@@ -330,13 +331,13 @@ def table_gemm_f32(table, segments, panels, c, ldc, m, k, n, lo, hi):
     for q in range((n + nr - 1) // nr):
         panel, columns = panels + q * size, n - q * nr
         if q == narrow:
-            _table_narrow(table, segments, panel, c + q * nr * 4, ldc, whole, k, columns, lo, hi)
+            _table_narrow(table, segments, panel, c + q * nr * 4, ldc, whole, k, columns, lo, hi, moved)
             if whole < m:
-                _table_narrow(rest, segments, panel, below + q * nr * 4, ldc, m - whole, k, columns, lo, hi)
+                _table_narrow(rest, segments, panel, below + q * nr * 4, ldc, m - whole, k, columns, lo, hi, moved)
         else:
-            _table(table, segments, panel, c + q * nr * 4, ldc, whole, k, columns, lo, hi)
+            _table(table, segments, panel, c + q * nr * 4, ldc, whole, k, columns, lo, hi, moved)
             if whole < m:
-                _table(rest, segments, panel, below + q * nr * 4, ldc, m - whole, k, columns, lo, hi)
+                _table(rest, segments, panel, below + q * nr * 4, ldc, m - whole, k, columns, lo, hi, moved)
 
 
 @device
