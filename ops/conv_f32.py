@@ -45,10 +45,10 @@ def conv_f32_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: V
     chunks = row_chunks * column_chunks
     params = {
         **windows.params(), "x": x, "w": panels, "y": y, "zeros": zeros(windows.channels * 4),
-        "scratch": Scratch(chunks * size), "scratch_size": size, "segments": segments, "length": length, "n": n, "ldc": row_pitch(node, groups * n),
-        "groups": groups, "group_bytes": -(-n // nr) * nr * (k + 1) * 4, "rows": rows, "columns": columns,
-        "row_chunks": row_chunks, "column_chunks": column_chunks, "block": block, "lo": bounds[0], "hi": bounds[1],
-        **tail_params(node, chunks)}
+        "scratch": Scratch(chunks * size), "scratch_size": size, "segments": segments, "length": length, "n": n,
+        "ldc": row_pitch(node, groups * n), "groups": groups, "group_bytes": -(-n // nr) * nr * (k + 1) * 4, "rows": rows,
+        "columns": columns, "row_chunks": row_chunks, "column_chunks": column_chunks, "block": block,
+        "lo": bounds[0], "hi": bounds[1], **tail_params(node, chunks)}
     return [*steps, Step(node, conv_f32, params, chunks, macs=groups * m * n * k)]
 
 

@@ -15,6 +15,7 @@ from litejit.compiler.primitives import load_f32, load_i32, store_f32, store_i32
 from litejit.ops.arithmetic import fixed_point, quantize_multipliers
 from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import FIELDS, Windows, grid
+from litejit.ops.conv_rows_int8 import fits, padded, rows_step
 from litejit.ops.simd.epilogues import fits_requant
 from litejit.ops.simd.gemm_int8 import (
     TILES,
@@ -96,14 +97,17 @@ def gather_params(target: Target, windows: Windows, x: Any, x_type: str, n: int,
         "columns": columns, "row_chunks": row_chunks, "column_chunks": column_chunks, "block": block}, chunks
 
 
-def panels_of(target: Target, weights: Weights, offset: int, numbers: tuple[np.ndarray, ...]) -> Packed:
-    """All groups' panels; numbers: the second and the third ones of the columns [groups, n]."""
+def panels_of(target: Target, weights: Weights, offset: int, numbers: tuple[np.ndarray, ...],
+              windows: Windows | None = None) -> Packed:
+    """All groups' panels; numbers: the second and the third ones of the columns [groups, n]; windows: for conv_rows_int8.py."""
     cpu = target.cpu
 
     def build() -> np.ndarray:
-        return np.stack([pack_int8(cpu, weights.array[g], weights.first(g, offset), *(one[g] for one in numbers))
+        array = weights.array if windows is None else padded(cpu, windows, weights.array)
+        return np.stack([pack_int8(cpu, array[g], weights.first(g, offset), *(one[g] for one in numbers))
                          for g in range(weights.groups)])
-    return Packed((weights.key, "conv int8", cpu.name, offset, *((one.dtype.char, one.tobytes()) for one in numbers)), build)
+    kind = "conv int8" if windows is None else "conv rows"
+    return Packed((weights.key, kind, cpu.name, offset, *((one.dtype.char, one.tobytes()) for one in numbers)), build)
 
 
 def codes_steps(node: Node, target: Target, weights: Weights, windows: Windows, scales: np.ndarray, bounds: tuple[int, int]
@@ -118,12 +122,16 @@ def _codes_step(node: Node, target: Target, weights: Weights, windows: Windows, 
     """The step whose tiles end in codes; numbers [O]: the second and the third ones of the panels."""
     x, y, cpu = node[0], node.out, target.cpu
     n, offset = weights.array.shape[1], x.zero_point + staged_offset(cpu, x.type)
-    panels = panels_of(target, weights, offset, tuple(one.reshape(weights.groups, n) for one in numbers))
+    in_rows, shift = end == "code" and fits(cpu, windows, n), 128 if y.type == "u8" else 0    # u8 codes are made as i8 ones
+    panels = panels_of(target, weights, offset, tuple(one.reshape(weights.groups, n) for one in numbers),
+                       windows if in_rows else None)
+    last = {"row_factor": weights.row_factor, "sum_zero": windows.k * offset, "low": bounds[0] - shift,
+            "high": bounds[1] - shift, "zero_point": y.zero_point - shift, "out_flip": 0x80 if shift else 0}
+    if in_rows:
+        return rows_step(node, target, windows, x.type, panels, n, x.zero_point, last)
     tiles = tile_params(cpu, end, rows=end != "code" or weights.row_factor != 0)
     params, chunks = gather_params(target, windows, x, x.type, n, tiles=tiles, panels=panels, pad=x.zero_point)
-    shift = 128 if y.type == "u8" else 0                               # u8 codes are made as i8 ones
-    params.update(y=y, row_factor=weights.row_factor, sum_zero=windows.k * offset, low=bounds[0] - shift,
-                  high=bounds[1] - shift, zero_point=y.zero_point - shift, out_flip=0x80 if shift else 0)
+    params.update(y=y, **last)
     return Step(node, conv_int8, params, chunks, macs=windows.m * node[1].size)
 
 

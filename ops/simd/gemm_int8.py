@@ -123,13 +123,13 @@ def corrected_bias(weights: np.ndarray, bias: np.ndarray | None, offset: int) ->
 
 def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = False, hybrid: bool = False
               ) -> Callable[..., None]:
-    """Generator of a tile: (a, lda, panel, c, ldc, m, groups, columns, terms, lo, hi, zero_point, out_flip).
+    """Generator of a tile: (a, lda, panel, c, ldc, m, groups, columns, terms, lo, hi, zero_point, out_flip[, segments, step]).
 
     rows: terms of the rows are added; hybrid: they multiply `first`, minus the weights' sum ("f32" always); lo, hi of "f32"
-    are bits of floats.
+    are bits of floats. segments: a row has so many pieces of `groups` groups of k, `step` bytes apart; otherwise one.
     """
     def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, groups: Any, columns: Any, terms: Any,
-             lo: Any, hi: Any, zero_point: Any, out_flip: Any) -> None:
+             lo: Any, hi: Any, zero_point: Any, out_flip: Any, segments: Any = None, step: Any = None) -> None:
         mr, width = tiles(v.cpu).int8
         nv, size = width // 2 if narrow else width, v.cpu.vbytes
         row = [v.min(v.i(r), v.sub(m, 1)) if r else v.i(0) for r in range(mr)]
@@ -141,9 +141,17 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
                 acc += [v.mul(x, term) if hybrid else v.add(x, term) for x in first]
             else:
                 acc += first
-        weights = v.at(panel, HEADER * width * size)
-        acc = multiply_groups(v, lambda accs, x, ws: v.dots(accs, x, ws, wide), acc, [v.at(a, v.mul(lda, r)) for r in row],
-                              weights, groups, (nv, width), v.mul(v.add(groups, HEADER), width * size), ordered=not v.cpu.dot)
+        weights, a_rows = v.at(panel, HEADER * width * size), [v.at(a, v.mul(lda, r)) for r in row]
+        every = groups if segments is None else v.mul(groups, segments)
+
+        def products(acc: list[Any], places: list[Any], weights: Any) -> list[Any]:
+            return multiply_groups(v, lambda accs, x, ws: v.dots(accs, x, ws, wide), acc, places, weights, groups, (nv, width),
+                                   v.mul(v.add(every, HEADER), width * size), ordered=not v.cpu.dot)
+        if segments is None:
+            acc = products(acc, a_rows, weights)
+        else:
+            acc = v.loop(segments, acc, lambda s, acc: products(
+                acc, [v.at(x, v.mul(s, step)) for x in a_rows], v.at(weights, v.mul(v.mul(s, groups), width * size))))
         second, third = ([v.load(v.f32, panel, (at * width + j) * size) for j in range(nv)] for at in (1, 2))
         c_rows = [v.at(c, v.mul(ldc, r)) for r in row]
         if end in CODES:
@@ -277,19 +285,22 @@ def emit_stage_int16(v: Any, source: Any, dest: Any, runs: Any, step: Any, to_st
     v.loop(runs, [], piece)
 
 
-def emit_sum(v: Any, staged: Any, pitch: Any, rows: Any, count: Any, terms: Any, factor: Any, zero: Any) -> None:
-    """terms[i] = factor * (the sum of staged row i of `count` bytes - zero) as int32, 8 bytes apart."""
+def emit_sum(v: Any, staged: Any, pitch: Any, rows: Any, count: Any, terms: Any, factor: Any, zero: Any, segments: Any,
+             step: Any) -> None:
+    """terms[i] = factor * (the sum of staged row i - zero) as int32, 8 bytes apart.
+
+    A row: `segments` pieces of `count` bytes, `step` bytes apart.
+    """
     ones, size = v.const(v.i32, 0x01010101 if v.cpu.dot else 0x00010001), v.cpu.vbytes
     ty, whole, left = v.type("i8", size), v.and_(count, -size), v.and_(count, size - 1)
     inside = v.sext(v.mask(size, left), "i8")
 
     def row(r: Any, _: Any) -> None:
-        at = v.at(staged, v.mul(r, pitch))
-
-        def part(i: Any, acc: list[Any]) -> list[Any]:
-            return [v.dot(acc[0], v.load(v.i32, at, i), ones)]
-        acc, = v.loop(whole, [v.zero(v.i32)], part, step=size)
-        acc = v.dot(acc, v.bitcast(v.and_(v.load(ty, at, whole), inside), v.i32), ones)
+        def segment(s: Any, acc: list[Any]) -> list[Any]:
+            at = v.at(staged, v.add(v.mul(r, pitch), v.mul(s, step)))
+            acc = v.loop(whole, acc, lambda i, acc: [v.dot(acc[0], v.load(v.i32, at, i), ones)], step=size)
+            return [v.dot(acc[0], v.bitcast(v.and_(v.load(ty, at, whole), inside), v.i32), ones)]
+        acc, = v.loop(segments, [v.zero(v.i32)], segment)
         v.store(v.mul(v.trunc(factor, "i32"), v.sub(v.sum(acc), v.trunc(zero, "i32"))), terms, v.shl(r, 3))
     v.loop(rows, [], row)
 
@@ -298,15 +309,18 @@ stage = micro_kernel("stage_int8", "ppiiiii", emit_stage)
 stage_pixels = micro_kernel("stage_pixels_int8", "ppiiiiiiiiii", emit_stage_pixels)
 stage_int16 = micro_kernel("stage_int16", "ppiiii", emit_stage_int16)
 fill_staged = micro_kernel("fill_int8", "piii", emit_fill)
-sum_staged = micro_kernel("sum_int8", "piiipii", emit_sum)
+sum_staged = micro_kernel("sum_int8", "piiipiiii", emit_sum)
 _ARGS = "pippiiiipiiii"
+SEGMENT_ARGUMENTS = _ARGS + "ii"
 
 
-def tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = False, hybrid: bool = False) -> MicroKernel:
+def tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = False, hybrid: bool = False,
+         segments: bool = False) -> MicroKernel:
     """The micro-kernel of a tile."""
     marks = "".join(f"_{mark}" for mark, on in (
-        ("rows", rows), ("wide", wide), ("hybrid", hybrid), ("narrow", narrow)) if on)
-    return micro_kernel(f"gemm_int8_{end}{marks}", _ARGS, emit_tile(end, narrow, rows, wide, hybrid))
+        ("rows", rows), ("wide", wide), ("hybrid", hybrid), ("segments", segments), ("narrow", narrow)) if on)
+    arguments = SEGMENT_ARGUMENTS if segments else _ARGS
+    return micro_kernel(f"gemm_int8_{end}{marks}", arguments, emit_tile(end, narrow, rows, wide, hybrid))
 
 
 # ---- device functions --------------------------------------------------------------------------
@@ -326,7 +340,13 @@ def stage_rows(a, lda, m, k, staged, pitch, flip):
 @device
 def sum_terms(staged, pitch, m, k, terms, factor, zero):
     """terms[i] = factor * (the sum of staged row i - zero), 8 bytes apart; factor 0: zeros."""
-    sum_staged(staged, pitch, m, k * stage_bytes() if factor != 0 else 0, terms, factor, zero)
+    sum_staged(staged, pitch, m, k * stage_bytes() if factor != 0 else 0, terms, factor, zero, 1, 0)
+
+
+@device
+def sum_segments(staged, pitch, m, k, terms, factor, zero, segments, step):
+    """The same of rows in pieces of k values, `step` bytes apart."""
+    sum_staged(staged, pitch, m, k * stage_bytes(), terms, factor, zero, segments, step)
 
 
 TILES = [(name, "i8") for name in ("tile", "half_tile", "k_group", "term_bytes", "out_bytes")]
@@ -338,6 +358,9 @@ _TILES = {kind: tuple(tile(kind[0], narrow, *kind[1:]) for narrow in (False, Tru
     ("code", False, False, False), ("code", True, False, False), ("fixed", True, False, False), ("double", True, False, False),
     ("f32", False, False, True), ("i32", True, False, False), ("i32", False, True, False), ("i32", False, False, True),
     ("once", False, True, False), ("twice", False, True, False))}
+
+
+SEGMENT_TILES = {rows: tuple(tile("code", narrow, rows, segments=True) for narrow in (False, True)) for rows in (False, True)}
 
 
 def float_bits(value: float) -> int:
