@@ -122,7 +122,8 @@ def _codes_step(node: Node, target: Target, weights: Weights, windows: Windows, 
     """The step whose tiles end in codes; numbers [O]: the second and the third ones of the panels."""
     x, y, cpu = node[0], node.out, target.cpu
     n, offset = weights.array.shape[1], x.zero_point + staged_offset(cpu, x.type)
-    in_rows, shift = end == "code" and fits(cpu, windows, n), 128 if y.type == "u8" else 0    # u8 codes are made as i8 ones
+    shift = 128 if y.type == "u8" else 0                               # u8 codes are made as i8 ones
+    in_rows = end == "code" and fits(cpu, windows, n, weights.row_factor != 0)
     panels = panels_of(target, weights, offset, tuple(one.reshape(weights.groups, n) for one in numbers),
                        windows if in_rows else None)
     last = {"row_factor": weights.row_factor, "sum_zero": windows.k * offset, "low": bounds[0] - shift,

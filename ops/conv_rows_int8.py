@@ -22,28 +22,30 @@ from litejit.ops.simd.gemm_int8 import (
     k_group,
     stage,
     stage_bytes,
-    sum_segments,
 )
 from litejit.ops.simd.tiles import grain, int8_columns, int8_rows, tile_shape
 from litejit.planner.graph import Node
 
 ROWS = np.dtype([*FIELDS, *((name, "i8") for name in (
-    "x", "w", "y", "n", "tile", "half_tile", "groups", "scratch", "scratch_size", "terms_at", "pitch", "flip", "pad", "rows",
-    "row_chunks", "block", "row_factor", "sum_zero", "low", "high", "zero_point", "out_flip"))], align=True)
+    "x", "w", "y", "n", "tile", "half_tile", "groups", "scratch", "scratch_size", "terms", "pitch", "flip", "pad", "rows",
+    "row_chunks", "block", "low", "high", "zero_point", "out_flip"))], align=True)
 BAND_BYTES = 1 << 15                  # of input rows that stay in L1 while all panels pass
-GATHERED, RUN, STAGED = 12, 6, 40     # cycles of a pixel and of a run of it in ops/conv_int8.py, of a staged row
+GATHERED, SUM, RUN, STAGED = 12, 14, 6, 40         # cycles: in ops/conv_int8.py of a pixel, its sum, a run of it; a staged row
 
 
-def fits(cpu: Cpu, windows: Windows, n: int) -> bool:
-    """Whether it should be faster than staged pixels: by cycles of an output row, with AVX-512 VNNI."""
+def fits(cpu: Cpu, windows: Windows, n: int, sums: bool) -> bool:
+    """Whether it should be faster than staged pixels, by cycles of an output row with AVX-512 VNNI; sums: they are needed."""
     if windows.groups > 1 or windows.dw > 1 or windows.kh * windows.kw == 1 or windows.m == 0:
+        return False
+    if sums and cpu.nregs < 32:
         return False
     (mr, nr), run = tile_shape(cpu, "int8"), windows.kw * windows.depth
     vectors, width = -(-n // (nr // 2)), windows.out_width
     group, lanes = k_group(cpu), cpu.vbytes if cpu.dot else cpu.vbytes // 2
-    tiles = vectors * (-(-width // mr) * mr) * windows.kh * -(-run // group)
+    each = vectors + -(-n // nr) if sums else vectors
+    tiles = each * (-(-width // mr) * mr) * windows.kh * -(-run // group)
     staged = min(windows.sh, windows.kh) * (STAGED + 2 * -(-windows.width * windows.channels // lanes))
-    gathered = width * (GATHERED + windows.kh * (RUN + 2 * -(-run // lanes)))
+    gathered = width * ((GATHERED + SUM if sums else GATHERED) + windows.kh * (RUN + 2 * -(-run // lanes)))
     return tiles + staged < gathered + vectors * width * -(-windows.k // group)
 
 
@@ -58,22 +60,28 @@ def padded(cpu: Cpu, windows: Windows, weights: np.ndarray) -> np.ndarray:
 
 def rows_step(node: Node, target: Target, windows: Windows, x_type: str, panels: Packed, n: int, pad: int,
               numbers: dict[str, int]) -> Step:
-    """The step of a node; panels: of `padded` weights; numbers: values of the fields from row_factor on."""
+    """The step of a node; panels: of `padded` weights; numbers: values of the fields from low on, row_factor, sum_zero."""
     cpu, y = target.cpu, node.out
     size, work = (1 if cpu.dot else 2), windows.out_width * n * windows.k
     row_chunks, rows = chunked(windows.out_height, max(1, grain(cpu, "int8") // max(work, 1)))
     row_bytes = ((windows.out_width - 1) * windows.sw + windows.kw) * windows.channels * size
     pitch, halo = -(-row_bytes // 64) * 64 | 64, (windows.kh - 1) * windows.dh + 1
     block = max(1, min(rows, (BAND_BYTES // pitch - halo) // windows.sh + 1))
-    terms_at = ((block - 1) * windows.sh + halo) * pitch + 128
-    chunk = -(-(terms_at + block * windows.out_width * 8) // 64) * 64
-    tile, half_tile = SEGMENT_TILES[numbers["row_factor"] != 0]
-    chunks = windows.images * row_chunks
+    chunk, chunks = ((block - 1) * windows.sh + halo) * pitch + 128, windows.images * row_chunks
+    factor, zero = numbers.pop("row_factor"), numbers.pop("sum_zero")
+    tile, half_tile = SEGMENT_TILES[factor != 0]
     return Step(node, conv_rows_int8, {
         **windows.params(), "x": node[0], "w": panels, "y": y, "n": n, "tile": tile, "half_tile": half_tile,
         "groups": -(-windows.kw * windows.depth // k_group(cpu)), "scratch": Scratch(chunks * chunk), "scratch_size": chunk,
-        "terms_at": terms_at, "pitch": pitch, "flip": flip(cpu, x_type), "pad": pad, "rows": rows, "row_chunks": row_chunks,
-        "block": block, **numbers}, chunks, macs=windows.m * node[1].size)
+        "terms": _terms(cpu, windows, factor, zero) if factor else None, "pitch": pitch, "flip": flip(cpu, x_type), "pad": pad,
+        "rows": rows, "row_chunks": row_chunks, "block": block, **numbers}, chunks, macs=windows.m * node[1].size)
+
+
+def _terms(cpu: Cpu, windows: Windows, factor: int, zero: int) -> Packed:
+    """What the tiles sum the rows with: see `emit_tile` in ops/simd/gemm_int8.py."""
+    ones = padded(cpu, windows, np.ones(windows.k, np.int8)).reshape(windows.kh, -1)[0]
+    terms = np.concatenate([np.array([factor, zero], np.int32), ones.view(np.int32)])
+    return Packed(("row terms", terms.tobytes()), lambda: terms)
 
 
 # ---- kernels -------------------------------------------------------------------------------------
@@ -100,33 +108,28 @@ def stage_band(p, staged, image, first, count):
 
 
 @device
-def row_tiles(p, tile, here, step, panel, y, left, terms):
+def row_tiles(p, tile, here, step, panel, y, left):
     """The tiles of an output row and a panel."""
     for x in range(0, p.out_width, int8_rows()):
         _run(tile, here + x * step, step, panel, y + x * p.n, p.n, min(int8_rows(), p.out_width - x), p.groups, left,
-             terms + x * 8, p.low, p.high, p.zero_point, p.out_flip, p.kh, p.dh * p.pitch)
+             p.terms, p.low, p.high, p.zero_point, p.out_flip, p.kh, p.dh * p.pitch)
 
 
 @kernel(ROWS)
 def conv_rows_int8(p, begin, end):
     """A chunk is some output rows of an image."""
     staged, size, nr = p.scratch + begin * p.scratch_size, stage_bytes(), int8_columns()
-    terms, step, panel_size = staged + p.terms_at, p.sw * p.channels * size, (HEADER + p.kh * p.groups) * nr * 4
+    step, panel_size = p.sw * p.channels * size, (HEADER + p.kh * p.groups) * nr * 4
     for c in prange(begin, end):
         image, top = c // p.row_chunks, c % p.row_chunks * p.rows
         bottom = min(p.out_height, top + p.rows)
         for first in range(top, bottom, p.block):
             count = min(p.block, bottom - first)
             stage_band(p, staged, image, first * p.sh - p.top, (count - 1) * p.sh + (p.kh - 1) * p.dh + 1)
-            if p.row_factor != 0:
-                for r in range(count):
-                    sum_segments(staged + r * p.sh * p.pitch, step, p.out_width, p.kw * p.channels, terms + r * p.out_width * 8,
-                                 p.row_factor, p.sum_zero, p.kh, p.dh * p.pitch)
             for q in range((p.n + nr - 1) // nr):
                 left = p.n - q * nr
                 tile = p.tile if 2 * left > nr else p.half_tile
                 for r in range(count):
-                    here, done = staged + r * p.sh * p.pitch, r * p.out_width
-                    y = p.y + ((image * p.out_height + first) * p.out_width + done) * p.n + q * nr
-                    row_tiles(p, tile, here, step, p.w + q * panel_size, y, left, terms + done * 8)
+                    y = p.y + (image * p.out_height + first + r) * p.out_width * p.n + q * nr
+                    row_tiles(p, tile, staged + r * p.sh * p.pitch, step, p.w + q * panel_size, y, left)
     return 0

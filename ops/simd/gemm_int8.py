@@ -126,7 +126,9 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
     """Generator of a tile: (a, lda, panel, c, ldc, m, groups, columns, terms, lo, hi, zero_point, out_flip[, segments, step]).
 
     rows: terms of the rows are added; hybrid: they multiply `first`, minus the weights' sum ("f32" always); lo, hi of "f32"
-    are bits of floats. segments: a row has so many pieces of `groups` groups of k, `step` bytes apart; otherwise one.
+    are bits of floats. segments: a row has so many pieces of `groups` groups of k, `step` bytes apart; otherwise one. Then the
+    tile itself sums the rows for their terms, factor * (sum - zero), and `terms` is (factor i32, zero i32, then a one i8 for
+    every value of a piece, filled up with zeros).
     """
     def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, groups: Any, columns: Any, terms: Any,
              lo: Any, hi: Any, zero_point: Any, out_flip: Any, segments: Any = None, step: Any = None) -> None:
@@ -136,7 +138,9 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
         first = [v.load(v.i32, panel, j * size) for j in range(nv)]
         acc = []
         for r in range(mr):
-            if rows or hybrid:
+            if rows and segments is not None:
+                acc += [*first, v.zero(v.i32)]
+            elif rows or hybrid:
                 term = v.isplat(terms, v.shl(row[r], 3))
                 acc += [v.mul(x, term) if hybrid else v.add(x, term) for x in first]
             else:
@@ -144,14 +148,20 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
         weights, a_rows = v.at(panel, HEADER * width * size), [v.at(a, v.mul(lda, r)) for r in row]
         every = groups if segments is None else v.mul(groups, segments)
 
+        def dots(accs: list[Any], x: Any, ws: list[Any]) -> list[Any]:
+            made = v.dots(accs[:nv], x, ws[:nv], wide)
+            return made + [v.dot(sums, x, ones) for sums, ones in zip(accs[nv:], ws[nv:])]
+
         def products(acc: list[Any], places: list[Any], weights: Any) -> list[Any]:
-            return multiply_groups(v, lambda accs, x, ws: v.dots(accs, x, ws, wide), acc, places, weights, groups, (nv, width),
-                                   v.mul(v.add(every, HEADER), width * size), ordered=not v.cpu.dot)
+            return multiply_groups(v, dots, acc, places, weights, groups, (nv, width),
+                                   v.mul(v.add(every, HEADER), width * size), not v.cpu.dot,
+                                   v.at(terms, 8) if rows and segments is not None else None)
         if segments is None:
             acc = products(acc, a_rows, weights)
         else:
             acc = v.loop(segments, acc, lambda s, acc: products(
                 acc, [v.at(x, v.mul(s, step)) for x in a_rows], v.at(weights, v.mul(v.mul(s, groups), width * size))))
+            acc = with_sums(v, acc, nv, terms) if rows else acc
         second, third = ([v.load(v.f32, panel, (at * width + j) * size) for j in range(nv)] for at in (1, 2))
         c_rows = [v.at(c, v.mul(ldc, r)) for r in row]
         if end in CODES:
@@ -174,6 +184,16 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
     return emit
 
 
+def with_sums(v: Any, acc: list[Any], nv: int, terms: Any) -> list[Any]:
+    """The accumulators with factor * (sum - zero) added, where every row's sum, in all lanes, is behind its accumulators."""
+    factor, zero = v.isplat(terms, v.i(0)), v.isplat(terms, v.i(4))
+    made = []
+    for at in range(0, len(acc), nv + 1):
+        term = v.mul(factor, v.sub(acc[at + nv], zero))
+        made += [v.add(x, term) for x in acc[at:at + nv]]
+    return made
+
+
 def _code(v: Any, end: str, panel: Any, width: int, j: int) -> Callable[[Any], Any]:
     """What makes codes of the accumulators of vector j."""
     size = v.cpu.vbytes
@@ -185,13 +205,13 @@ def _code(v: Any, end: str, panel: Any, width: int, j: int) -> Callable[[Any], A
 
 
 def multiply_groups(v: Any, dots: Callable[..., list[Any]], acc: list[Any], rows: list[Any], weights: Any, groups: Any,
-                    shape: tuple[int, int], panel: Any, ordered: bool = False) -> list[Any]:
-    """Add the products of all groups of k; shape: vectors in use, vectors of a panel.
+                    shape: tuple[int, int], panel: Any, ordered: bool = False, more: Any = None) -> list[Any]:
+    """Add the products of all groups of k; shape: vectors in use, vectors of a panel; more: address of weights of all columns.
 
     dots(accumulators, x, weights) adds the products of x with each of some vectors. The same weights of the next panel, `panel`
     bytes further, are asked for. ordered: `dots` makes all products first, so that two steps would not fit few registers.
     """
-    (nv, width), size = shape, v.cpu.vbytes
+    (nv, width), size, each = shape, v.cpu.vbytes, len(acc) // len(rows)
 
     def steps(times: int) -> Callable[..., list[Any]]:
         def body(i: Any, acc: list[Any]) -> list[Any]:
@@ -200,10 +220,11 @@ def multiply_groups(v: Any, dots: Callable[..., list[Any]], acc: list[Any], rows
                 v.prefetch(weights, v.add(v.add(at_w, panel), line))
             for t in range(times):
                 w = [v.load(v.i32, weights, v.add(at_w, (t * width + j) * size)) for j in range(nv)]
+                w += [] if more is None else [v.isplat(more, v.add(at_a, 4 * t))]
                 made = []
                 for r, row in enumerate(rows):
                     x = v.isplat(row, v.add(at_a, 4 * t))
-                    made += dots(acc[r * nv:(r + 1) * nv], x, w)
+                    made += dots(acc[r * each:(r + 1) * each], x, w)
                 acc = made
             return acc
         return body
@@ -285,22 +306,19 @@ def emit_stage_int16(v: Any, source: Any, dest: Any, runs: Any, step: Any, to_st
     v.loop(runs, [], piece)
 
 
-def emit_sum(v: Any, staged: Any, pitch: Any, rows: Any, count: Any, terms: Any, factor: Any, zero: Any, segments: Any,
-             step: Any) -> None:
-    """terms[i] = factor * (the sum of staged row i - zero) as int32, 8 bytes apart.
-
-    A row: `segments` pieces of `count` bytes, `step` bytes apart.
-    """
+def emit_sum(v: Any, staged: Any, pitch: Any, rows: Any, count: Any, terms: Any, factor: Any, zero: Any) -> None:
+    """terms[i] = factor * (the sum of staged row i of `count` bytes - zero) as int32, 8 bytes apart."""
     ones, size = v.const(v.i32, 0x01010101 if v.cpu.dot else 0x00010001), v.cpu.vbytes
     ty, whole, left = v.type("i8", size), v.and_(count, -size), v.and_(count, size - 1)
     inside = v.sext(v.mask(size, left), "i8")
 
     def row(r: Any, _: Any) -> None:
-        def segment(s: Any, acc: list[Any]) -> list[Any]:
-            at = v.at(staged, v.add(v.mul(r, pitch), v.mul(s, step)))
-            acc = v.loop(whole, acc, lambda i, acc: [v.dot(acc[0], v.load(v.i32, at, i), ones)], step=size)
-            return [v.dot(acc[0], v.bitcast(v.and_(v.load(ty, at, whole), inside), v.i32), ones)]
-        acc, = v.loop(segments, [v.zero(v.i32)], segment)
+        at = v.at(staged, v.mul(r, pitch))
+
+        def part(i: Any, acc: list[Any]) -> list[Any]:
+            return [v.dot(acc[0], v.load(v.i32, at, i), ones)]
+        acc, = v.loop(whole, [v.zero(v.i32)], part, step=size)
+        acc = v.dot(acc, v.bitcast(v.and_(v.load(ty, at, whole), inside), v.i32), ones)
         v.store(v.mul(v.trunc(factor, "i32"), v.sub(v.sum(acc), v.trunc(zero, "i32"))), terms, v.shl(r, 3))
     v.loop(rows, [], row)
 
@@ -309,7 +327,7 @@ stage = micro_kernel("stage_int8", "ppiiiii", emit_stage)
 stage_pixels = micro_kernel("stage_pixels_int8", "ppiiiiiiiiii", emit_stage_pixels)
 stage_int16 = micro_kernel("stage_int16", "ppiiii", emit_stage_int16)
 fill_staged = micro_kernel("fill_int8", "piii", emit_fill)
-sum_staged = micro_kernel("sum_int8", "piiipiiii", emit_sum)
+sum_staged = micro_kernel("sum_int8", "piiipii", emit_sum)
 _ARGS = "pippiiiipiiii"
 SEGMENT_ARGUMENTS = _ARGS + "ii"
 
@@ -340,13 +358,7 @@ def stage_rows(a, lda, m, k, staged, pitch, flip):
 @device
 def sum_terms(staged, pitch, m, k, terms, factor, zero):
     """terms[i] = factor * (the sum of staged row i - zero), 8 bytes apart; factor 0: zeros."""
-    sum_staged(staged, pitch, m, k * stage_bytes() if factor != 0 else 0, terms, factor, zero, 1, 0)
-
-
-@device
-def sum_segments(staged, pitch, m, k, terms, factor, zero, segments, step):
-    """The same of rows in pieces of k values, `step` bytes apart."""
-    sum_staged(staged, pitch, m, k * stage_bytes(), terms, factor, zero, segments, step)
+    sum_staged(staged, pitch, m, k * stage_bytes() if factor != 0 else 0, terms, factor, zero)
 
 
 TILES = [(name, "i8") for name in ("tile", "half_tile", "k_group", "term_bytes", "out_bytes")]
