@@ -37,7 +37,7 @@ def fits(cpu: Cpu, windows: Windows, n: int, sums: bool) -> bool:
     """Whether it should be faster than staged pixels, by cycles of an output row with AVX-512 VNNI; sums: they are needed."""
     if windows.groups > 1 or windows.dw > 1 or windows.kh * windows.kw == 1 or windows.m == 0:
         return False
-    if sums and cpu.nregs < 32:
+    if sums and cpu.vbytes < 64:                            # their registers would be missing elsewhere
         return False
     (mr, nr), run = tile_shape(cpu, "int8"), windows.kw * windows.depth
     vectors, width = -(-n // (nr // 2)), windows.out_width
