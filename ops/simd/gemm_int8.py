@@ -17,6 +17,7 @@ row, have bytes at every level. Ends of a tile:
     "f32"    clamp(fma(f32(sum + row * first) * factor, second, third))               XNNPACK's hybrid products
     "i32"    first + row + sum, or sum + row * first (hybrid)                          for exact ends outside
     "once", "twice"   clamp(fixed point of (first + sum) by second, third) as int16   LiteRT's 16x8 (`epilogues.Fixed`)
+    "double16"        the same with float64 scales                                    LiteRT's 16x8 FULLY_CONNECTED
 
 Codes are made as int8; uint8 ones with out_flip 0x80, and zero_point and bounds 128 less.
 
@@ -40,6 +41,7 @@ from litejit.ops.simd.tiles import int8_columns, int8_rows, tile_shape, tiles
 STAGE_BYTES = 1 << 16             # rows that stay in L2 while all panels pass
 HEADER = 3                        # vectors of nr lanes in front of a panel's weights
 CODES = ("code", "fixed", "double")          # the ends that make bytes
+CODES16 = ("once", "twice", "double16")      # and those that make int16
 
 
 # ---- packing -----------------------------------------------------------------------------------
@@ -144,21 +146,19 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
         weights = v.at(panel, HEADER * width * size)
         acc = multiply_groups(v, lambda accs, x, ws: v.dots(accs, x, ws, wide), acc, [v.at(a, v.mul(lda, r)) for r in row],
                               weights, groups, (nv, width), v.mul(v.add(groups, HEADER), width * size), ordered=not v.cpu.dot)
-        second, third = ([v.load(v.f32, panel, (at * width + j) * size) for j in range(nv)] for at in (1, 2))
         c_rows = [v.at(c, v.mul(ldc, r)) for r in row]
-        if end in CODES:
-            codes = Codes(v, lo, hi, zero_point, out_flip)
-            made = codes(acc, [_code(v, end, panel, width, j) for j in range(nv)])
-            store_tile(v, made, c_rows, columns, 1, nv * v.lanes)
-            return
-        if end in ("once", "twice"):
+        if end in CODES + CODES16:
+            code = [_code(v, end, panel, width, j) for j in range(nv)]
+            if end in CODES:
+                store_tile(v, Codes(v, lo, hi, zero_point, out_flip)(acc, code), c_rows, columns, 1, nv * v.lanes)
+                return
             low, high = (v.splat(v.trunc(x, "i32")) for x in (lo, hi))
-            fixed = [Fixed(v, end == "twice", v.bitcast(second[j], v.i32), v.bitcast(third[j], v.i32)) for j in range(nv)]
-            made16 = [v.trunc(v.min(v.max(fixed[i % nv](x), low), high), "i16") for i, x in enumerate(acc)]
+            made16 = [v.trunc(v.min(v.max(code[i % nv](x), low), high), "i16") for i, x in enumerate(acc)]
             store_tile(v, made16, c_rows, columns, nv, size // 2)
             return
         if end == "f32":
             low, high = (v.splat(v.bitcast(v.trunc(x, "i32"), v.type("f32"))) for x in (lo, hi))
+            second, third = ([v.load(v.f32, panel, (at * width + j) * size) for j in range(nv)] for at in (1, 2))
             factor = [v.fsplat(terms, v.add(v.shl(r, 3), 4)) for r in row]
             acc = [v.fmin(high, v.fmax(low, v.fma(v.fmul(v.to_float(x), factor[i // nv]), second[i % nv], third[i % nv])))
                    for i, x in enumerate(acc)]
@@ -169,10 +169,10 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
 def _code(v: Any, end: str, panel: Any, width: int, j: int) -> Callable[[Any], Any]:
     """What makes codes of the accumulators of vector j."""
     size = v.cpu.vbytes
-    if end == "double":
+    if end in ("double", "double16"):
         return Double(v, v.load(v.type("f64", v.lanes), panel, (width + 2 * j) * size))
-    if end == "fixed":
-        return Fixed(v, True, *(v.load(v.i32, panel, (at * width + j) * size) for at in (1, 2)))
+    if end != "code":
+        return Fixed(v, end != "once", *(v.load(v.i32, panel, (at * width + j) * size) for at in (1, 2)))
     return Nearest(v, v.load(v.f32, panel, (width + j) * size))
 
 
@@ -337,7 +337,7 @@ lane, bytes of a row's term, bytes of an output."""
 _TILES = {kind: tuple(tile(kind[0], narrow, *kind[1:]) for narrow in (False, True)) for kind in (       # rows, wide, hybrid
     ("code", False, False, False), ("code", True, False, False), ("fixed", True, False, False), ("double", True, False, False),
     ("f32", False, False, True), ("i32", True, False, False), ("i32", False, True, False), ("i32", False, False, True),
-    ("once", False, True, False), ("twice", False, True, False))}
+    *((end, False, True, False) for end in CODES16))}
 
 
 def float_bits(value: float) -> int:
@@ -351,7 +351,7 @@ def tile_params(cpu: Cpu, end: str, rows: bool = False, wide: bool = False, hybr
     whole, half = _TILES[end, rows, wide, hybrid]
     return {"tile": whole, "half_tile": half, "k_group": k_group(cpu, wide),
             "term_bytes": 8 if rows or hybrid else 0,
-            "out_bytes": {**dict.fromkeys(CODES, 1), "i32": 4, "f32": 4, "once": 2, "twice": 2}[end]}
+            "out_bytes": {**dict.fromkeys(CODES, 1), **dict.fromkeys(CODES16, 2), "i32": 4, "f32": 4}[end]}
 
 
 def make_gemm() -> Any:

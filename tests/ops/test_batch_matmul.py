@@ -78,3 +78,20 @@ def test_int16_times_int8_has_the_scales_of_columns() -> None:
     want = (x.astype(np.int64) @ w.astype(np.int64)) * (np.float64(np.float32(0.01)) * scales / np.float64(np.float32(0.02)))
     assert np.abs(got - np.clip(np.rint(want), -32768, 32767)).max() <= 1
     assert np.abs(got).max() > 50
+
+
+@pytest.mark.parametrize("adj", [(False, False), (False, True), (True, False)])
+@pytest.mark.parametrize("constant", [False, True])
+def test_int16(rng, arithmetic, adj, constant) -> None:
+    """Sums that leave 32 bits among them; rounded as 16x8 convolutions are."""
+    for left, right in [((17, 33), (33, 40)), ((3, 9, 16), (16, 70)), ((1, 130), (130, 7)), ((2, 5, 700), (700, 3)),
+                        ((2, 9, 16), (2, 16, 7))]:
+        x = rng.integers(-32768, 32767, left, np.int16, endpoint=True)
+        w = rng.choice(np.array([-128, 127, 3], np.int8), right, p=(0.7, 0.2, 0.1))
+        sums = np.matmul(x.astype(np.int64), w.astype(np.int64))
+        y_scale = F32(0.01) * F32(0.02) * np.abs(sums).max() / 30000
+        got = run_op("BATCH_MATMUL", [In(turn(x, adj[0]), Quant([0.01], [0])),
+                                      In(turn(w, adj[1]), Quant([0.02], [0]), constant=constant)],
+                     Out("INT16", Quant([y_scale], [0])), version=4, adj_x=adj[0], adj_y=adj[1])
+        want = arithmetic.gemm16x8_requant(sums.reshape(-1, sums.shape[-1]), None, F32(0.01), [F32(0.02)], y_scale, "NONE")
+        np.testing.assert_array_equal(got, want.reshape(sums.shape))
