@@ -131,10 +131,11 @@ def _hybrid(node: Node, target: Target, product: Product) -> list[Step]:
     lie: dict[str, Any] = {}
     if product.adj_x:
         lie = {"inner": product.m, "x_outer": product.m * product.k, "x_row": 1, "x_step": product.m}
-    if node.xnn:
-        return hybrid_steps(node, target, x, y, w, None, rounding, layout, rows, lie)
     asymmetric = bool(node.options and node.options.asymmetric_quantize_inputs)
-    made = quantise_rows(node, x, rows, product.k, "asymmetric" if asymmetric else "symmetric", **lie)
+    how = "xnn" if node.xnn else "asymmetric" if asymmetric else "symmetric"
+    if w.data is not None:
+        return hybrid_steps(node, target, x, y, w, None, rounding, layout, rows, lie, how)
+    made = quantise_rows(node, x, rows, product.k, how, **lie)
     return [*made.steps, product_step(node, made.codes, w, y, None, layout, rounding, x_type="i8", terms=made.terms)]
 
 

@@ -142,12 +142,15 @@ def _hybrid(node: Node, target: Target) -> list[Step]:
     if node.xnn:
         return hybrid_steps(node, target, x, y, w, bias, Rounding(HYBRID_XNN, weight_scales(w), 0, bounds))
     how = "asymmetric" if getattr(node.options, "asymmetric_quantize_inputs", False) else "symmetric"
-    layout = _layout(x, w)
-    rows = quantise_rows(node, x, layout.m, layout.k, how)
     lowest = w.data is not None and bool((np.asarray(w.data).view(np.int8) == -128).any())
     rounding = Rounding(HYBRID_SIGN if lowest else HYBRID, weight_scales(w), 0, bounds)
+    late = [] if plain_activation(node) else [late_activation(node, y)]
+    if w.data is not None and (bias is None or bias.data is not None) and (how == "symmetric" or not lowest):
+        return [*hybrid_steps(node, target, x, y, w, bias, rounding, how=how), *late]
+    layout = _layout(x, w)
+    rows = quantise_rows(node, x, layout.m, layout.k, how)
     product = product_step(node, rows.codes, w, y, bias, layout, rounding, x_type="i8", terms=rows.terms)
-    return [*rows.steps, product, *([] if plain_activation(node) else [late_activation(node, y)])]
+    return [*rows.steps, product, *late]
 
 
 def late_activation(node: Node, y: Value) -> Step:

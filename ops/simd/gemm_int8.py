@@ -15,6 +15,7 @@ row, have bytes at every level. Ends of a tile:
     "fixed"  the same with fixed point by second, third instead of the product        LiteRT's (`epilogues.Fixed`, twice)
     "double" the same with float64 scales, in the place of second and third           LiteRT's (`epilogues.Double`)
     "f32"    clamp(fma(f32(sum + row * first) * factor, second, third))               XNNPACK's hybrid products
+    "real"   clamp(f32(sum + row * first) * (factor * second) + third)                LiteRT's
     "i32"    first + row + sum, or sum + row * first (hybrid)                          for exact ends outside
     "once", "twice"   clamp(fixed point of (first + sum) by second, third) as int16   LiteRT's 16x8 (`epilogues.Fixed`)
     "double16"        the same with float64 scales                                    LiteRT's 16x8 FULLY_CONNECTED
@@ -42,6 +43,7 @@ STAGE_BYTES = 1 << 16             # rows that stay in L2 while all panels pass
 HEADER = 3                        # vectors of nr lanes in front of a panel's weights
 CODES = ("code", "fixed", "double")          # the ends that make bytes
 CODES16 = ("once", "twice", "double16")      # and those that make int16
+FLOATS = ("f32", "real")                     # and float32
 
 
 # ---- packing -----------------------------------------------------------------------------------
@@ -127,7 +129,7 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
               ) -> Callable[..., None]:
     """Generator of a tile: (a, lda, panel, c, ldc, m, groups, columns, terms, lo, hi, zero_point, out_flip).
 
-    rows: terms of the rows are added; hybrid: they multiply `first`, minus the weights' sum ("f32" always); lo, hi of "f32"
+    rows: terms of the rows are added; hybrid: they multiply `first`, minus the weights' sum (FLOATS always); lo, hi of FLOATS
     are bits of floats.
     """
     def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, groups: Any, columns: Any, terms: Any,
@@ -156,14 +158,25 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
             made16 = [v.trunc(v.min(v.max(code[i % nv](x), low), high), "i16") for i, x in enumerate(acc)]
             store_tile(v, made16, c_rows, columns, nv, size // 2)
             return
-        if end == "f32":
-            low, high = (v.splat(v.bitcast(v.trunc(x, "i32"), v.type("f32"))) for x in (lo, hi))
-            second, third = ([v.load(v.f32, panel, (at * width + j) * size) for j in range(nv)] for at in (1, 2))
+        if end in FLOATS:
+            numbers = [[v.load(v.f32, panel, (at * width + j) * size) for j in range(nv)] for at in (1, 2)]
             factor = [v.fsplat(terms, v.add(v.shl(r, 3), 4)) for r in row]
-            acc = [v.fmin(high, v.fmax(low, v.fma(v.fmul(v.to_float(x), factor[i // nv]), second[i % nv], third[i % nv])))
-                   for i, x in enumerate(acc)]
+            real = float_end(v, end, lo, hi)
+            acc = [real(x, factor[i // nv], numbers[0][i % nv], numbers[1][i % nv]) for i, x in enumerate(acc)]
         store_tile(v, acc, c_rows, columns, nv, size)
     return emit
+
+
+def float_end(v: Any, end: str, lo: Any, hi: Any) -> Callable[[Any, Any, Any, Any], Any]:
+    """(accumulators, the row's factor, the columns' second and third numbers) -> what one of the ends FLOATS makes of them."""
+    low, high = (v.splat(v.bitcast(v.trunc(x, "i32"), v.type("f32"))) for x in (lo, hi))
+
+    def real(acc: Any, factor: Any, second: Any, third: Any) -> Any:
+        x = v.to_float(acc)
+        if end == "f32":
+            return v.clamp(v.fma(v.fmul(x, factor), second, third), low, high)
+        return v.clamp(v.fadd(v.fmul(x, v.fmul(factor, second)), third), low, high)
+    return real
 
 
 def _code(v: Any, end: str, panel: Any, width: int, j: int) -> Callable[[Any], Any]:
@@ -336,22 +349,22 @@ lane, bytes of a row's term, bytes of an output."""
 
 _TILES = {kind: tuple(tile(kind[0], narrow, *kind[1:]) for narrow in (False, True)) for kind in (       # rows, wide, hybrid
     ("code", False, False, False), ("code", True, False, False), ("fixed", True, False, False), ("double", True, False, False),
-    ("f32", False, False, True), ("i32", True, False, False), ("i32", False, True, False), ("i32", False, False, True),
-    *((end, False, True, False) for end in CODES16))}
+    ("i32", True, False, False), ("i32", False, True, False), ("i32", False, False, True),
+    *((end, False, False, True) for end in FLOATS), *((end, False, True, False) for end in CODES16))}
 
 
 def float_bits(value: float) -> int:
-    """A bound of the "f32" end, as the tiles take it."""
+    """A bound of the ends FLOATS, as the tiles take it."""
     return int(np.float32(value).view(np.int32))
 
 
 def tile_params(cpu: Cpu, end: str, rows: bool = False, wide: bool = False, hybrid: bool = False) -> dict[str, Any]:
     """Values of the fields TILES for an end."""
-    hybrid = hybrid or end == "f32"
+    hybrid = hybrid or end in FLOATS
     whole, half = _TILES[end, rows, wide, hybrid]
     return {"tile": whole, "half_tile": half, "k_group": k_group(cpu, wide),
             "term_bytes": 8 if rows or hybrid else 0,
-            "out_bytes": {**dict.fromkeys(CODES, 1), **dict.fromkeys(CODES16, 2), "i32": 4, "f32": 4}[end]}
+            "out_bytes": {**dict.fromkeys(CODES, 1), **dict.fromkeys(CODES16, 2)}.get(end, 4)}
 
 
 def make_gemm() -> Any:

@@ -50,16 +50,25 @@ def test_accumulators(rng):
     np.testing.assert_array_equal(got, (x.astype(int) - 2) @ w.astype(int))
 
 
-def test_hybrid(rng, arithmetic):
-    x = rng.standard_normal((2, 6, 50)).astype(F32)
-    w = rng.integers(-127, 127, (50, 20), np.int8, endpoint=True)
-    for constant in (True, False):
-        for mode in ("auto", "ref"):
-            got = run_op("BATCH_MATMUL", [x, In(w, Quant([0.01], [0]), constant=constant)], mode=mode)
-            rows = x.reshape(-1, 50)
-            want = arithmetic.fc_qd8(rows, w.T, None, [0.01]) if mode == "auto" and constant else np.concatenate(
-                [arithmetic.fc_hybrid(row[None], w.T, None, [0.01]) for row in rows])
-            assert np.abs(got - want.reshape(got.shape)).max() <= 1e-5 * np.abs(want).max()
+@pytest.mark.parametrize("asymmetric", [False, True])
+@pytest.mark.parametrize("adj", [(False, False), (True, False), (False, True)])
+def test_hybrid(rng, arithmetic, adj, asymmetric):
+    for left, right in [((2, 6, 50), (50, 20)), ((2, 1, 5, 33), (3, 33, 40)), ((4, 1, 17), (4, 17, 300)), ((30, 16), (16, 9))]:
+        x = rng.standard_normal(left).astype(F32)
+        w = rng.integers(-127, 127, right, np.int8, endpoint=True)
+        shape, k = np.broadcast_shapes(left[:-2], right[:-2]), left[-1]
+        pairs = list(zip(np.broadcast_to(x, (*shape, *left[-2:])).reshape(-1, *left[-2:]),
+                         np.broadcast_to(w, (*shape, *right[-2:])).reshape(-1, k, right[-1])))
+        for constant in (True, False):
+            for mode in ("auto", "ref"):
+                got = run_op("BATCH_MATMUL", [turn(x, adj[0]), In(turn(w, adj[1]), Quant([0.01], [0]), constant=constant)],
+                             mode=mode, adj_x=adj[0], adj_y=adj[1], asymmetric_quantize_inputs=asymmetric)
+                xnn = mode == "auto" and constant
+                want = np.concatenate([
+                    arithmetic.fc_qd8(a, b.T, None, [0.01]) if xnn else np.concatenate(
+                        [arithmetic.fc_hybrid(row[None], b.T, None, [0.01], asymmetric=asymmetric) for row in a])
+                    for a, b in pairs]).reshape(got.shape)
+                assert np.abs(got - want).max() <= (1e-5 * np.abs(want).max() if xnn else 0)
 
 
 def test_refusals():

@@ -102,7 +102,33 @@ def test_hybrid(rng, arithmetic, mode, asymmetric):
         else:
             want = arithmetic.fc_hybrid(x, w, bias, scales, asymmetric=asymmetric) if m == 1 else np.concatenate(
                 [arithmetic.fc_hybrid(row[None], w, bias, scales, asymmetric=asymmetric) for row in x])
+            np.testing.assert_array_equal(got, want)
         assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("asymmetric", [False, True])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_hybrid_weights_of_minus_128(rng, arithmetic, dtype, asymmetric):
+    """LiteRT's SSE kernel turns the sign of their products; bytes of uint8 weights are taken as int8."""
+    for m, k, n in SHAPES:
+        x = rng.standard_normal((m, k)).astype(F32)
+        w = rng.integers(-128, -126, (n, k), np.int8, endpoint=True)
+        w[0, 0] = -128
+        given = [x, In(w.view(dtype), Quant([0.01], [0]), constant=True), None]
+        content = op_model("FULLY_CONNECTED", given, Out(), version=4, asymmetric_quantize_inputs=asymmetric)
+        (got,), plan = run_planned(content, [x], mode="opt", num_threads=2)
+        rows = [arithmetic.asym_quant_f32(row) if asymmetric else (*arithmetic.sym_quant_f32(row), 0) for row in x]
+        codes, scales, zeros = (np.stack(part) for part in zip(*rows))
+        acc = twin.sse_accumulate(codes, w) - np.outer(zeros, w.sum(axis=1, dtype=np.int64))
+        np.testing.assert_array_equal(got, acc.astype(F32) * (scales[:, None].astype(F32) * F32(0.01)))
+        fast = "product_int8_row" if m == 1 else "product_int8"
+        assert plan.steps[-1].kernel.name == ("product_i8_i8" if asymmetric else fast)
+
+
+@pytest.mark.parametrize("mode", ["auto", "opt"])
+def test_hybrid_products_of_no_rows(rng, mode):
+    w = In(rng.integers(-127, 127, (5, 6), np.int8), Quant([0.01], [0]), constant=True)
+    assert run(np.zeros((0, 6), F32), w, None, mode=mode).shape == (0, 5)
 
 
 def test_keeps_dimensions(rng):
