@@ -15,6 +15,7 @@ from litejit.ops.float_product import Matrix, float_steps, half_steps, turned
 from litejit.ops.hybrid import quantise_rows
 from litejit.ops.integer_product import FIXED, FIXED64, HYBRID, HYBRID_XNN, RAW, XNN, Layout, Rounding, product_step
 from litejit.ops.packed_product import hybrid_steps, quantised_steps
+from litejit.ops.product_16x8 import product_16_steps
 from litejit.planner.graph import Q_RANGE, Node
 
 TYPES = {"f32": ("f32", "i8"), "f16": ("f16",), "i8": ("i8",), "i16": ("i16", "i8")}
@@ -104,7 +105,7 @@ class BatchMatMul(Operator):
             rounding = Rounding(FIXED64 if x.type == "i16" else FIXED, real, y.zero_point, Q_RANGE[y.type])
         if x.type == "i8":
             return quantised_steps(node, target, x, y, w, None, rounding, w.zero_point, product.layout())
-        return [product_step(node, x, w, y, None, product.layout(), rounding)]
+        return product_16_steps(node, target, w, None, product.layout(), rounding)
 
 
 def _float(node: Node, target: Target, product: Product) -> list[Step]:
@@ -130,10 +131,11 @@ def _hybrid(node: Node, target: Target, product: Product) -> list[Step]:
     lie: dict[str, Any] = {}
     if product.adj_x:
         lie = {"inner": product.m, "x_outer": product.m * product.k, "x_row": 1, "x_step": product.m}
-    if node.xnn:
-        return hybrid_steps(node, target, x, y, w, None, rounding, layout, rows, lie)
     asymmetric = bool(node.options and node.options.asymmetric_quantize_inputs)
-    made = quantise_rows(node, x, rows, product.k, "asymmetric" if asymmetric else "symmetric", **lie)
+    how = "xnn" if node.xnn else "asymmetric" if asymmetric else "symmetric"
+    if w.data is not None:
+        return hybrid_steps(node, target, x, y, w, None, rounding, layout, rows, lie, how)
+    made = quantise_rows(node, x, rows, product.k, how, **lie)
     return [*made.steps, product_step(node, made.codes, w, y, None, layout, rounding, x_type="i8", terms=made.terms)]
 
 

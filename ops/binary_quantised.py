@@ -34,6 +34,7 @@ from litejit.ops.simd.scaled_binary import NAMES, left_shift, scaled_binary
 from litejit.ops.simd.xnn_product import xnn_product
 from litejit.ops.simd.xnn_sum import xnn_sum
 from litejit.ops.streams import LOAD, STORE, sra_i32
+from litejit.ops.tables import by_function, lookup_steps
 from litejit.planner.graph import Node, Value
 
 _Z = (("za", "i4"), ("zb", "i4"), ("zero", "i4"), ("low", "i4"), ("high", "i4"))
@@ -212,6 +213,8 @@ def product_steps(node: Node, name: str) -> list[Step]:
     scale = a.scale * b.scale / out.scale
     if node.xnn:
         low, high = xnn_act_range(activation(node), out.scale, out.zero_point, out.type)
+        if a is b:
+            return lookup_steps(node, _squares, low, high)
         rows = _rows(a, b)
         if rows is not None:
             x, row, count, n = rows
@@ -224,6 +227,27 @@ def product_steps(node: Node, name: str) -> list[Step]:
             "low": low - out.zero_point, "high": high - out.zero_point})]
     m, e = quantize_multiplier(float(scale))
     return [broadcast_step(node, product_kernels(a.type), {**_zero_points(node), "m": m, "e": e})]
+
+
+def _squares(node: Node, q: np.ndarray) -> np.ndarray:
+    """XNNPACK turns the product of a tensor with itself into its function of one input, which rounds on its own."""
+    low, high = xnn_act_range(activation(node), node.out.scale, node.out.zero_point, node.out.type)
+    return np.clip(by_function(node, q, np.square), low, high)
+
+
+def xnn_codes(node: Node, a: np.ndarray, b: np.ndarray, square: bool = False) -> np.ndarray:
+    """What XNNPACK's ADD, SUB or MUL makes of codes, in NumPy; square: of a tensor and itself."""
+    x, z, y = node[0], node[1], node.out
+    low, high = xnn_act_range(activation(node), y.scale, y.zero_point, y.type)
+    if node.op != "MUL":
+        p = _xnn_sum(node, -1 if node.op == "SUB" else 1)
+        total = (p["bias"] + a.astype(np.int64) * p["ma"] + b.astype(np.int64) * p["mb"]).astype(np.int32)
+        return np.clip((total >> p["shift"]) + y.zero_point, low, high).astype(y.dtype)
+    if square and x is z:
+        return _squares(node, a.astype(np.int64)).astype(y.dtype)
+    products = (a.astype(np.int32) - x.zero_point) * (b.astype(np.int32) - z.zero_point)
+    scaled = np.clip(products.astype(_f) * (x.scale * z.scale / y.scale), _f(low - y.zero_point), _f(high - y.zero_point))
+    return (np.rint(scaled).astype(np.int32) + y.zero_point).astype(y.dtype)
 
 
 def _rows(a: Value, b: Value) -> tuple[Value, Value, int, int] | None:

@@ -11,7 +11,7 @@ import numpy as np
 from litejit.ops import reference_float
 from litejit.ops.arithmetic import act_range, activation, float_range, xnn_act_range
 from litejit.ops.base import Operator, Scratch, Step, Target
-from litejit.ops.conv_16x8 import conv_16_steps
+from litejit.ops.conv_16x8 import Rounding16, conv_16_steps
 from litejit.ops.conv_bf16 import conv_bf16_steps
 from litejit.ops.conv_f32 import conv_f32_steps
 from litejit.ops.conv_geometry import Windows, windows
@@ -73,7 +73,7 @@ class Conv2D(Operator):
             return hybrid_steps(node, target, w, bias, made, weight_scales(w), float_range(activation(node), node.xnn))
         w, made = merged(target.cpu, w, made, w.zero_point if w.type == "u8" else 0)
         if x.type == "i16":
-            return conv_16_steps(node, target, w, bias, made, real_scales(node), code_range(node))
+            return conv_16_steps(node, target, w, made, Rounding16(bias, real_scales(node), w.dims[0]), code_range(node))
         weights = Weights(w, bias, made.groups, target.cpu)
         scales = xnn_scales(node)
         if node.xnn and weights.fits(scales):

@@ -1,7 +1,8 @@
-"""CONV_2D of int16 activations with int8, int4 or int16 weights, bit exact with LiteRT's kernels.
+"""CONV_2D of int16 activations with int8, int4 or int16 weights, bit exact with LiteRT's kernels; products of matrices, too.
 
 The bias decides the rounding: int64 (or none) a 64-bit accumulator and a 16-bit multiplier ("once"), int32 a wrapping 32-bit
-accumulator and a 31-bit multiplier ("twice"). 8-bit weights: int16 tiles. Where the weights' magnitude shows that no sum can
+accumulator and a 31-bit multiplier ("twice"). FULLY_CONNECTED has a 64-bit accumulator and float64 scales ("double16"). 8-bit
+weights: int16 tiles. Where the weights' magnitude shows that no sum can
 leave 32 bits, the tiles end in codes; else k is cut into blocks whose sums fit, which are added up in 64 bits. 16-bit weights:
 plain loops.
 """
@@ -12,7 +13,17 @@ from typing import Any
 import numpy as np
 
 from litejit.compiler import device, kernel, prange
-from litejit.compiler.primitives import copy_bytes, fill_bytes, load_i16, load_i32, load_i64, store_i16, store_i64
+from litejit.compiler.primitives import (
+    copy_bytes,
+    fill_bytes,
+    load_f64,
+    load_i16,
+    load_i32,
+    load_i64,
+    round_f64,
+    store_i16,
+    store_i64,
+)
 from litejit.ops.arithmetic import mbqm, mbqm64, quantize_multipliers, saturate, wrap32
 from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import FIELDS, Windows, grid
@@ -27,54 +38,67 @@ COMMON = [*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("scratch", "i8"), ("s
 FUSED = np.dtype([*COMMON, *TILES, ("panel_bytes", "i8"), ("columns", "i8"), ("row_chunks", "i8"), ("column_chunks", "i8"),
                   ("direct", "i8")], align=True)
 CONV16 = np.dtype([*COMMON, *TILES, ("bias", "i8"), ("multipliers", "i8"), ("k_block", "i8"), ("block_bytes", "i8"),
-                   ("narrow", "i8")], align=True)
+                   ("end", "i8")], align=True)
+ENDS = {"once": 0, "twice": 1, "double16": 2}
 
 
 class Rounding16:
     """What the accumulators of `count` int16 channels become codes with.
 
-    bias: int64 [count]; narrow: the bias is int32; multipliers: int32 ones with shifts, as the "once" or "twice" end of the
-    tiles wants them, or None where the shifts are beyond their range.
+    bias: int64 [count]; narrow: the bias is int32; numbers: of the channels, as the end of the tiles wants them: int32
+    multipliers with shifts, or None where the shifts are beyond its range; float64 scales of "double16".
     """
 
-    __slots__ = ("bias", "end", "multipliers", "narrow")
+    __slots__ = ("bias", "end", "narrow", "numbers", "reals")
 
-    def __init__(self, bias: Value | None, reals: np.ndarray, count: int) -> None:
+    def __init__(self, bias: Value | None, reals: np.ndarray, count: int, double: bool = False) -> None:
+        """reals: real scales, one or one per channel; double: they multiply."""
         self.bias = np.zeros(count, np.int64) if bias is None else np.asarray(bias.data).astype(np.int64).reshape(count)
-        self.narrow = bias is not None and bias.type == "i32"
-        self.end = "twice" if self.narrow else "once"
-        whole, shift = quantize_multipliers(np.broadcast_to(np.asarray(reals, np.float64), (count,)))
+        self.reals = np.ascontiguousarray(np.broadcast_to(np.asarray(reals, np.float64), (count,)))
+        self.narrow = bias is not None and bias.type == "i32" and not double
+        self.end = "double16" if double else "twice" if self.narrow else "once"
+        self.numbers: tuple[np.ndarray, ...] | None = (self.reals,)
+        if double:
+            return
+        whole, shift = quantize_multipliers(self.reals)
         if not self.narrow:
             whole = np.where(whole < 0x7FFF0000, whole.astype(np.int64) + (1 << 15) >> 16, 0x7FFF).astype(np.int32)
             shift = 15 - shift
         good = (abs(shift) <= 31).all() if self.narrow else (shift >= 1).all()
-        self.multipliers = (whole, shift.astype(np.int32)) if good else None
+        self.numbers = (whole, shift.astype(np.int32)) if good else None
 
     def fits(self, sums: np.ndarray) -> bool:
         """Whether 32-bit lanes do; sums [count] of absolute weights. The int32 bias wraps anyway."""
         most = 32768 * sums.astype(np.float64) + np.abs(self.bias.astype(np.float64))
-        return self.multipliers is not None and (self.narrow or bool((most < 2.0**31).all()))
+        if self.end == "double16":
+            most = 1 + np.maximum(most, most * np.abs(self.reals))
+        return self.numbers is not None and (self.narrow or bool((most < 2.0**31).all()))
 
     def key(self) -> tuple[Any, ...]:
         """What tells packed weights with these numbers from others."""
-        assert self.multipliers is not None
-        return self.end, self.bias.tobytes(), *(x.tobytes() for x in self.multipliers)
+        assert self.numbers is not None
+        return self.end, self.bias.tobytes(), *(x.tobytes() for x in self.numbers)
+
+    def table(self) -> Packed:
+        """The numbers that 64-bit accumulators are rounded with: multipliers and shifts, or float64 scales."""
+        if self.end == "double16":
+            return Packed(("scales64", self.reals.tobytes()), lambda: self.reals)
+        return multipliers(self.reals, len(self.reals))
 
     def packed_bias(self) -> Packed:
         """The bias as int64."""
         return Packed(("bias64", self.bias.tobytes()), lambda: self.bias)
 
 
-def conv_16_steps(node: Node, target: Target, w: Value, bias: Value | None, windows: Windows, reals: np.ndarray,
-                  bounds: tuple[int, int]) -> list[Step]:
-    """Steps of an int16 convolution; reals: real scales, one or one per channel."""
+def conv_16_steps(node: Node, target: Target, w: Value, windows: Windows, rounding: Rounding16, bounds: tuple[int, int]
+                  ) -> list[Step]:
+    """Steps of an int16 convolution with constant weights [O, ...]."""
     o, groups, k = w.dims[0], windows.groups, windows.k
-    rounding = Rounding16(bias, reals, o)
     common = {**windows.params(), "x": node[0], "y": node.out, "n": o // groups, "groups": groups, "low": bounds[0],
               "high": bounds[1]}
     if w.type == "i16":
         common.update(w=w, block_bytes=0, k_block=k, group_bytes=o // groups * k * 2)
-        return [_exact_step(node, target, conv_16x16, windows, rounding, reals, common)]
+        return [_exact_step(node, target, conv_16x16, windows, rounding, common)]
     data = np.asarray(w.data).view(np.int8).reshape(groups, o // groups, k)
     sums = np.abs(data.astype(np.int16)).sum(axis=2, dtype=np.int64)
     if rounding.fits(sums.reshape(o)):
@@ -83,7 +107,7 @@ def conv_16_steps(node: Node, target: Target, w: Value, bias: Value | None, wind
     common.update(k_block=block)
     common["w"], common["block_bytes"], common["group_bytes"] = _panels(target, w, data, block)
     common.update(tile_params(target.cpu, "i32", wide=True))
-    return [_exact_step(node, target, conv_16x8_blocks, windows, rounding, reals, common)]
+    return [_exact_step(node, target, conv_16x8_blocks, windows, rounding, common)]
 
 
 def fitting_block(data: np.ndarray) -> int:
@@ -110,9 +134,9 @@ def _fused_step(node: Node, target: Target, w: Value, data: np.ndarray, windows:
     size = 0 if direct else block * pitch + 64
 
     def build() -> np.ndarray:
-        assert rounding.multipliers is not None
-        bias, multiplier, shift = (x.reshape(groups, n) for x in (rounding.bias, *rounding.multipliers))
-        return np.stack([pack_int8(cpu, data[g], bias[g], multiplier[g], shift[g], wide=True) for g in range(groups)])
+        assert rounding.numbers is not None
+        bias, *numbers = (x.reshape(groups, n) for x in (rounding.bias, *rounding.numbers))
+        return np.stack([pack_int8(cpu, data[g], bias[g], *(x[g] for x in numbers), wide=True) for g in range(groups)])
     each = panel_bytes(cpu, k, wide=True)
     common.update(
         w=Packed((w.key, "conv 16x8 codes", cpu.name, groups, *rounding.key()), build), panel_bytes=each // nr,
@@ -122,15 +146,15 @@ def _fused_step(node: Node, target: Target, w: Value, data: np.ndarray, windows:
     return Step(node, conv_16x8, common, chunks, macs=m * node[1].size)
 
 
-def _exact_step(node: Node, target: Target, made: Any, windows: Windows, rounding: Rounding16, reals: np.ndarray,
-                common: dict[str, Any]) -> Step:
+def _exact_step(node: Node, target: Target, made: Any, windows: Windows, rounding: Rounding16, common: dict[str, Any]
+                ) -> Step:
     """Accumulators of 64 bits in memory."""
     k, m, n, groups, mr = windows.k, windows.m, common["n"], windows.groups, tiles(target.cpu).int8[0]
     rows, _ = grid(m, n * groups, k, mr, n * groups, grain=grain(target.cpu, "f32"), most=MAX_CHUNKS, by_columns=False)
     chunks, block = -(-m // rows), min(rows, 8 * mr)
     pitch = -(-2 * k // 64) * 64 | 64
     size = block * pitch + 64 + -(-(block * n * 12 + 64) // 64) * 64
-    common.update(bias=rounding.packed_bias(), multipliers=multipliers(reals, n * groups), narrow=int(rounding.narrow),
+    common.update(bias=rounding.packed_bias(), multipliers=rounding.table(), end=ENDS[rounding.end],
                   scratch=Scratch(chunks * size), scratch_size=size, pitch=pitch, rows=rows, block=block)
     return Step(node, made, common, chunks, macs=m * node[1].size)
 
@@ -191,8 +215,12 @@ def round_row(p, sums, channel, y):
     """Codes of n 64-bit accumulators."""
     for j in range(p.n):
         total = load_i64(sums, j) + load_i64(p.bias, channel + j)
+        if p.end == 2:
+            real = round_f64(np.float64(total) * load_f64(p.multipliers, channel + j))
+            store_i16(y, j, np.int16(np.int32(min(max(real, np.float64(p.low)), np.float64(p.high)))))
+            continue
         factor, shift = load_i32(p.multipliers, 2 * (channel + j)), load_i32(p.multipliers, 2 * (channel + j) + 1)
-        if p.narrow != 0:
+        if p.end == 1:
             value = mbqm(wrap32(total), np.int64(factor), np.int64(shift))
         else:
             value = mbqm64(total, np.int64(factor), np.int64(shift))

@@ -101,6 +101,11 @@ def windows(node: Node, kernel: tuple[int, int], depth: int) -> Windows:
     return made
 
 
+def matrix_windows(rows: int, depth: int) -> Windows:
+    """A matrix of `rows` rows as windows."""
+    return Windows((1, rows, 1, depth), (1, 1), depth)
+
+
 def grid(m: int, n: int, k: int, rows: int, columns: int, *, grain: int, most: int, by_columns: bool) -> tuple[int, int]:
     """(rows, columns) of a chunk of an m x n product with k steps, whole tiles of rows x columns.
 

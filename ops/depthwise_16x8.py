@@ -49,7 +49,7 @@ def _packed(cpu: Cpu, w: Value, data: np.ndarray, rounding: Rounding16, fused: b
     if fused:
         return CODE_KERNELS[rounding.end], Packed(
             (w.key, "depthwise 16x8 codes", cpu.lanes, *rounding.key()),
-            lambda: pack_depthwise_int8(cpu, data, rounding.bias, *(rounding.multipliers or ())))
+            lambda: pack_depthwise_int8(cpu, data, rounding.bias, *(rounding.numbers or ())))
     if w.type != "i16" and fits:
         return depthwise_16x8, Packed(
             (w.key, "depthwise 16x8", cpu.lanes),

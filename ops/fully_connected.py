@@ -15,10 +15,12 @@ from litejit.compiler.primitives import bits_f32, load_f32, store_f32
 from litejit.ops import block_weights, reference_float, shuffled_weights
 from litejit.ops.arithmetic import act_range, activation, float_range, xnn_act_range
 from litejit.ops.base import Operator, Step, Target, chunked
+from litejit.ops.conv_geometry import matrix_windows
 from litejit.ops.float_product import Matrix, float_steps, half_steps, takes_pitch
 from litejit.ops.hybrid import quantise_rows
 from litejit.ops.integer_product import DOUBLE, HYBRID, HYBRID_SIGN, HYBRID_XNN, XNN, Layout, Rounding, product_step
 from litejit.ops.packed_product import hybrid_steps, quantised_steps
+from litejit.ops.product_16x8 import product_16_steps
 from litejit.ops.vector_math import tanh_f32
 from litejit.planner.graph import Node, Value
 
@@ -84,7 +86,7 @@ class FullyConnected(Operator):
             if w.type == "f32":
                 bounds = float_range(activation(node), node.xnn)
                 if target.mode == "ref" and reference_float.fits(w, bias):
-                    rows = reference_float.matrix_windows(x.size // w.dims[1], w.dims[1])
+                    rows = matrix_windows(x.size // w.dims[1], w.dims[1])
                     return reference_float.product_steps(node, x, y, w, bias, rows, bounds)
                 return float_steps(node, target, x, y, _matrix(w), bias, bounds=bounds)
             if block_weights.of(w) is not None and target.mode != "ref":
@@ -127,10 +129,11 @@ def _integer(node: Node, target: Target) -> list[Step]:
         return quantised_steps(node, target, x, y, w, bias, rounding, w_zero)
     real = np.float64(x.scale) * scales.astype(np.float64) / np.float64(y.scale)
     rounding = Rounding(DOUBLE, real, y.zero_point, act_range(activation(node), y.scale, y.zero_point, y.type))
-    if x.type != "i16" and w.data is not None and (bias is None or bias.data is not None):
+    if x.type == "i16":
+        return product_16_steps(node, target, w, bias, _layout(x, w), rounding)
+    if w.data is not None and (bias is None or bias.data is not None):
         return quantised_steps(node, target, x, y, w, bias, rounding, w_zero)
-    x_zero = 0 if x.type == "i16" else x.zero_point
-    return [product_step(node, x, w, y, bias, _layout(x, w), rounding, x_zero, w_zero)]
+    return [product_step(node, x, w, y, bias, _layout(x, w), rounding, x.zero_point, w_zero)]
 
 
 def _hybrid(node: Node, target: Target) -> list[Step]:
@@ -139,12 +142,15 @@ def _hybrid(node: Node, target: Target) -> list[Step]:
     if node.xnn:
         return hybrid_steps(node, target, x, y, w, bias, Rounding(HYBRID_XNN, weight_scales(w), 0, bounds))
     how = "asymmetric" if getattr(node.options, "asymmetric_quantize_inputs", False) else "symmetric"
-    layout = _layout(x, w)
-    rows = quantise_rows(node, x, layout.m, layout.k, how)
     lowest = w.data is not None and bool((np.asarray(w.data).view(np.int8) == -128).any())
     rounding = Rounding(HYBRID_SIGN if lowest else HYBRID, weight_scales(w), 0, bounds)
+    late = [] if plain_activation(node) else [late_activation(node, y)]
+    if w.data is not None and (bias is None or bias.data is not None) and (how == "symmetric" or not lowest):
+        return [*hybrid_steps(node, target, x, y, w, bias, rounding, how=how), *late]
+    layout = _layout(x, w)
+    rows = quantise_rows(node, x, layout.m, layout.k, how)
     product = product_step(node, rows.codes, w, y, bias, layout, rounding, x_type="i8", terms=rows.terms)
-    return [*rows.steps, product, *([] if plain_activation(node) else [late_activation(node, y)])]
+    return [*rows.steps, product, *late]
 
 
 def late_activation(node: Node, y: Value) -> Step:

@@ -13,6 +13,7 @@ from litejit.compiler import device, kernel, prange
 from litejit.compiler.cpu import Cpu
 from litejit.compiler.primitives import (
     load_f32,
+    load_i8,
     rint_f32,
     round_f32,
     round_f64,
@@ -25,14 +26,14 @@ from litejit.compiler.primitives import (
 )
 from litejit.ops import streams
 from litejit.ops.base import MAX_CHUNKS, Scratch, Step, chunked
-from litejit.ops.simd.gemm_int8 import staged_offset, staged_pitch
+from litejit.ops.simd.gemm_int8 import staged_pitch
 from litejit.ops.simd.row_codes import quantise_xnn
 from litejit.ops.simd.row_codes import row_range as vector_range
 from litejit.planner.graph import Node
 
 ROWS = np.dtype([("x", "i8"), ("q", "i8"), ("terms", "i8"), ("rows", "i8"), ("depth", "i8"), ("inner", "i8"),
                  ("x_outer", "i8"), ("x_row", "i8"), ("x_step", "i8"), ("pitch", "i8"), ("offset", "i8"), ("wide", "i8"),
-                 ("block", "i8"), ("parts", "i8"), ("part", "i8"), ("ranges", "i8")], align=True)
+                 ("block", "i8"), ("parts", "i8"), ("part", "i8"), ("ranges", "i8"), ("mirrored", "i8")], align=True)
 """A chunk is `block` rows, or one of the `parts` of a row, `part` elements each, whose ranges are at `ranges`."""
 GRAIN = 1 << 14                        # elements worth a chunk
 
@@ -49,22 +50,23 @@ class Rows:
         self.codes, self.terms, self.pitch, self.steps = codes, terms, pitch, steps
 
 
-def quantise_rows(node: Node, x: Any, rows: int, depth: int, how: str, *, staged: Cpu | None = None, inner: int = 0,
-                  x_outer: int = 0, x_row: int = -1, x_step: int = 1) -> Rows:
+def quantise_rows(node: Node, x: Any, rows: int, depth: int, how: str, *, staged: Cpu | None = None, offset: int = 0,
+                  mirrored: int = 0, inner: int = 0, x_outer: int = 0, x_row: int = -1, x_step: int = 1) -> Rows:
     """Quantise `rows` rows of `depth` float32 values of x.
 
     how: "xnn", "symmetric" or "asymmetric". Codes are int8, rows without gaps; or with `staged` ("xnn" only) as the int8
-    GEMM of a CPU wants rows staged, their zero points moved alike. Row r begins at element
-    (r // inner) * x_outer + (r % inner) * x_row of x. Few long rows ("asymmetric" only) are cut into parts.
+    GEMM of a CPU wants rows staged. offset: added to the zero points in the terms, as staging moves the codes. mirrored
+    ("symmetric" only): as many codes of a row, the first ones, follow it once more, without their signs. Row r begins at
+    element (r // inner) * x_outer + (r % inner) * x_row of x. Few long rows ("asymmetric" only) are cut into parts.
     """
-    pitch = depth if staged is None else staged_pitch(staged, depth)
+    pitch = depth + mirrored if staged is None else staged_pitch(staged, depth)
     codes, terms = Scratch(rows * pitch + 64), Scratch(rows * 8)
     chunks, block = chunked(rows, max(1, GRAIN // max(depth, 1)))
     params = {
         "x": x, "q": codes, "terms": terms, "rows": rows, "depth": depth, "inner": inner or rows, "x_outer": x_outer,
         "x_row": depth if x_row < 0 else x_row, "x_step": x_step, "pitch": pitch, "block": block,
-        "offset": 0 if staged is None else staged_offset(staged, "i8"),
-        "wide": staged is not None and not staged.dot, "parts": 1, "part": depth, "ranges": None}
+        "offset": offset, "wide": staged is not None and not staged.dot, "parts": 1, "part": depth, "ranges": None,
+        "mirrored": mirrored}
     steps = []
     if how == "asymmetric" and x_step == 1 and 0 < rows < MAX_CHUNKS:
         parts, part = chunked(depth, GRAIN, MAX_CHUNKS // rows)
@@ -156,11 +158,14 @@ def quantise_rows_symmetric(p, begin, end):
             low, high = row_range(x, step, depth)
             most = max(-low, high)
             inverse = F32_127 / most if most > F32_0 else F32_0
-            store_i32(p.terms, 2 * r, np.int32(0))
+            store_i32(p.terms, 2 * r, np.int32(p.offset))
             store_f32(p.terms, 2 * r + 1, most / F32_127 if most > F32_0 else F32_1)
             for i in range(depth):
                 v = nearest(load_f32(x, i * step) * inverse, i, body)
                 store_i8(q, i, np.int8(min(max(v, -F32_127), F32_127)))
+            for i in range(p.mirrored):
+                code = load_i8(q, i)
+                store_i8(q, depth + i, -code if code < 0 else code)
     return 0
 
 
@@ -195,7 +200,7 @@ def quantise_rows_asymmetric(p, begin, end):
             short = np.float32(scale)
             inverse = F32_0 if short == F32_0 else np.float32(1.0 / np.float64(short))
             if first == 0:
-                store_i32(p.terms, 2 * r, np.int32(zero))
+                store_i32(p.terms, 2 * r, np.int32(zero) + np.int32(p.offset))
                 store_f32(p.terms, 2 * r + 1, short)
             offset, done = np.float32(zero), first
             if step == 1:

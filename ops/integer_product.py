@@ -2,7 +2,8 @@
 
 y[b, m, n] = round(sum_k (x[b, m, k] - x_zero) * (w[b, n, k] - w_zero) + bias[n]). Types, strides and the rounding are
 run-time parameters where they do not touch the inner loop, so few kernels serve FULLY_CONNECTED, BATCH_MATMUL and
-TRANSPOSE_CONV in all their types. What XNNPACK runs in 8 bits has faster kernels in ops/packed_product.py.
+TRANSPOSE_CONV in all their types. Products with constant int8 weights have faster kernels in ops/packed_product.py and
+ops/product_16x8.py; here is what these leave: weights made while running, rare combinations.
 """
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ from litejit.ops.int8_panels import RightSide
 from litejit.ops.integer_product import (
     DOUBLE,
     FIXED,
+    HYBRID_SIGN,
     ROUNDING,
     XNN,
     Layout,
@@ -57,7 +58,8 @@ GRID = [(name, "i8") for name in (
     "x", "panels", "offsets", "m", "n", "k", "pitch", "ldc", "rows", "columns", "row_chunks", "column_chunks", "column_bytes",
     "block", "terms", "staged", "staged_size", "flip", "row_factor", "sum_zero")]
 ENDS = [(name, "i8") for name in ("y", "ready", "low", "high", "zero_point", "out_flip")]
-"""Fields of products that end in the tiles; ready: x is staged rows, `terms` those of all rows."""
+"""Fields of products that end in the tiles; ready: STAGED, or TERMS, where `x` is rows that follow each other."""
+CODES, STAGED, TERMS = range(3)       # x is codes; staged rows with `terms`, those of all rows; codes with such terms
 PRODUCT = np.dtype([*GRID, *TILES, *ENDS], align=True)
 ROW = np.dtype([*GRID, *VECTOR, *ENDS], align=True)
 ROUNDED = np.dtype([*GRID, *TILES, *ROUNDING, ("acc", "i8")], align=True)
@@ -137,30 +139,61 @@ def _end(rounding: Rounding, right: RightSide, y: Value, n: int) -> tuple[str, t
 # ---- hybrid -------------------------------------------------------------------------------------
 
 def hybrid_steps(node: Node, target: Target, x: Value, y: Value, w: Value, bias: Value | None, rounding: Rounding,
-                 layout: Layout | None = None, rows: int = 0, lie: dict[str, Any] | None = None) -> list[Step]:
+                 layout: Layout | None = None, rows: int = 0, lie: dict[str, Any] | None = None, how: str = "xnn"
+                 ) -> list[Step]:
     """Steps of a float32 x int8 product with constant weights: rows quantised, then multiplied.
 
-    rows, lie: how many rows x has and where they begin (`quantise_rows`); layout.x_at counts them in elements.
+    rows, lie: how many rows x has and where they begin; layout.x_at counts them in elements; how: see `quantise_rows`.
+    HYBRID_SIGN goes with "symmetric".
     """
     layout = layout or Layout(x.size // w.dims[1], w.dims[0], w.dims[1])
-    cpu, m, n, k = target.cpu, layout.m, layout.n, layout.k
-    made = quantise_rows(node, x, rows or m, k, "xnn", staged=cpu, **(lie or {}))
+    cpu, m, n, xnn = target.cpu, layout.m, layout.n, how == "xnn"
+    mirrored = layout.k - layout.k % 16 if rounding.kind == HYBRID_SIGN else 0
+    k, end = layout.k + mirrored, "f32" if xnn else "real"
+    made = quantise_rows(node, x, rows or m, layout.k, how, staged=cpu if xnn else None, offset=staged_offset(cpu, "i8"),
+                         mirrored=mirrored, **(lie or {}))
     scales = np.ascontiguousarray(np.broadcast_to(rounding.scales, (n,)), np.float32)
-    right = RightSide(w, 0, None, layout, cpu)
-    weights = right.data
-    assert weights is not None
+    right = RightSide(signed(w), 0, None, layout, cpu)
+    data = right.data
+    assert data is not None
     b = np.zeros(n, np.float32) if bias is None else np.asarray(bias.data, np.float32).ravel()
     narrow = m == 1
-    key = (*right.key(bias), "panels hybrid", narrow, scales.tobytes())
-    panels = Packed(key, lambda: np.concatenate(
-        [pack_int8(cpu, one, -one.sum(axis=1, dtype=np.int64), scales, b, narrow=narrow).reshape(-1) for one in weights]))
-    size, (low, high) = right.matrix_bytes(narrow), rounding.bounds
+
+    def build() -> np.ndarray:
+        weights = with_signs(data, mirrored) if mirrored else data
+        return np.concatenate([pack_int8(cpu, one, -one.sum(axis=1, dtype=np.int64), scales, b, narrow=narrow).reshape(-1)
+                               for one in weights])
+    panels = Packed((*right.key(bias), "panels hybrid", narrow, mirrored, scales.tobytes()), build)
+    size = -(-n // tile_shape(cpu, "int8")[1]) * panel_bytes(cpu, k, narrow=narrow)
     fields, chunks = grid(target, m, n, k, len(layout.x_at), narrow)
-    params = {**fields, **(vector_params if narrow else tile_params)(cpu, "f32"), "x": made.codes, "panels": panels, "y": y,
-              "ldc": 4 * n, "terms": made.terms, "ready": 1, "low": float_bits(low), "high": float_bits(high),
-              "offsets": _pairs((i // k for i in layout.x_at), (i // (n * k) * size for i in layout.w_at))}
+    low, high = rounding.bounds
+    params = {**fields, **(vector_params if narrow else tile_params)(cpu, end), "x": made.codes, "panels": panels, "y": y,
+              "ldc": 4 * n, "terms": made.terms, "ready": STAGED if xnn else TERMS, "low": float_bits(low),
+              "high": float_bits(high),
+              "offsets": _pairs((i // layout.k for i in layout.x_at), (i // (n * layout.k) * size for i in layout.w_at))}
+    if not xnn:
+        staged_size = fields["block"] * fields["pitch"] + 64
+        params.update(staged=Scratch(chunks * staged_size), staged_size=staged_size, flip=flip(cpu, "i8"))
     return [*made.steps, Step(node, product_int8_row if narrow else product_int8, params, chunks,
-                            macs=len(layout.x_at) * m * n * k)]
+                              macs=len(layout.x_at) * m * n * layout.k)]
+
+
+def signed(w: Value) -> Value:
+    """Weights whose bytes are int8: LiteRT reads those of uint8 so in hybrid products."""
+    if w.type == "i8" or w.data is None:
+        return w
+    return Value(w.name, w.index, w.subgraph, "i8", w.dims, key=(w.key, "int8"), data=np.asarray(w.data).view(np.int8))
+
+
+def with_signs(weights: np.ndarray, count: int) -> np.ndarray:
+    """Weights [matrices, n, k] for rows whose first `count` codes are followed by the same ones without a sign.
+
+    LiteRT's SSE kernel multiplies those with -128 where the weight is -128.
+    """
+    lowest = weights[:, :, :count] == -128
+    rest = np.zeros((*weights.shape[:2], weights.shape[2] - count), bool)
+    return np.concatenate([np.where(np.concatenate([lowest, rest], axis=2), 0, weights), np.where(lowest, -128, 0)],
+                          axis=2).astype(np.int8)
 
 
 # ---- kernels ------------------------------------------------------------------------------------
@@ -181,11 +214,14 @@ def product_int8(p, begin, end):
         last = min(p.m, row + p.rows)
         for first in range(row, last, p.block):
             count, staged, terms = min(p.block, last - first), own, own_terms
-            if p.ready != 0:
-                staged, terms = p.x + (source + first) * p.pitch, p.terms + (source + first) * 8
+            if p.ready != CODES:
+                terms = p.terms + (source + first) * 8
+            if p.ready == STAGED:
+                staged = p.x + (source + first) * p.pitch
             else:
-                stage_rows(p.x + source + first * p.k, p.k, count, p.k, staged, p.pitch, p.flip)
-                if p.term_bytes != 0:
+                at = source + first * p.k if p.ready == CODES else (source + first) * p.k
+                stage_rows(p.x + at, p.k, count, p.k, staged, p.pitch, p.flip)
+                if p.ready == CODES and p.term_bytes != 0:
                     sum_terms(staged, p.pitch, count, p.k, terms, p.row_factor, p.sum_zero)
             _gemm(p, staged, p.pitch, panels, p.y + (batch * p.m + first) * p.ldc + column * p.out_bytes, p.ldc, count, p.k,
                   min(p.columns, p.n - column), terms, p.low, p.high, p.zero_point, p.out_flip)
@@ -201,11 +237,13 @@ def product_int8_row(p, begin, end):
         if p.column_chunks > 1:                                    # a division counts in networks of tiny layers
             column, batch = c % p.column_chunks * p.columns, c // p.column_chunks
         source, staged, terms = load_i64(p.offsets, 2 * batch), own, own_terms
-        if p.ready != 0:
-            staged, terms = p.x + source * p.pitch, p.terms + source * 8
+        if p.ready != CODES:
+            terms = p.terms + source * 8
+        if p.ready == STAGED:
+            staged = p.x + source * p.pitch
         else:
-            stage_rows(p.x + source, 0, 1, p.k, staged, p.pitch, p.flip)
-            if p.term_bytes != 0:
+            stage_rows(p.x + source * (1 if p.ready == CODES else p.k), 0, 1, p.k, staged, p.pitch, p.flip)
+            if p.ready == CODES and p.term_bytes != 0:
                 sum_terms(staged, p.pitch, 1, p.k, terms, p.row_factor, p.sum_zero)
         _gemv(p, staged, p.panels + load_i64(p.offsets, 2 * batch + 1) + column * p.column_bytes,
               p.y + batch * p.ldc + column * p.out_bytes, p.k, min(p.columns, p.n - column), terms, p.low, p.high, p.zero_point,

@@ -44,11 +44,6 @@ def product_steps(node: Node, x: Any, y: Any, w: Value, bias: Value | None, wind
         macs=windows.m * outputs * windows.k)]
 
 
-def matrix_windows(rows: int, depth: int) -> Windows:
-    """A matrix of `rows` rows as windows."""
-    return Windows((1, rows, 1, depth), (1, 1), depth)
-
-
 def depthwise_steps(node: Node, x: Any, y: Any, w: Value, bias: Value | None, windows: Windows, times: int,
                     bounds: tuple[float, float]) -> list[Step]:
     """DEPTHWISE_CONV_2D with weights [1, kh, kw, outputs]; output c * times + k comes from channel c."""

@@ -15,8 +15,10 @@ row, have bytes at every level. Ends of a tile:
     "fixed"  the same with fixed point by second, third instead of the product        LiteRT's (`epilogues.Fixed`, twice)
     "double" the same with float64 scales, in the place of second and third           LiteRT's (`epilogues.Double`)
     "f32"    clamp(fma(f32(sum + row * first) * factor, second, third))               XNNPACK's hybrid products
+    "real"   clamp(f32(sum + row * first) * (factor * second) + third)                LiteRT's
     "i32"    first + row + sum, or sum + row * first (hybrid)                          for exact ends outside
     "once", "twice"   clamp(fixed point of (first + sum) by second, third) as int16   LiteRT's 16x8 (`epilogues.Fixed`)
+    "double16"        the same with float64 scales                                    LiteRT's 16x8 FULLY_CONNECTED
 
 Codes are made as int8; uint8 ones with out_flip 0x80, and zero_point and bounds 128 less.
 
@@ -40,6 +42,8 @@ from litejit.ops.simd.tiles import int8_columns, int8_rows, tile_shape, tiles
 STAGE_BYTES = 1 << 16             # rows that stay in L2 while all panels pass
 HEADER = 3                        # vectors of nr lanes in front of a panel's weights
 CODES = ("code", "fixed", "double")          # the ends that make bytes
+CODES16 = ("once", "twice", "double16")      # and those that make int16
+FLOATS = ("f32", "real")                     # and float32
 
 
 # ---- packing -----------------------------------------------------------------------------------
@@ -125,7 +129,7 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
               ) -> Callable[..., None]:
     """Generator of a tile: (a, lda, panel, c, ldc, m, groups, columns, terms, lo, hi, zero_point, out_flip[, segments, step]).
 
-    rows: terms of the rows are added; hybrid: they multiply `first`, minus the weights' sum ("f32" always); lo, hi of "f32"
+    rows: terms of the rows are added; hybrid: they multiply `first`, minus the weights' sum (FLOATS always); lo, hi of FLOATS
     are bits of floats. segments: a row has so many pieces of `groups` groups of k, `step` bytes apart; otherwise one. Then the
     tile itself sums the rows for their terms, factor * (sum - zero), and `terms` is (factor i32, zero i32, then a one i8 for
     every value of a piece, filled up with zeros).
@@ -162,24 +166,21 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
             acc = v.loop(segments, acc, lambda s, acc: products(
                 acc, [v.at(x, v.mul(s, step)) for x in a_rows], v.at(weights, v.mul(v.mul(s, groups), width * size))))
             acc = with_sums(v, acc, nv, terms) if rows else acc
-        second, third = ([v.load(v.f32, panel, (at * width + j) * size) for j in range(nv)] for at in (1, 2))
         c_rows = [v.at(c, v.mul(ldc, r)) for r in row]
-        if end in CODES:
-            codes = Codes(v, lo, hi, zero_point, out_flip)
-            made = codes(acc, [_code(v, end, panel, width, j) for j in range(nv)])
-            store_tile(v, made, c_rows, columns, 1, nv * v.lanes)
-            return
-        if end in ("once", "twice"):
+        if end in CODES + CODES16:
+            code = [_code(v, end, panel, width, j) for j in range(nv)]
+            if end in CODES:
+                store_tile(v, Codes(v, lo, hi, zero_point, out_flip)(acc, code), c_rows, columns, 1, nv * v.lanes)
+                return
             low, high = (v.splat(v.trunc(x, "i32")) for x in (lo, hi))
-            fixed = [Fixed(v, end == "twice", v.bitcast(second[j], v.i32), v.bitcast(third[j], v.i32)) for j in range(nv)]
-            made16 = [v.trunc(v.min(v.max(fixed[i % nv](x), low), high), "i16") for i, x in enumerate(acc)]
+            made16 = [v.trunc(v.min(v.max(code[i % nv](x), low), high), "i16") for i, x in enumerate(acc)]
             store_tile(v, made16, c_rows, columns, nv, size // 2)
             return
-        if end == "f32":
-            low, high = (v.splat(v.bitcast(v.trunc(x, "i32"), v.type("f32"))) for x in (lo, hi))
+        if end in FLOATS:
+            numbers = [[v.load(v.f32, panel, (at * width + j) * size) for j in range(nv)] for at in (1, 2)]
             factor = [v.fsplat(terms, v.add(v.shl(r, 3), 4)) for r in row]
-            acc = [v.fmin(high, v.fmax(low, v.fma(v.fmul(v.to_float(x), factor[i // nv]), second[i % nv], third[i % nv])))
-                   for i, x in enumerate(acc)]
+            real = float_end(v, end, lo, hi)
+            acc = [real(x, factor[i // nv], numbers[0][i % nv], numbers[1][i % nv]) for i, x in enumerate(acc)]
         store_tile(v, acc, c_rows, columns, nv, size)
     return emit
 
@@ -194,13 +195,25 @@ def with_sums(v: Any, acc: list[Any], nv: int, terms: Any) -> list[Any]:
     return made
 
 
+def float_end(v: Any, end: str, lo: Any, hi: Any) -> Callable[[Any, Any, Any, Any], Any]:
+    """(accumulators, the row's factor, the columns' second and third numbers) -> what one of the ends FLOATS makes of them."""
+    low, high = (v.splat(v.bitcast(v.trunc(x, "i32"), v.type("f32"))) for x in (lo, hi))
+
+    def real(acc: Any, factor: Any, second: Any, third: Any) -> Any:
+        x = v.to_float(acc)
+        if end == "f32":
+            return v.clamp(v.fma(v.fmul(x, factor), second, third), low, high)
+        return v.clamp(v.fadd(v.fmul(x, v.fmul(factor, second)), third), low, high)
+    return real
+
+
 def _code(v: Any, end: str, panel: Any, width: int, j: int) -> Callable[[Any], Any]:
     """What makes codes of the accumulators of vector j."""
     size = v.cpu.vbytes
-    if end == "double":
+    if end in ("double", "double16"):
         return Double(v, v.load(v.type("f64", v.lanes), panel, (width + 2 * j) * size))
-    if end == "fixed":
-        return Fixed(v, True, *(v.load(v.i32, panel, (at * width + j) * size) for at in (1, 2)))
+    if end != "code":
+        return Fixed(v, end != "once", *(v.load(v.i32, panel, (at * width + j) * size) for at in (1, 2)))
     return Nearest(v, v.load(v.f32, panel, (width + j) * size))
 
 
@@ -368,25 +381,25 @@ lane, bytes of a row's term, bytes of an output."""
 
 _TILES = {kind: tuple(tile(kind[0], narrow, *kind[1:]) for narrow in (False, True)) for kind in (       # rows, wide, hybrid
     ("code", False, False, False), ("code", True, False, False), ("fixed", True, False, False), ("double", True, False, False),
-    ("f32", False, False, True), ("i32", True, False, False), ("i32", False, True, False), ("i32", False, False, True),
-    ("once", False, True, False), ("twice", False, True, False))}
+    ("i32", True, False, False), ("i32", False, True, False), ("i32", False, False, True),
+    *((end, False, False, True) for end in FLOATS), *((end, False, True, False) for end in CODES16))}
 
 
 SEGMENT_TILES = {rows: tuple(tile("code", narrow, rows, segments=True) for narrow in (False, True)) for rows in (False, True)}
 
 
 def float_bits(value: float) -> int:
-    """A bound of the "f32" end, as the tiles take it."""
+    """A bound of the ends FLOATS, as the tiles take it."""
     return int(np.float32(value).view(np.int32))
 
 
 def tile_params(cpu: Cpu, end: str, rows: bool = False, wide: bool = False, hybrid: bool = False) -> dict[str, Any]:
     """Values of the fields TILES for an end."""
-    hybrid = hybrid or end == "f32"
+    hybrid = hybrid or end in FLOATS
     whole, half = _TILES[end, rows, wide, hybrid]
     return {"tile": whole, "half_tile": half, "k_group": k_group(cpu, wide),
             "term_bytes": 8 if rows or hybrid else 0,
-            "out_bytes": {**dict.fromkeys(CODES, 1), "i32": 4, "f32": 4, "once": 2, "twice": 2}[end]}
+            "out_bytes": {**dict.fromkeys(CODES, 1), **dict.fromkeys(CODES16, 2)}.get(end, 4)}
 
 
 def make_gemm() -> Any:

@@ -1,4 +1,4 @@
-"""One row times the panels of ops/simd/gemm_int8.py, with the same ends "code" and "f32": bound by reading the panels.
+"""One row times the panels of ops/simd/gemm_int8.py, with the same ends "code", "f32" and "real": bound by reading the panels.
 
 Panels lie one after the other, so that the weights are one stream; four groups of k at a time, in accumulators of their
 own, are enough chains to hide the latency. Weights are bytes in memory on every CPU: where products are of int16, they are
@@ -13,7 +13,7 @@ from litejit.compiler import device, micro_kernel
 from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import ByAddress, MicroKernel
 from litejit.ops.simd.gemm_f32 import store_tile
-from litejit.ops.simd.gemm_int8 import HEADER, int8_group, k_group
+from litejit.ops.simd.gemm_int8 import FLOATS, HEADER, float_end, int8_group, k_group
 from litejit.ops.simd.tiles import int8_columns, tiles
 
 CHAINS = 4
@@ -23,7 +23,7 @@ AHEAD = 4096                          # bytes that are asked for before they are
 def emit_vector(end: str, rows: bool, wide: bool = False) -> Callable[..., None]:
     """Generator: (a, panel, c, groups, columns, terms, lo, hi, zero_point, out_flip).
 
-    rows: the row's term is added ("f32": it multiplies the first numbers of columns). wide: panels as the tiles have
+    rows: the row's term is added (FLOATS: it multiplies the first numbers of columns). wide: panels as the tiles have
     them, of int16 where the CPU has no dot product.
     """
     def emit(v: Any, a: Any, panel: Any, c: Any, groups: Any, columns: Any, terms: Any, lo: Any, hi: Any,
@@ -50,9 +50,9 @@ def emit_vector(end: str, rows: bool, wide: bool = False) -> Callable[..., None]
                     v.prefetch(panel, v.add(ahead, line))
             return [y for t in range(CHAINS) for y in group(v.add(i, t), acc[t * nv:(t + 1) * nv])]
         acc = header(v.i32, 0)
-        if rows or end == "f32":
+        if rows or end in FLOATS:
             term = v.isplat(terms)
-            acc = [v.mul(x, term) if end == "f32" else v.add(x, term) for x in acc]
+            acc = [v.mul(x, term) if end in FLOATS else v.add(x, term) for x in acc]
         whole = v.and_(groups, -CHAINS)
         parts = v.loop(whole, acc + [v.zero(v.i32)] * ((CHAINS - 1) * nv), chains, step=CHAINS)
         acc = list(parts[:nv])
@@ -60,11 +60,9 @@ def emit_vector(end: str, rows: bool, wide: bool = False) -> Callable[..., None]
             acc = [v.add(x, y) for x, y in zip(acc, parts[t * nv:(t + 1) * nv])]
         acc = v.loop(groups, acc, group, start=whole)
         second = header(v.f32, 1)
-        if end == "f32":
-            low, high = (v.splat(v.bitcast(v.trunc(x, "i32"), v.type("f32"))) for x in (lo, hi))
-            factor = v.fsplat(terms, 4)
-            made = [v.clamp(v.fma(v.fmul(v.to_float(x), factor), s, t), low, high)
-                    for x, s, t in zip(acc, second, header(v.f32, 2))]
+        if end in FLOATS:
+            real, factor = float_end(v, end, lo, hi), v.fsplat(terms, 4)
+            made = [real(x, factor, s, t) for x, s, t in zip(acc, second, header(v.f32, 2))]
             store_tile(v, made, [c], columns, nv, size)
             return
         low, high = (v.splat(v.to_float(v.trunc(v.sub(x, zero_point), "i32"))) for x in (lo, hi))
@@ -83,7 +81,7 @@ def _vector(end: str, rows: bool, wide: bool) -> MicroKernel:
     return micro_kernel(f"gemv_int8_{end}{marks}", _ARGS, emit_vector(end, rows, wide))
 
 
-_VECTORS = {kind: _vector(*kind) for kind in (("f32", False, False), *(
+_VECTORS = {kind: _vector(*kind) for kind in (*((end, False, False) for end in FLOATS), *(
     ("code", rows, wide) for rows in (False, True) for wide in (False, True)))}
 VECTOR = [(name, "i8") for name in ("vector", "lane_bytes", "term_bytes", "out_bytes")]
 """Fields of kernels that multiply by `make_gemv`: the micro-kernel, bytes of the weights of a lane, of the row's term (0: none)
@@ -93,8 +91,8 @@ and of an output."""
 def vector_params(cpu: Cpu, end: str, rows: bool = False, wide: bool = False) -> dict[str, Any]:
     """Values of the fields VECTOR for an end."""
     return {"vector": _VECTORS[end, rows, wide],
-            "lane_bytes": 4 if wide else k_group(cpu), "term_bytes": 8 if rows or end == "f32" else 0,
-            "out_bytes": {"code": 1, "f32": 4}[end]}
+            "lane_bytes": 4 if wide else k_group(cpu), "term_bytes": 8 if rows or end in FLOATS else 0,
+            "out_bytes": 4 if end in FLOATS else 1}
 
 
 def make_gemv() -> Any:

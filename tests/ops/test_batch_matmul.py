@@ -50,16 +50,25 @@ def test_accumulators(rng):
     np.testing.assert_array_equal(got, (x.astype(int) - 2) @ w.astype(int))
 
 
-def test_hybrid(rng, arithmetic):
-    x = rng.standard_normal((2, 6, 50)).astype(F32)
-    w = rng.integers(-127, 127, (50, 20), np.int8, endpoint=True)
-    for constant in (True, False):
-        for mode in ("auto", "ref"):
-            got = run_op("BATCH_MATMUL", [x, In(w, Quant([0.01], [0]), constant=constant)], mode=mode)
-            rows = x.reshape(-1, 50)
-            want = arithmetic.fc_qd8(rows, w.T, None, [0.01]) if mode == "auto" and constant else np.concatenate(
-                [arithmetic.fc_hybrid(row[None], w.T, None, [0.01]) for row in rows])
-            assert np.abs(got - want.reshape(got.shape)).max() <= 1e-5 * np.abs(want).max()
+@pytest.mark.parametrize("asymmetric", [False, True])
+@pytest.mark.parametrize("adj", [(False, False), (True, False), (False, True)])
+def test_hybrid(rng, arithmetic, adj, asymmetric):
+    for left, right in [((2, 6, 50), (50, 20)), ((2, 1, 5, 33), (3, 33, 40)), ((4, 1, 17), (4, 17, 300)), ((30, 16), (16, 9))]:
+        x = rng.standard_normal(left).astype(F32)
+        w = rng.integers(-127, 127, right, np.int8, endpoint=True)
+        shape, k = np.broadcast_shapes(left[:-2], right[:-2]), left[-1]
+        pairs = list(zip(np.broadcast_to(x, (*shape, *left[-2:])).reshape(-1, *left[-2:]),
+                         np.broadcast_to(w, (*shape, *right[-2:])).reshape(-1, k, right[-1])))
+        for constant in (True, False):
+            for mode in ("auto", "ref"):
+                got = run_op("BATCH_MATMUL", [turn(x, adj[0]), In(turn(w, adj[1]), Quant([0.01], [0]), constant=constant)],
+                             mode=mode, adj_x=adj[0], adj_y=adj[1], asymmetric_quantize_inputs=asymmetric)
+                xnn = mode == "auto" and constant
+                want = np.concatenate([
+                    arithmetic.fc_qd8(a, b.T, None, [0.01]) if xnn else np.concatenate(
+                        [arithmetic.fc_hybrid(row[None], b.T, None, [0.01], asymmetric=asymmetric) for row in a])
+                    for a, b in pairs]).reshape(got.shape)
+                assert np.abs(got - want).max() <= (1e-5 * np.abs(want).max() if xnn else 0)
 
 
 def test_refusals():
@@ -78,3 +87,20 @@ def test_int16_times_int8_has_the_scales_of_columns() -> None:
     want = (x.astype(np.int64) @ w.astype(np.int64)) * (np.float64(np.float32(0.01)) * scales / np.float64(np.float32(0.02)))
     assert np.abs(got - np.clip(np.rint(want), -32768, 32767)).max() <= 1
     assert np.abs(got).max() > 50
+
+
+@pytest.mark.parametrize("adj", [(False, False), (False, True), (True, False)])
+@pytest.mark.parametrize("constant", [False, True])
+def test_int16(rng, arithmetic, adj, constant) -> None:
+    """Sums that leave 32 bits among them; rounded as 16x8 convolutions are."""
+    for left, right in [((17, 33), (33, 40)), ((3, 9, 16), (16, 70)), ((1, 130), (130, 7)), ((2, 5, 700), (700, 3)),
+                        ((2, 9, 16), (2, 16, 7))]:
+        x = rng.integers(-32768, 32767, left, np.int16, endpoint=True)
+        w = rng.choice(np.array([-128, 127, 3], np.int8), right, p=(0.7, 0.2, 0.1))
+        sums = np.matmul(x.astype(np.int64), w.astype(np.int64))
+        y_scale = F32(0.01) * F32(0.02) * np.abs(sums).max() / 30000
+        got = run_op("BATCH_MATMUL", [In(turn(x, adj[0]), Quant([0.01], [0])),
+                                      In(turn(w, adj[1]), Quant([0.02], [0]), constant=constant)],
+                     Out("INT16", Quant([y_scale], [0])), version=4, adj_x=adj[0], adj_y=adj[1])
+        want = arithmetic.gemm16x8_requant(sums.reshape(-1, sums.shape[-1]), None, F32(0.01), [F32(0.02)], y_scale, "NONE")
+        np.testing.assert_array_equal(got, want.reshape(sums.shape))

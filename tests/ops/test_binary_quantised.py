@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from litejit.errors import LiteJitError
-from litejit.schema.builder import Quant
-from tests.harness import In, Out, run_op
+from litejit.schema.builder import ModelBuilder, Quant
+from tests.harness import In, Out, run_model, run_op
 
 ACTS = ("NONE", "RELU", "RELU6", "RELU_N1_TO_1")
 SHAPES = [((6, 70), (6, 70)), ((6, 70), (70,)), ((6, 1), (1, 70)), ((1,), (90,))]
@@ -45,6 +45,30 @@ def test_sums_and_products(arithmetic, rng, dtype, mode):
         oq = (np.float32(xq[0] * yq[0] * np.exp(rng.uniform(2, 8))), oq[1])
         want = arithmetic.mul_int8(x, y, xq, yq, oq, act, dtype, formulas)
         np.testing.assert_array_equal(run("MUL", x, y, xq, yq, oq, mode, act), want)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_a_product_with_itself_is_rounded_as_a_square(arithmetic, rng, dtype):
+    """XNNPACK's square of a real number: apart from its product where that lies between two codes."""
+    info, apart = np.iinfo(dtype), 0
+    x = np.arange(info.min, info.max + 1).astype(dtype)
+    cases = ((0.02, 3, 0.02, 3, "NONE"), (0.01, 9, 0.005, 70, "RELU6"), (0.1, 120, 0.5, 1, "NONE"))
+    for scale, zero, y_scale, y_zero, act in cases:
+        scale, y_scale = np.float32(scale), np.float32(y_scale)
+        builder = ModelBuilder()
+        graph = builder.subgraph()
+        value = graph.input("x", x.shape, x.dtype.name.upper(), Quant(scale, zero))
+        made = graph.add("MUL", [value, value], ("y", x.shape, x.dtype.name.upper(), Quant(y_scale, y_zero)), version=2,
+                         fused_activation_function=act)
+        graph.outputs(made)
+        (got,) = run_model(builder.build(), [x])
+        real = (x.astype(np.float32) - np.float32(zero)) * scale
+        low, high = arithmetic.xnn_act_range(act, y_scale, y_zero, dtype)
+        want = np.clip(np.rint(real * real * (np.float32(1) / y_scale) + np.float32(y_zero)), low, high)
+        np.testing.assert_array_equal(got, want)
+        product = arithmetic.mul_int8(x, x, (scale, zero), (scale, zero), (y_scale, y_zero), act, dtype, "xnn")
+        apart += (got != product).any()
+    assert apart
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8])

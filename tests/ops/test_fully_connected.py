@@ -4,7 +4,7 @@ import pytest
 
 from litejit.errors import LiteJitError
 from litejit.schema.builder import Quant
-from tests.harness import In, Out, run_op
+from tests.harness import In, Out, op_model, run_op, run_planned
 from tests.twins import products as twin
 
 F32 = np.float32
@@ -62,17 +62,29 @@ def test_codes(rng, arithmetic, mode, kind):
         np.testing.assert_array_equal(got, want)
 
 
-def test_int16(rng, arithmetic):
-    for m, k, n in SHAPES:
+INT16_SHAPES = [*SHAPES, (9, 1024, 40), (5, 1300, 33)]           # the last ones' sums leave 32 bits where codes are extreme
+
+
+@pytest.mark.parametrize("extreme", [False, True])
+@pytest.mark.parametrize("constant", [True, False])
+def test_int16(rng, arithmetic, constant, extreme):
+    for m, k, n in INT16_SHAPES if constant else SHAPES[:3]:
         x = rng.integers(-32768, 32767, (m, k), np.int16, endpoint=True)
         w = rng.integers(-127, 127, (n, k), np.int8, endpoint=True)
-        scales, y_scale = rng.uniform(0.005, 0.02, n).astype(F32), F32(0.003 * k ** 0.5)
+        if extreme:
+            x, w = np.where(x > -20000, -32768, 32767).astype(np.int16), np.where(w > -100, -128, 127).astype(np.int8)
+        scales, y_scale = rng.uniform(0.005, 0.02, n).astype(F32), F32((0.05 if extreme else 0.003) * k ** 0.5)
         for bias in (None, rng.integers(-9999, 9999, n, np.int64), rng.integers(-9999, 9999, n, np.int32)):
-            got = run(In(x, Quant([0.001], [0])), In(w, Quant(scales, [0] * n), constant=True),
-                      None if bias is None else In(bias, constant=True), Out("INT16", Quant([y_scale], [0])))
+            given = [In(x, Quant([0.001], [0])), In(w, Quant(scales, [0] * n), constant=constant),
+                     None if bias is None else In(bias, constant=True)]
+            (got,), plan = run_planned(op_model("FULLY_CONNECTED", given, Out("INT16", Quant([y_scale], [0])), version=4),
+                                       [x] if constant else [x, w])
             want = twin.double_codes(twin.accumulate(x, w, bias=bias), np.float64(F32(0.001)) * scales / np.float64(y_scale),
                                      0, -32768, 32767)
             np.testing.assert_array_equal(got, want)
+            wide = np.abs(w.astype(int)).sum(axis=1).max() * 32768 + 9999 >= 2**31
+            name = ("conv_16x8_blocks" if wide else "conv_16x8") if constant else "product_i16_i8"
+            assert [step.kernel.name for step in plan.steps] == [name]
 
 
 @pytest.mark.parametrize("asymmetric", [False, True])
@@ -90,7 +102,33 @@ def test_hybrid(rng, arithmetic, mode, asymmetric):
         else:
             want = arithmetic.fc_hybrid(x, w, bias, scales, asymmetric=asymmetric) if m == 1 else np.concatenate(
                 [arithmetic.fc_hybrid(row[None], w, bias, scales, asymmetric=asymmetric) for row in x])
+            np.testing.assert_array_equal(got, want)
         assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("asymmetric", [False, True])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_hybrid_weights_of_minus_128(rng, arithmetic, dtype, asymmetric):
+    """LiteRT's SSE kernel turns the sign of their products; bytes of uint8 weights are taken as int8."""
+    for m, k, n in SHAPES:
+        x = rng.standard_normal((m, k)).astype(F32)
+        w = rng.integers(-128, -126, (n, k), np.int8, endpoint=True)
+        w[0, 0] = -128
+        given = [x, In(w.view(dtype), Quant([0.01], [0]), constant=True), None]
+        content = op_model("FULLY_CONNECTED", given, Out(), version=4, asymmetric_quantize_inputs=asymmetric)
+        (got,), plan = run_planned(content, [x], mode="opt", num_threads=2)
+        rows = [arithmetic.asym_quant_f32(row) if asymmetric else (*arithmetic.sym_quant_f32(row), 0) for row in x]
+        codes, scales, zeros = (np.stack(part) for part in zip(*rows))
+        acc = twin.sse_accumulate(codes, w) - np.outer(zeros, w.sum(axis=1, dtype=np.int64))
+        np.testing.assert_array_equal(got, acc.astype(F32) * (scales[:, None].astype(F32) * F32(0.01)))
+        fast = "product_int8_row" if m == 1 else "product_int8"
+        assert plan.steps[-1].kernel.name == ("product_i8_i8" if asymmetric else fast)
+
+
+@pytest.mark.parametrize("mode", ["auto", "opt"])
+def test_hybrid_products_of_no_rows(rng, mode):
+    w = In(rng.integers(-127, 127, (5, 6), np.int8), Quant([0.01], [0]), constant=True)
+    assert run(np.zeros((0, 6), F32), w, None, mode=mode).shape == (0, 5)
 
 
 def test_keeps_dimensions(rng):

@@ -70,6 +70,50 @@ def test_a_chain_is_one_lookup(chain: str, mode: str, type: str, monkeypatch: py
     assert got.dtype == NUMPY[type] and np.array_equal(got, want) and len(np.unique(got)) > 2
 
 
+PAIRS = {  # operators with the names of their inputs, x or the number of an operator
+    "swish": [("LOGISTIC", "x"), ("MUL", "x0")],
+    "sum": [("TANH", "x"), ("ADD", "0x"), ("TANH", "1")],
+    "difference": [("HARD_SWISH", "x"), ("TANH", "0"), ("SUB", "1x")],
+    "square": [("MUL", "xx"), ("LOGISTIC", "0")],
+    "third power": [("MUL", "xx"), ("MUL", "0x")],
+    "twice": [("ADD", "xx"), ("ADD", "00")],
+}
+
+
+def pairs_model(ops: list[tuple[str, str]], type: str, activation: str = "RELU6") -> bytes:
+    builder = ModelBuilder()
+    g = builder.subgraph()
+    low = -128 if type == "INT8" else 0
+    known = {"x": g.input("x", ALL.shape, type, Quant(0.05, low + 131))}
+    for i, (op, names) in enumerate(ops):
+        scale, zero = {"LOGISTIC": (1 / 256, 0), "TANH": (1 / 128, 128)}.get(op, (0.05 / (i + 2), 100 + i))
+        options: dict[str, Any] = {"fused_activation_function": activation} if len(names) > 1 else {}
+        quant = Quant(scale, low + zero)
+        known[str(i)] = g.add(op, [known[name] for name in names], (f"y{i}", ALL.shape, type, quant), **options)
+    g.outputs(known[str(len(ops) - 1)])
+    return bytes(builder.build())
+
+
+@pytest.mark.parametrize("type", ["INT8", "UINT8"])
+@pytest.mark.parametrize("activation", ["NONE", "RELU6"])
+@pytest.mark.parametrize("ops", PAIRS.values(), ids=PAIRS)
+def test_sums_and_products_with_the_input(ops: Any, activation: str, type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = pairs_model(ops, type, activation)
+    got, plan = run(content, type)
+    assert len(plan.steps) == len(plan.fused) == 1
+    monkeypatch.setenv("LITEJIT_FUSION_OFF", "unary_chain")
+    want, plan = run(content, type)
+    assert len(plan.steps) == len(ops) and np.array_equal(got, want) and len(np.unique(got)) > 2
+
+
+def test_products_that_are_no_chain() -> None:
+    """Two branches, and the arithmetic of LiteRT's own kernels."""
+    branches = pairs_model([("LOGISTIC", "x"), ("TANH", "x"), ("MUL", "01")], "INT8")
+    for content, mode in ((branches, "auto"), (pairs_model(PAIRS["swish"], "INT8"), "opt")):
+        _, plan = run(content, "INT8", mode=mode)
+        assert not plan.fused
+
+
 @pytest.mark.parametrize(
     ("ops", "fused"),
     [
