@@ -27,7 +27,7 @@ PLAIN = np.dtype([*LOOP, ("scale", "f4"), ("limit", "f4"), ("divisor", "i8")], a
 MAX_RANK = 8
 NUMBERS = ("f32", "f16", "i8", "u8", "i16", "i32", "i64")
 FOLDED = ("i32", "i64", "f32", "bool")
-VECTORISED = {"sum": ("f32",), "max": ("f32", "i8", "u8"), "min": ("f32", "i8", "u8")}
+VECTORISED = {"sum": ("f32",), "prod": ("f32",), "max": ("f32", "i8", "u8"), "min": ("f32", "i8", "u8")}
 BOOL = {"sum": "max", "max": "max", "min": "min", "prod": "min", "any": "max", "all": "min"}
 NUMPY: dict[str, Callable[..., Any]] = {"sum": np.sum, "max": np.max, "min": np.min, "prod": np.prod, "any": np.any,
                                         "all": np.all}
@@ -106,7 +106,7 @@ def reduced_axes(node: Node) -> Sequence[int]:
 
 def _choose(what: str, type: str, shape: Geometry) -> tuple[Kernel, dict[str, Any], int]:
     """(kernel, its loop fields, chunks)."""
-    if type not in VECTORISED.get(what, ()):
+    if type not in VECTORISED.get(what, ()) or (what == "prod" and not shape.columns):
         return strided_kernel(what, type), *rows_params(shape)
     if shape.columns:
         neutral = 0 if what == "sum" else _neutral(what, type)
@@ -198,7 +198,7 @@ def vector_kernel(what: str, type: str, in_columns: bool) -> Kernel:
         @device
         def finish(p, acc, to, n):
             copy_bytes(p.y + to, acc, n)
-    elif what == "sum":
+    elif what in ("sum", "prod"):
         @device
         def finish(p, acc, to, n):
             y, scale = p.y, p.scale

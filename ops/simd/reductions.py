@@ -38,8 +38,8 @@ def _kind(v: Any, type: str) -> Any:
 
 def _combine(v: Any, what: str, type: str) -> Callable[[Any, Any], Any]:
     """(accumulator, element) -> accumulator; a NaN element is passed over by max and min."""
-    if what == "sum":
-        return v.fadd
+    if what in ("sum", "prod"):
+        return v.fadd if what == "sum" else v.fmul
     if type == "f32":
         return (lambda a, x: v.fmax(x, a)) if what == "max" else (lambda a, x: v.fmin(x, a))
     return lambda a, x: (v.max if what == "max" else v.min)(a, x, signed=type == "i8")
@@ -157,8 +157,8 @@ def _runs(what: str, type: str) -> Callable[..., None]:
 
 def _neutral(v: Any, kind: Any, what: str, type: str) -> Any:
     """The vector that changes no accumulator."""
-    if what == "sum":
-        return v.zero(kind)
+    if what in ("sum", "prod"):
+        return v.zero(kind) if what == "sum" else v.const(kind, 1.0)
     if type == "f32":
         return v.const(kind, float("-inf") if what == "max" else float("inf"))
     low, high = (-128, 127) if type == "i8" else (0, 255)
