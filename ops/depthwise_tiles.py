@@ -30,10 +30,10 @@ TILED = [*FIELDS, *((name, "i8") for name in (
     "w", "terms", "pad", "pixel", "out_pixel", "wide", "made", "seen", "columns_apart", "rows_apart", "taps_apart",
     "by_columns", *PARTS)), ("lo", "f4"), ("hi", "f4")]
 """Fields that `make_block` reads: windows, packed weights and what else the tiles read, a row of padding, bytes from pixel to
-pixel of the input and of the output; the tiles: `wide` columns and `made` rows, which see `seen` input rows, how far `apart`
-their columns and rows are in the image, and the taps among their input columns, whether what is not inner is made column by
-column, and the parts' micro-kernels: of tiles that are "inner" and follow each other, of a column "less", of "half" of the
-columns, of one "row"; bounds of the outputs."""
+pixel of the input and of the output; the tiles: `wide` columns and `made` rows (one or two), which see `seen` input rows, how
+far `apart` their columns and rows are in the image, and the taps among their input columns, whether what is not inner is made
+column by column, and the parts' micro-kernels: of tiles that are "inner" and follow each other, of a column "less", of "half"
+of the columns, of one "row"; bounds of the outputs."""
 WALK = np.dtype([*TILED, *((name, "i8") for name in ("x", "y", "table", "table_size", "rows")), *TAIL, *SUMS], align=True)
 TAIL_BYTES = 1 << 17                  # of rows that are finished before a function or a sum runs over them
 
@@ -123,14 +123,17 @@ def make_block(record: tuple[str, ...]) -> Any:
         """The columns ox, ox + columns_apart ... of `rows` output rows, the first one at out."""
         first, end = inner_columns(p)
         wide, apart, seen = p.wide, p.columns_apart, (p.kw - 1) * p.taps_apart + 1
-        around = seen if p.by_columns != 0 else (wide - 1) * p.sw + seen
+        around, last = seen if p.by_columns != 0 else (wide - 1) * p.sw + seen, (wide - 1) * apart
         while ox < p.out_width:
-            inside = rows == p.made and ox >= first and ox + (wide - 1) * apart < end
-            columns = 1 if p.by_columns != 0 and not inside else min(wide, (p.out_width - ox + apart - 1) // apart)
+            inside, columns = rows == p.made and ox >= first and ox + last < end, wide
+            if p.by_columns != 0 and not inside:
+                columns = 1
+            elif ox + last >= p.out_width:
+                columns = (p.out_width - ox + apart - 1) // apart
             many, y = 1, out + ox * p.out_pixel
             column_table(p, lines, table, ox, 1 if inside and (p.by_columns != 0 or p.made > 1) else around)
             if inside:
-                many = (end - ox + apart - 1) // apart // wide
+                many = (end - ox + apart - 1) // (apart * wide)
                 run(p, p.inner, table, many, p.sw * apart * p.pixel, y, wide)
             else:
                 few = p.half if 2 * columns <= wide else p.less if columns < wide else p.whole
@@ -151,7 +154,7 @@ def make_block(record: tuple[str, ...]) -> Any:
         while row < bottom:
             end = row + min(p.made * p.rows_apart, bottom - row, p.out_height - row % p.out_height)      # of one image
             for first in range(row, min(row + p.rows_apart, end)):
-                rows = (end - first + p.rows_apart - 1) // p.rows_apart
+                rows = p.made if first + (p.made - 1) * p.rows_apart < end else 1
                 tile_row(p, source, ring, table, first, rows, y + (first - top) * p.out_width * p.out_pixel)
             row = end
     return block
