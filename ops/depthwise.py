@@ -82,7 +82,7 @@ class DepthwiseConv2D(Operator):
         if x.type == "f32":
             return hybrid_steps(node, target, w, bias, wide_windows(node), weight_scales(w),
                                 float_range(activation(node), node.xnn))
-        source, made, first = repeated(node, x, x.itemsize)
+        source, made, first = repeated(node, target.cpu, x, x.itemsize)
         if x.type == "i16":
             return first + depthwise_16_steps(node, target, source, w, bias, made, real_scales(node), code_range(node))
         weights = Weights(w, bias)
@@ -127,12 +127,12 @@ def wide_windows(node: Node) -> Windows:
     return made.lying()
 
 
-def repeated(node: Node, x: Any, itemsize: int) -> tuple[Any, Windows, list[Step]]:
+def repeated(node: Node, cpu: Cpu, x: Any, itemsize: int) -> tuple[Any, Windows, list[Step]]:
     """(input with all output channels, its windows, steps that make it)."""
     made, times = wide_windows(node), node[1].dims[3] // node[0].dims[3]
     if times == 1:
         return x, made, []
-    source, step = expanded(node, x, node[0].size, itemsize, times)
+    source, step = expanded(node, cpu, x, node[0].size, itemsize, times)
     return source, made, [step]
 
 
@@ -141,7 +141,7 @@ def _float(node: Node, target: Target, x: Any, y: Any, w: Value, bias: Value | N
     if target.mode == "ref" and reference_float.fits(w, bias):
         made = windows(node, (w.dims[1], w.dims[2]), 1)
         return reference_float.depthwise_steps(node, x, y, w, bias, made, w.dims[3] // node[0].dims[3], bounds)
-    source, made, steps = repeated(node, x, 4)
+    source, made, steps = repeated(node, cpu, x, 4)
     taps, channels = made.kh * made.kw, made.channels
     packed: Packed | Scratch
     if w.data is None or (bias is not None and bias.data is None):

@@ -120,7 +120,7 @@ def hybrid_steps(node: Node, target: Target, w: Value, bias: Value | None, windo
     made = quantise_rows(node, x, windows.images, x.size // max(1, windows.images), "asymmetric")
     steps, source, times = [*made.steps], made.codes, channels // x.dims[3]
     if times > 1:
-        source, step = expanded(node, made.codes, x.size, 1, times)
+        source, step = expanded(node, target.cpu, made.codes, x.size, 1, times)
         steps.append(step)
     weights = Weights(w, None)
     scale = np.ascontiguousarray(np.broadcast_to(scales.astype(np.float32), (channels,)))

@@ -7,11 +7,13 @@ import numpy as np
 
 from litejit.compiler import device, kernel, prange
 from litejit.compiler.cpu import Cpu, target
-from litejit.compiler.lazy import Kernel
-from litejit.compiler.primitives import LOAD, STORE, Primitive, store_i64
-from litejit.ops.base import Scratch, Step, chunked
+from litejit.compiler.lazy import ByAddress
+from litejit.compiler.primitives import Primitive, store_i64
+from litejit.ops.base import Packed, Scratch, Step, chunked
 from litejit.ops.conv_geometry import FIELDS, Windows
+from litejit.ops.simd.repeats import REPEAT, REPEAT_ARGUMENTS, picks
 from litejit.ops.simd.tiles import grain, tiles
+from litejit.planner.constants import SLACK
 from litejit.planner.graph import Node
 
 ROWS = [*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("pad", "i8"), ("table", "i8"), ("table_size", "i8"), ("rows", "i8"),
@@ -19,7 +21,8 @@ ROWS = [*FIELDS, ("x", "i8"), ("w", "i8"), ("y", "i8"), ("pad", "i8"), ("table",
 """Fields of every depthwise kernel; pad: a row of padding of width * channels elements; rows: output rows of a chunk, made
 in strips of `strip` columns and `channel_block` channels, whose weights are `block_bytes`. Tap (ky, kx) is number
 ky * tap_row + kx * tap_column of the table."""
-EXPAND = np.dtype([("x", "i8"), ("y", "i8"), ("total", "i8"), ("times", "i8"), ("block", "i8")], align=True)
+EXPAND = np.dtype([(name, "i8") for name in ("repeat", "x", "y", "table", "total", "times", "size", "block")], align=True)
+EXPAND_BYTES = 1 << 17                # of repeated channels that are worth a chunk
 STRIP_BYTES = 36 << 10                # of input rows that should stay in L1
 WEIGHT_BYTES = 24 << 10               # of weights that should
 
@@ -50,28 +53,25 @@ def row_params(cpu: Cpu, windows: Windows, x: Any, w: Any, y: Any, pad: Any, siz
             "rows": rows, "strip": strip, "channel_block": block, "block_bytes": block // lanes * nbytes}, chunks
 
 
-def expanded(node: Node, x: Any, size: int, itemsize: int, times: int) -> tuple[Scratch, Step]:
+def expanded(node: Node, cpu: Cpu, x: Any, size: int, itemsize: int, times: int) -> tuple[Scratch, Step]:
     """Every element of x repeated: a channel multiplier as plain channels."""
-    made = Scratch(size * times * itemsize + 64)
-    chunks, block = chunked(size, max(1, (1 << 14) // times))
-    return made, Step(node, EXPANDERS[itemsize], {"x": x, "y": made, "total": size, "times": times, "block": block}, chunks)
+    made = Scratch((size * itemsize + SLACK) * times)
+    table = Packed(("picks", cpu.name, itemsize, times), lambda: picks(cpu, itemsize, times))
+    chunks, block = chunked(size, ceil(EXPAND_BYTES, itemsize * times * SLACK) * SLACK)
+    return made, Step(node, repeat_channels, {"repeat": REPEAT[itemsize], "x": x, "y": made, "table": table, "total": size,
+                                              "times": times, "size": itemsize, "block": block}, chunks)
 
 
-def _expander(size: int, type: str) -> Kernel:
-    load, store = LOAD[type], STORE[type]
-
-    @kernel(EXPAND, name=f"repeat_channels_{8 * size}")
-    def repeat(p, begin, end):
-        for c in prange(begin, end):
-            for i in range(c * p.block, min(p.total, (c + 1) * p.block)):
-                value = load(p.x, i)
-                for k in range(p.times):
-                    store(p.y, i * p.times + k, value)
-        return 0
-    return repeat
+_repeat = ByAddress(REPEAT_ARGUMENTS)
 
 
-EXPANDERS = {size: _expander(size, type) for size, type in ((1, "u8"), (2, "u16"), (4, "u32"))}
+@kernel(EXPAND)
+def repeat_channels(p, begin, end):
+    """A chunk is `block` elements: whole registers, so that only the last one writes behind its end."""
+    for c in prange(begin, end):
+        first = c * p.block
+        _repeat(p.repeat, p.y + first * p.times * p.size, p.x + first * p.size, p.table, min(p.total - first, p.block), p.times)
+    return 0
 
 
 @device

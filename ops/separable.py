@@ -15,7 +15,7 @@ from litejit.ops.arithmetic import activation, float_range
 from litejit.ops.base import MAX_CHUNKS, Operator, Packed, Scratch, Step, Target
 from litejit.ops.depthwise import packed_weights, wide_windows
 from litejit.ops.depthwise_f32 import float_params, tile_shape
-from litejit.ops.depthwise_tiles import TILED, make_block, table_bytes
+from litejit.ops.depthwise_tiles import TILED, band, make_block, table_bytes
 from litejit.ops.float_product import Matrix
 from litejit.ops.pixel_sums import SUMS, add_pixels, clear_sums, mean_steps, sums_params
 from litejit.ops.simd.gemm_bf16 import gemm_bf16, stage_bf16, staged_pitch
@@ -54,11 +54,11 @@ class Separable(Operator):
                           project_lo=fields["lo"], project_hi=fields["hi"])
             macs += project.out.size * windows.channels
         most = EXPANDING_CHUNKS if expand is not None else MAX_CHUNKS
-        made = params["made"]
+        together = band(windows, params["made"])
         rows = -(-windows.out_height // min(most, windows.out_height, max(1, macs // grain(cpu, "f32"))))
-        rows = min(windows.out_height, -(-rows // made) * made)
+        rows = min(windows.out_height, -(-rows // together) * together)
         chunks = -(-windows.out_height // rows)
-        group = min(rows, -(-PIXELS // (windows.out_width * made)) * made)
+        group = min(rows, -(-PIXELS // (windows.out_width * together)) * together)
         ring = (group - 1) * windows.sh + (windows.kh - 1) * windows.dh + 1 if expand is not None else 0
         ring_at = table_bytes(windows, tile_shape(cpu, windows))
         middle_at = _lines(ring_at + ring * windows.width * pixel + 64)

@@ -58,7 +58,17 @@ def _pointwise(node: Node | None) -> bool:
 def _expansion(uses: Uses, depthwise: Node) -> Node | None:
     x = depthwise[0]
     node = uses.maker(x, "CONV_2D") if uses.private(x) and x.nbytes >= BETWEEN else None
-    return node if _pointwise(node) and (node.tail is None or node.tail.other is None) else None  # type: ignore[union-attr]
+    fits = _pointwise(node) and (node.tail is None or node.tail.other is None)  # type: ignore[union-attr]
+    return node if fits and _few_rows_twice(depthwise) else None
+
+
+def _few_rows_twice(depthwise: Node) -> bool:
+    """Whether the rows that two chunks expand each are less than half of the image: with dilation they may be most of it."""
+    from litejit.ops.depthwise import wide_windows
+    from litejit.ops.separable import EXPANDING_CHUNKS
+
+    windows = wide_windows(depthwise)
+    return 2 * EXPANDING_CHUNKS * (windows.kh - 1) * windows.dh <= windows.height
 
 
 def _projection(uses: Uses, depthwise: Node) -> Node | None:

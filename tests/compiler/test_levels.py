@@ -62,7 +62,8 @@ def _every_micro_kernel() -> list[str]:
 NAMES = _every_micro_kernel()
 SAMPLE = ("gemm_f32", "gemm_f32_table", "gemv_f32", "depthwise_f32_3s1", "winograd_input_2", "gemm_int8_code",
           "gemm_int8_i32_wide", "gemv_int8_code", "depthwise_i8_code", "stream_exp", "stream_log", "stream_rsqrt", "lookup8",
-          "transpose_4", "columns_max_i8", "runs_sum_i8", "windows_max_f32", "best_max_f32", "row_range", "stage_int8")
+          "transpose_4", "repeat_4", "columns_max_i8", "runs_sum_i8", "windows_max_f32", "best_max_f32", "row_range",
+          "stage_int8")
 
 
 @functools.cache
@@ -110,6 +111,7 @@ EXPECTED: tuple[tuple[str, dict[str, str]], ...] = (
     (r"stream_.*", {"512": "^vmulps .*%zmm", "256": "^vmulps .*%ymm", "128": "^mulps", "neon": "^fmul"}),
     (r"lookup8", {"avx512bf16": r"^vperm(i|t)2b .*%zmm", "512": "^vpshufb .*%zmm", "256": "^vpshufb .*%ymm",
                   "128": "^pshufb", "neon": "^ldrb"}),
+    (r"repeat_[124]", {"512": "^vpshufb .*%zmm", "256": "^vpshufb .*%ymm", "128": "^pshufb", "neon": "^tbl"}),
     (r"transpose_1", {"512": "^vpunpcklbw .*%[xyz]mm", "256": "^vpunpcklbw", "128": "^punpcklbw", "neon": "^(zip1|st2)"}),
     (r"transpose_2", {"512": "^vpunpcklwd", "256": "^vpunpcklwd", "128": "^punpcklwd", "neon": "^(zip1|st2)"}),
     (r"transpose_4", {"512": "^vperm(i|t)2q .*%zmm", "256": "^v(unpcklps|punpckldq) .*%ymm", "128": "^(unpcklps|punpckldq)",

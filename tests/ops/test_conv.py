@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from litejit.errors import LiteJitError
-from litejit.ops.depthwise_tiles import SHAPES
+from litejit.ops.conv_geometry import Windows
+from litejit.ops.depthwise_tiles import SHAPES, special
 from litejit.schema.builder import Quant
 from tests.harness import In, Out, run_op
 from tests.twins.conv import conv_sums, depthwise_sums, fixed_codes, nearest_codes
@@ -173,23 +174,52 @@ def check_hybrid(arithmetic, rng, case, mode):
         assert off(got, arithmetic.conv_qd8(x, w, bias, scales, *steps)) <= 1
 
 
-@pytest.mark.parametrize("kind", ["float", "codes", "hybrid"])
+def check_depthwise(arithmetic, rng, case, kind):
+    """A case of a kind of numbers: float32, codes of int8, or float32 times int8."""
+    if kind == "codes":
+        check_codes(arithmetic, rng, case, np.int8, "INT8", True, "auto", "RELU6")
+    elif kind == "hybrid":
+        check_hybrid(arithmetic, rng, case, "auto")
+    else:
+        x, w, bias = (rng.standard_normal(s).astype(np.float32) for s in (case.image, case.kernel, (case.channels,)))
+        assert off(case.run([x, In(w, constant=True), In(bias, constant=True)], Out()), case.sums(x, w) + bias) <= 1
+
+
+of_every_kind = pytest.mark.parametrize("kind", ["float", "codes", "hybrid"])
+
+
+@of_every_kind
 @pytest.mark.parametrize("kernel, stride", SHAPES)
 def test_what_is_left_of_depthwise_tiles(arithmetic, rng, kernel, stride, kind):
     """Every width and height up to two tiles, and registers of channels: columns that are left over, rows and channels."""
     for (height, width), channels in zip(itertools.product(range(1, 6), range(1, 12)), itertools.cycle((24, 80, 100, 21))):
         case = Case(((1, height, width, channels), (kernel, kernel), 1, (stride, stride), (1, 1), "SAME"))
-        if kind == "codes":
-            check_codes(arithmetic, rng, case, np.int8, "INT8", True, "auto", "RELU6")
-        elif kind == "hybrid":
-            check_hybrid(arithmetic, rng, case, "auto")
-        else:
-            x, w, bias = (rng.standard_normal(s).astype(np.float32) for s in (case.image, case.kernel, (case.channels,)))
-            assert off(case.run([x, In(w, constant=True), In(bias, constant=True)], Out()), case.sums(x, w) + bias) <= 1
+        check_depthwise(arithmetic, rng, case, kind)
+
+
+@of_every_kind
+@pytest.mark.parametrize("kernel, dilation", [(3, (2, 2)), (3, (1, 3)), (3, (5, 2)), (5, (2, 2)), (5, (3, 1))])
+def test_dilated_depthwise_tiles(arithmetic, rng, kernel, dilation, kind):
+    """Images of less than the dilation, of a few tiles, and of rows and columns that are left over."""
+    sizes = itertools.product((1, 3, 4, 7, 11), (1, 2, 5, 9, 19, 26))
+    for (height, width), channels in zip(sizes, itertools.cycle((24, 80, 100, 21))):
+        images = 1 if kind == "hybrid" else 1 + height % 2
+        for padding in ("SAME", "VALID"):
+            case = Case(((images, height, width, channels), (kernel, kernel), 1, (1, 1), dilation, padding))
+            if padding == "SAME" or all(n > (kernel - 1) * d for n, d in zip((height, width), dilation)):
+                check_depthwise(arithmetic, rng, case, kind)
+
+
+@pytest.mark.parametrize("kernel, stride, dilation, made", [
+    ((3, 3), (1, 1), (2, 3), (3, 1)), ((5, 5), (1, 1), (1, 2), (5, 1)), ((3, 3), (2, 2), (1, 1), (3, 2)),
+    ((3, 3), (2, 2), (2, 2), (0, 1)), ((3, 5), (1, 1), (2, 2), (0, 1)), ((3, 3), (1, 2), (1, 1), (0, 1))])
+def test_windows_with_tiles_of_their_own(kernel, stride, dilation, made):
+    assert special(Windows((1, 30, 30, 8), kernel, 1, stride, dilation)) == made
 
 
 def test_results_do_not_depend_on_threads(rng):
-    for case in (ALL[4], ALL[13], ALL[-1]):
+    dilated = Case(((2, 31, 23, 40), (3, 3), 1, (1, 1), (4, 3), "SAME"))
+    for case in (ALL[4], ALL[13], ALL[-1], dilated):
         x, w, bias = (rng.standard_normal(s).astype(np.float32) for s in (case.image, case.kernel, (case.channels,)))
         given = [x, In(w, constant=True), In(bias, constant=True)]
         np.testing.assert_array_equal(case.run(given, Out()), case.run(given, Out(), num_threads=2))

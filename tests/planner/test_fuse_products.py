@@ -182,12 +182,20 @@ def inverted_residual(size: int, stride: int, dilation: int = 1, padding: int = 
 
 @pytest.mark.parametrize(("size", "stride", "options"), [
     (3, 1, {}), (3, 2, {}), (5, 1, {}), (5, 2, {"swish": True}), (3, 1, {"residual": True}), (3, 1, {"padding": VALID}),
-    (3, 1, {"dilation": 2}), (2, 1, {}), (3, 1, {"swish": True, "residual": True}), (7, 3, {"padding": VALID})])
+    (3, 1, {"dilation": 2}), (3, 1, {"dilation": 4}), (2, 1, {}), (3, 1, {"swish": True, "residual": True}),
+    (7, 3, {"padding": VALID})])
 def test_separable(size: int, stride: int, options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("litejit.planner.fuse_separable.BETWEEN", 1000)
     fused, unfused = changes_nothing(inverted_residual(size, stride, **options).build(), "separable", monkeypatch)
     assert sum(k.startswith("separable_f32") for k in kernels(fused)) == 1 and fused.plan.macs == unfused.plan.macs
     assert len(fused.plan.steps) == len(unfused.plan.steps) - 2
+
+
+def test_chunks_do_not_expand_most_rows_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("litejit.planner.fuse_separable.BETWEEN", 1000)
+    made = inverted_residual(3, 1, dilation=5, height=75).build()
+    fused, unfused = changes_nothing(made, "separable", monkeypatch)
+    assert len(fused.plan.steps) == len(unfused.plan.steps) - 1
 
 
 @pytest.mark.skipif(not target().bf16, reason="the CPU has no products of bfloat16")
