@@ -299,14 +299,14 @@ stage_pixels = micro_kernel("stage_pixels_int8", "ppiiiiiiiiii", emit_stage_pixe
 stage_int16 = micro_kernel("stage_int16", "ppiiii", emit_stage_int16)
 fill_staged = micro_kernel("fill_int8", "piii", emit_fill)
 sum_staged = micro_kernel("sum_int8", "piiipii", emit_sum)
-_ARGS = "pippiiiipiiii"
+TILE_ARGS = "pippiiiipiiii"
 
 
 def tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = False, hybrid: bool = False) -> MicroKernel:
     """The micro-kernel of a tile."""
     marks = "".join(f"_{mark}" for mark, on in (
         ("rows", rows), ("wide", wide), ("hybrid", hybrid), ("narrow", narrow)) if on)
-    return micro_kernel(f"gemm_int8_{end}{marks}", _ARGS, emit_tile(end, narrow, rows, wide, hybrid))
+    return micro_kernel(f"gemm_int8_{end}{marks}", TILE_ARGS, emit_tile(end, narrow, rows, wide, hybrid))
 
 
 # ---- device functions --------------------------------------------------------------------------
@@ -360,7 +360,7 @@ def make_gemm() -> Any:
     All panels pass m staged rows. ldc: bytes; p: a record with the fields TILES, of which every kind has a function of its
     own (Numba mixes records up that share one). The staged rows should stay in L2 (`stage_block`).
     """
-    run = ByAddress(_ARGS)
+    run = ByAddress(TILE_ARGS)
 
     @device
     def gemm(p, staged, pitch, panels, c, ldc, m, k, n, terms, lo, hi, zero_point, out_flip):
