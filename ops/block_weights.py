@@ -16,10 +16,9 @@ from litejit.compiler.primitives import load_f32, load_i8, load_i32, store_f32
 from litejit.ops.arithmetic import activation, float_range
 from litejit.ops.base import Packed, Step, Target, chunked
 from litejit.ops.hybrid import quantise_rows
-from litejit.ops.packed_product import grid, product_int8
-from litejit.ops.simd.gemm_int4 import BLOCK_TILES, UNIT, pack_int4, panel_words
+from litejit.ops.packed_product import grid, pairs, product_int8
+from litejit.ops.simd.gemm_int4 import UNIT, block_params, block_rows, pack_int4, panel_words
 from litejit.ops.simd.gemm_int8 import HEADER, float_bits, k_group
-from litejit.ops.simd.tiles import tile_shape
 from litejit.planner.graph import Node, Value
 
 BLOCKS = np.dtype([("x", "i8"), ("terms", "i8"), ("w", "i8"), ("scales", "i8"), ("bias", "i8"), ("y", "i8"), ("n", "i8"),
@@ -66,20 +65,24 @@ def _scales(tensor: Any, n: int, blocks: int) -> np.ndarray:
 def _tiles(node: Node, target: Target, size: int, tensor: Any) -> list[Step]:
     """XNNPACK's arithmetic: the micro-kernels are called as those of int8 weights."""
     x, w, bias, y, cpu = node[0], node[1], node.optional(2), node.out, target.cpu
-    (n, k), nr = w.dims, tile_shape(target.cpu, "int8")[1]
+    n, k = w.dims
     m, words = x.size // k, panel_words(k, size)
     rows = quantise_rows(node, x, m, k, "xnn", staged=cpu)
-    fields, chunks = grid(target, m, n, k, 1)
-    panels = Packed((w.key, "panels int4", cpu.name, None if bias is None else bias.key), lambda: pack_int4(
-        cpu, np.asarray(w.data).reshape(n, k), _scales(tensor, n, k // size), None if bias is None else bias.data))
+    tile_rows = even_rows(m, block_rows(cpu))
+    fields, chunks = grid(target, m, n, k, 1, tile_rows=tile_rows)
+    key = (w.key, "panels int4", tensor.buffer, size, None if bias is None else bias.key, cpu.name)
+    panels = Packed(key, lambda: pack_int4(cpu, np.asarray(w.data).reshape(n, k), _scales(tensor, n, k // size),
+                                           None if bias is None else np.asarray(bias.data).ravel()))
     low, high = float_range(activation(node), node.xnn)
-    tile = BLOCK_TILES[min(m, tile_shape(cpu, "int8")[0])]
-    params = {**fields, "x": rows.codes, "terms": rows.terms, "ready": 1, "panels": panels, "y": y, "ldc": 4 * n,
-              "offsets": Packed(("offsets", ((0, 0),)), lambda: np.zeros(2, np.int64)),
-              "column_bytes": 4 * (HEADER + words), "k": words * k_group(cpu), "k_group": k_group(cpu), "tile": tile,
-              "half_tile": tile, "term_bytes": 8, "out_bytes": 4, "low": float_bits(low), "high": float_bits(high),
-              "zero_point": size, "out_flip": k // size}
+    params = {**fields, **block_params(cpu, tile_rows, size, k // size), "x": rows.codes, "panels": panels, "y": y,
+              "ldc": 4 * n, "terms": rows.terms, "ready": 1, "low": float_bits(low), "high": float_bits(high),
+              "offsets": pairs((0,), (0,)), "k": words * k_group(cpu), "column_bytes": 4 * (HEADER + words)}
     return [*rows.steps, Step(node, product_int8, params, chunks, macs=m * n * k)]
+
+
+def even_rows(m: int, most: int) -> int:
+    """Rows of tiles, up to `most`, that m rows take least of: reading and unpacking the weights costs as much as a row."""
+    return min(range(1, most + 1), key=lambda rows: -(-m // rows) * (rows + 1))
 
 
 def _loop(node: Node, size: int, tensor: Any) -> list[Step]:
@@ -90,7 +93,7 @@ def _loop(node: Node, size: int, tensor: Any) -> list[Step]:
     total = x.size // k * n
     chunks, block = chunked(total, max(1, (1 << 16) // k))
     low, high = float_range(activation(node), node.xnn)
-    scales = Packed((w.key, "block scales", tensor.buffer), lambda: _scales(tensor, n, k // size))
+    scales = Packed((w.key, "block scales", tensor.buffer, size), lambda: _scales(tensor, n, k // size))
     params = {"x": rows.codes, "terms": rows.terms, "w": w, "scales": scales, "bias": bias, "y": y,
               "n": n, "k": k, "size": size, "total": total, "block": block, "lo": low, "hi": high}
     return [*rows.steps, Step(node, block_product, params, chunks, macs=total * k)]

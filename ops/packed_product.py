@@ -64,9 +64,11 @@ ROUNDED = np.dtype([*GRID, *TILES, *ROUNDING, ("acc", "i8")], align=True)
 ACCUMULATORS = 1 << 14                # that a chunk keeps
 
 
-def grid(target: Target, m: int, n: int, k: int, batches: int, narrow: bool = False) -> tuple[dict[str, int], int]:
-    """(sizes and chunks as fields of GRID, number of chunks). narrow: of panels."""
-    mr, nr = tile_shape(target.cpu, "int8")
+def grid(target: Target, m: int, n: int, k: int, batches: int, narrow: bool = False, tile_rows: int = 0
+         ) -> tuple[dict[str, int], int]:
+    """(sizes and chunks as fields of GRID, number of chunks). narrow: of panels; tile_rows: where not those of the level."""
+    most, nr = tile_shape(target.cpu, "int8")
+    mr = tile_rows or most
     rows, columns = split(m, n, k, batches, mr, 2 * nr, grain(target.cpu, "int8"))
     row_chunks, column_chunks = -(-m // rows), -(-n // columns)
     return {"m": m, "n": n, "k": k, "pitch": staged_pitch(target.cpu, k), "rows": rows, "columns": columns,
@@ -75,9 +77,10 @@ def grid(target: Target, m: int, n: int, k: int, batches: int, narrow: bool = Fa
             "block": min(stage_block(target.cpu, k), -(-rows // mr) * mr)}, batches * row_chunks * column_chunks
 
 
-def _pairs(firsts: Any, seconds: Any) -> Packed:
-    pairs = tuple((int(a), int(b)) for a, b in zip(firsts, seconds))
-    return Packed(("offsets", pairs), lambda: np.array(pairs, np.int64))
+def pairs(firsts: Any, seconds: Any) -> Packed:
+    """The field `offsets`: where the rows and the panels of each batch begin."""
+    numbers = tuple((int(a), int(b)) for a, b in zip(firsts, seconds))
+    return Packed(("offsets", numbers), lambda: np.array(numbers, np.int64))
 
 
 # ---- codes --------------------------------------------------------------------------------------
@@ -103,7 +106,7 @@ def quantised_steps(node: Node, target: Target, x: Value, y: Value, w: Value, bi
         fields["block"] = min(fields["block"], max(1, ACCUMULATORS // fields["columns"] // mr) * mr)
     staged_size = fields["block"] * fields["pitch"] + 64
     params = {**fields, "x": source, "panels": panels, "staged": Scratch(chunks * staged_size), "staged_size": staged_size,
-              "offsets": _pairs(layout.x_at, (i // (n * k) * right.matrix_bytes(narrow) for i in layout.w_at)),
+              "offsets": pairs(layout.x_at, (i // (n * k) * right.matrix_bytes(narrow) for i in layout.w_at)),
               "flip": flip(cpu, x.type),
               "terms": Scratch(chunks * fields["block"] * 8), "row_factor": right.row_factor, "sum_zero": k * offset}
     if not end:
@@ -158,7 +161,7 @@ def hybrid_steps(node: Node, target: Target, x: Value, y: Value, w: Value, bias:
     fields, chunks = grid(target, m, n, k, len(layout.x_at), narrow)
     params = {**fields, **(vector_params if narrow else tile_params)(cpu, "f32"), "x": made.codes, "panels": panels, "y": y,
               "ldc": 4 * n, "terms": made.terms, "ready": 1, "low": float_bits(low), "high": float_bits(high),
-              "offsets": _pairs((i // k for i in layout.x_at), (i // (n * k) * size for i in layout.w_at))}
+              "offsets": pairs((i // k for i in layout.x_at), (i // (n * k) * size for i in layout.w_at))}
     return [*made.steps, Step(node, product_int8_row if narrow else product_int8, params, chunks,
                             macs=len(layout.x_at) * m * n * k)]
 

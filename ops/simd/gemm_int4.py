@@ -18,7 +18,7 @@ from litejit.compiler import micro_kernel
 from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import MicroKernel
 from litejit.ops.simd.gemm_f32 import store_tile
-from litejit.ops.simd.gemm_int8 import HEADER, TILE_ARGS
+from litejit.ops.simd.gemm_int8 import HEADER, TILE_ARGS, k_group
 from litejit.ops.simd.tiles import tile_shape, tiles
 
 UNIT = 32                             # blocks are whole multiples of so many weights
@@ -33,37 +33,35 @@ def panel_words(k: int, size: int) -> int:
     return k // STEP + -(-(k // size) // 2)
 
 
-def to_bf16(scales: np.ndarray) -> np.ndarray:
-    """float32 to the bits of bfloat16, nearest even: uint16."""
-    bits = np.ascontiguousarray(scales, np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-
-
 def pack_int4(cpu: Cpu, weights: np.ndarray, scales: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
-    """weights [n, k] from -8 to 7, float32 scales [n, blocks], bias [n] -> panels, uint8 [panels, bytes]."""
+    """weights [n, k] from -8 to 7, scales [n, blocks], bias [n] -> panels, uint8 [panels, bytes]."""
     (n, k), blocks, (_, nr) = weights.shape, scales.shape[1], tile_shape(cpu, "int8")
-    count, nv = -(-n // nr), nr // cpu.lanes
-    short = to_bf16(scales)
-    out = np.zeros((count, nr * 4 * (HEADER + panel_words(k, k // blocks))), np.uint8)
+    count, scales = -(-n // nr), _to_bf16(scales)
     header = np.zeros((HEADER, count * nr), np.float32)
-    header[0, :n] = _minus_sums(weights, (short.astype(np.uint32) << 16).view(np.float32))
-    if bias is not None:
-        header[1, :n] = bias
-    out[:, :HEADER * nr * 4] = _by_panel(header.T, count, nr).view(np.uint8).reshape(count, -1)
-    held = np.zeros((count * nr, k), np.uint8)
-    held[:n] = weights & 15
-    words = _nibbles(held.reshape(count, nr, blocks, -1, STEP), cpu).transpose(0, 2, 3, 1, 4)
-    kept = np.zeros((count * nr, blocks), np.uint16)
-    kept[:n] = to_bf16((short.astype(np.uint32) << 16).view(np.float32) / (16 if cpu.dot else 1))
-    pairs = np.ascontiguousarray(kept.reshape(count, nv, cpu.lanes, blocks).transpose(0, 3, 2, 1))
-    joined = np.concatenate([np.ascontiguousarray(part).view(np.uint8).reshape(count, blocks, -1) for part in (words, pairs)], 2)
-    out[:, HEADER * nr * 4:][:, :joined[0].size] = joined.reshape(count, -1)
+    header[0, :n] = _minus_sums(weights, scales)
+    header[1, :n] = 0 if bias is None else bias
+    words = np.zeros((count * nr, k), np.uint8)
+    words[:n] = weights & 15
+    words = _nibbles(words.reshape(count, nr, blocks, -1, STEP), cpu).transpose(0, 2, 3, 1, 4)
+    pairs = np.zeros((count * nr, blocks), np.uint16)
+    pairs[:n] = (scales / (16 if cpu.dot else 1)).view(np.uint32) >> 16
+    pairs = pairs.reshape(count, -1, cpu.lanes, blocks).transpose(0, 3, 2, 1)
+    body = np.concatenate([_bytes(words, count, blocks), _bytes(pairs, count, blocks)], axis=2).reshape(count, -1)
+    start, whole = HEADER * nr * 4, (HEADER + panel_words(k, k // blocks)) * nr * 4
+    out = np.zeros((count, whole), np.uint8)
+    out[:, :start] = _bytes(header.reshape(HEADER, count, nr).transpose(1, 0, 2), count)
+    out[:, start:start + body.shape[1]] = body
     return out
 
 
-def _by_panel(columns: np.ndarray, count: int, nr: int) -> np.ndarray:
-    """Numbers of columns [columns, rows] -> [panels, rows, nr]."""
-    return np.ascontiguousarray(columns.reshape(count, nr, -1).transpose(0, 2, 1))
+def _bytes(values: np.ndarray, *shape: int) -> np.ndarray:
+    return np.ascontiguousarray(values).view(np.uint8).reshape(*shape, -1)
+
+
+def _to_bf16(scales: np.ndarray) -> np.ndarray:
+    """float32 with what bfloat16 has of it, nearest even."""
+    bits = np.ascontiguousarray(scales, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
 
 
 def _minus_sums(weights: np.ndarray, scales: np.ndarray) -> np.ndarray:
@@ -84,13 +82,11 @@ def _nibbles(values: np.ndarray, cpu: Cpu) -> np.ndarray:
 
 # ---- generators --------------------------------------------------------------------------------
 
-def unpacked(v: Any, x: Any) -> list[Any]:
-    """The vectors of `dot` in a vector of weights, in the order of k: 16 times the weights where they are bytes."""
+def unpacked(v: Any, x: Any, t: int) -> Any:
+    """Vector t of `dot`, in the order of k, in a vector of weights: 16 times the weights where they are bytes."""
     if v.group == 4:
-        upper = v.const(v.i32, 0xF0F0F0F0 - (1 << 32))
-        return [v.and_(v.shl(x, 4), upper), v.and_(x, upper)]
-    x = v.bitcast(x, v.type("i16", 2 * v.lanes))
-    return [v.bitcast(v.ashr(v.shl(x, 12 - 4 * t), 12), v.i32) for t in range(STEP // 2)]
+        return v.and_(x if t else v.shl(x, 4), 0xF0F0F0F0 - (1 << 32))
+    return v.bitcast(v.ashr(v.shl(v.bitcast(x, v.type("i16", 2 * v.lanes)), 12 - 4 * t), 12), v.i32)
 
 
 def emit_block_tile(mr: int) -> Callable[..., None]:
@@ -123,25 +119,38 @@ def emit_block_tile(mr: int) -> Callable[..., None]:
 
 
 def block_sums(v: Any, weights: Any, rows: list[Any], block: Any) -> list[Any]:
-    """The integer sums of a block: rows x vectors."""
+    """The integer sums of a block: rows x vectors. One row has two chains, enough to hide the latency."""
     nv, size, per = tiles(v.cpu).int8[1], v.cpu.vbytes, STEP // v.group
-    chains = 2 if len(rows) == 1 else 1
+    chains, steps = 2 if len(rows) == 1 else 1, UNIT // STEP if v.cpu.dot else 1
 
     def body(i: Any, acc: list[Any]) -> list[Any]:
         at_w, at_a = v.mul(i, nv * size // STEP), v.mul(i, 4 // v.group)
         acc = list(acc)
-        for step in range(UNIT // STEP):
-            held = [unpacked(v, v.load(v.i32, weights, v.add(at_w, (step * nv + j) * size))) for j in range(nv)]
+        for step in range(steps):
+            held = [v.load(v.i32, weights, v.add(at_w, (step * nv + j) * size)) for j in range(nv)]
             for t in range(per):
+                w = [unpacked(v, x, t) for x in held]
                 for r, row in enumerate(rows):
                     at = ((r * chains) + t % chains) * nv
                     x = v.isplat(row, v.add(at_a, 4 * (step * per + t)))
-                    acc[at:at + nv] = v.dots(acc[at:at + nv], x, [vectors[t] for vectors in held])
+                    acc[at:at + nv] = v.dots(acc[at:at + nv], x, w)
         return acc
-    acc = v.loop(block, [v.zero(v.i32)] * (len(rows) * nv * chains), body, step=UNIT)
+    acc = v.loop(block, [v.zero(v.i32)] * (len(rows) * nv * chains), body, step=steps * STEP)
     return [v.add(x, y) for x, y in zip(acc[:nv], acc[nv:])] if chains == 2 else list(acc)
+
+
+def block_rows(cpu: Cpu) -> int:
+    """Most rows of a tile: beside the sums, registers hold two vectors of weights and what is unpacked of them."""
+    return min(tiles(cpu).int8[0], 4 if cpu.nregs < 32 else 8 if cpu.dot else 6)
 
 
 BLOCK_TILES: dict[int, MicroKernel] = {
     rows: micro_kernel(f"gemm_int4_blocks_{rows}", TILE_ARGS, emit_block_tile(rows)) for rows in range(1, 9)}
-"""Tiles by their rows."""
+"""Tiles by their rows, of which a CPU has up to `block_rows`."""
+
+
+def block_params(cpu: Cpu, rows: int, size: int, blocks: int) -> dict[str, Any]:
+    """Values of the fields TILES, and of the two numbers that tiles of other kinds use for their codes."""
+    tile = BLOCK_TILES[rows]
+    return {"tile": tile, "half_tile": tile, "tile_rows": rows, "k_group": k_group(cpu), "term_bytes": 8, "out_bytes": 4,
+            "zero_point": size, "out_flip": blocks}

@@ -35,7 +35,7 @@ from litejit.compiler.lazy import ByAddress, MicroKernel
 from litejit.compiler.primitives import Primitive
 from litejit.ops.simd.epilogues import Codes, Double, Fixed, Nearest
 from litejit.ops.simd.gemm_f32 import LINE, store_tile
-from litejit.ops.simd.tiles import int8_columns, int8_rows, tile_shape, tiles
+from litejit.ops.simd.tiles import int8_columns, tile_shape, tiles
 
 STAGE_BYTES = 1 << 16             # rows that stay in L2 while all panels pass
 HEADER = 3                        # vectors of nr lanes in front of a panel's weights
@@ -329,9 +329,9 @@ def sum_terms(staged, pitch, m, k, terms, factor, zero):
     sum_staged(staged, pitch, m, k * stage_bytes() if factor != 0 else 0, terms, factor, zero)
 
 
-TILES = [(name, "i8") for name in ("tile", "half_tile", "k_group", "term_bytes", "out_bytes")]
-"""Fields of kernels that multiply by `make_gemm`: the micro-kernels of tiles of a panel and of half a panel, values of k in a
-lane, bytes of a row's term, bytes of an output."""
+TILES = [(name, "i8") for name in ("tile", "half_tile", "tile_rows", "k_group", "term_bytes", "out_bytes")]
+"""Fields of kernels that multiply by `make_gemm`: the micro-kernels of tiles of a panel and of half a panel, their rows, values
+of k in a lane, bytes of a row's term, bytes of an output."""
 
 
 _TILES = {kind: tuple(tile(kind[0], narrow, *kind[1:]) for narrow in (False, True)) for kind in (       # rows, wide, hybrid
@@ -349,7 +349,7 @@ def tile_params(cpu: Cpu, end: str, rows: bool = False, wide: bool = False, hybr
     """Values of the fields TILES for an end."""
     hybrid = hybrid or end == "f32"
     whole, half = _TILES[end, rows, wide, hybrid]
-    return {"tile": whole, "half_tile": half, "k_group": k_group(cpu, wide),
+    return {"tile": whole, "half_tile": half, "tile_rows": tiles(cpu).int8[0], "k_group": k_group(cpu, wide),
             "term_bytes": 8 if rows or hybrid else 0,
             "out_bytes": {**dict.fromkeys(CODES, 1), "i32": 4, "f32": 4, "once": 2, "twice": 2}[end]}
 
@@ -364,7 +364,7 @@ def make_gemm() -> Any:
 
     @device
     def gemm(p, staged, pitch, panels, c, ldc, m, k, n, terms, lo, hi, zero_point, out_flip):
-        mr, nr = int8_rows(), int8_columns()
+        mr, nr = p.tile_rows, int8_columns()
         groups = (k + p.k_group - 1) // p.k_group
         size = (HEADER + groups) * nr * 4
         for q in range((n + nr - 1) // nr):

@@ -72,6 +72,5 @@ def _number(name: str, of: Callable[[Cpu], int]) -> Primitive:
 
 f32_rows = _number("f32_rows", lambda cpu: tile_shape(cpu, "f32")[0])
 f32_columns = _number("f32_columns", lambda cpu: tile_shape(cpu, "f32")[1])
-int8_rows = _number("int8_rows", lambda cpu: tile_shape(cpu, "int8")[0])
 int8_columns = _number("int8_columns", lambda cpu: tile_shape(cpu, "int8")[1])
 f32_halves = _number("f32_halves", lambda cpu: int(cpu.vbytes == 64))     # whether half a register may take half the time
