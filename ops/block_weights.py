@@ -19,12 +19,12 @@ from litejit.ops.hybrid import quantise_rows
 from litejit.ops.packed_product import grid, pairs, product_int8
 from litejit.ops.simd.gemm_int4 import UNIT, block_params, block_rows, pack_int4, panel_words
 from litejit.ops.simd.gemm_int8 import HEADER, float_bits, k_group
+from litejit.ops.simd.nibbles import LONGEST
 from litejit.planner.graph import Node, Value
 
 BLOCKS = np.dtype([("x", "i8"), ("terms", "i8"), ("w", "i8"), ("scales", "i8"), ("bias", "i8"), ("y", "i8"), ("n", "i8"),
                    ("k", "i8"), ("size", "i8"), ("total", "i8"), ("block", "i8"), ("lo", "f4"), ("hi", "f4")], align=True)
 F32_0 = np.float32(0)
-LARGEST = 1 << 15                     # weights of a block whose sums of 16 * 255 * 8 fit int32
 
 
 def of(w: Value) -> Any:
@@ -53,7 +53,7 @@ def steps(node: Node, target: Target) -> list[Step]:
     held = 0 if tensor.data is None else np.asarray(tensor.data).nbytes // 2
     node.check(size > 0 and k % size == 0 and held >= n * k // size,
                lambda: f"blocks of {size} weights with scales {tensor!r} do not divide {n} rows of {k}")
-    if node.xnn and packs(w) and size <= LARGEST:
+    if node.xnn and packs(w) and size <= LONGEST:
         return _tiles(node, target, size, tensor)
     return _loop(node, size, tensor)
 

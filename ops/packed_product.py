@@ -64,7 +64,7 @@ ROUNDED = np.dtype([*GRID, *TILES, *ROUNDING, ("acc", "i8")], align=True)
 ACCUMULATORS = 1 << 14                # that a chunk keeps
 
 
-def grid(target: Target, m: int, n: int, k: int, batches: int, narrow: bool = False, tile_rows: int = 0
+def grid(target: Target, m: int, n: int, k: int, batches: int, narrow: int = 0, tile_rows: int = 0
          ) -> tuple[dict[str, int], int]:
     """(sizes and chunks as fields of GRID, number of chunks). narrow: of panels; tile_rows: where not those of the level."""
     most, nr = tile_shape(target.cpu, "int8")
@@ -94,7 +94,7 @@ def quantised_steps(node: Node, target: Target, x: Value, y: Value, w: Value, bi
     end, numbers = _end(rounding, right, y, n)
     if rounding.kind == XNN and not end:
         return [product_step(node, x, w, y, bias, layout, rounding, x.zero_point, w_zero)]
-    narrow = m == 1 and end == "code" and right.data is not None
+    narrow = right.narrow if m == 1 and end == "code" else 0
     panels, steps = right.panels(node, bias, offset, numbers, narrow)
     source: Any = x
     if layout.x_step != 1:
@@ -118,7 +118,7 @@ def quantised_steps(node: Node, target: Target, x: Value, y: Value, w: Value, bi
                   out_flip=0x80 if shift else 0)
     row = end == "code" and m == 1
     if row:
-        params.update(vector_params(cpu, end, right.row_factor != 0, wide=not narrow and not cpu.dot))
+        params.update(vector_params(cpu, end, right.row_factor != 0, narrow))
     else:
         params.update(tile_params(cpu, end, rows=end != "code" or right.row_factor != 0))
     return [*steps, Step(node, product_int8_row if row else product_int8, params, chunks, macs=len(layout.x_at) * m * n * k)]
@@ -153,13 +153,14 @@ def hybrid_steps(node: Node, target: Target, x: Value, y: Value, w: Value, bias:
     weights = right.data
     assert weights is not None
     b = np.zeros(n, np.float32) if bias is None else np.asarray(bias.data, np.float32).ravel()
-    narrow = m == 1
+    narrow = right.narrow if m == 1 else 0
     key = (*right.key(bias), "panels hybrid", narrow, scales.tobytes())
     panels = Packed(key, lambda: np.concatenate(
         [pack_int8(cpu, one, -one.sum(axis=1, dtype=np.int64), scales, b, narrow=narrow).reshape(-1) for one in weights]))
     size, (low, high) = right.matrix_bytes(narrow), rounding.bounds
     fields, chunks = grid(target, m, n, k, len(layout.x_at), narrow)
-    params = {**fields, **(vector_params if narrow else tile_params)(cpu, "f32"), "x": made.codes, "panels": panels, "y": y,
+    products = vector_params(cpu, "f32", narrow=narrow) if narrow else tile_params(cpu, "f32")
+    params = {**fields, **products, "x": made.codes, "panels": panels, "y": y,
               "ldc": 4 * n, "terms": made.terms, "ready": 1, "low": float_bits(low), "high": float_bits(high),
               "offsets": pairs((i // k for i in layout.x_at), (i // (n * k) * size for i in layout.w_at))}
     return [*made.steps, Step(node, product_int8_row if narrow else product_int8, params, chunks,

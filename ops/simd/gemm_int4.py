@@ -4,8 +4,8 @@ XNNPACK's arithmetic (qd8-f32-qb4w), in its order: a sum begins with the row's z
 sum; every block adds its integer sum, as float32, times its scale; the row's factor, the bias and the bounds end it.
 
 A panel is [first nr x f32][bias nr x f32][nr x 0] and for every block [weights][scales nr x bf16], padded to whole words of
-32 bits for each column. A vector of weights holds 8 values of k for each lane's column, so that a mask and shifts make two
-vectors of `dot` of it, four where products are of int16; a vector of scales holds those of both halves of a panel.
+32 bits for each column. Weights are nibbles (ops/simd/nibbles.py): of a vector come two vectors of `dot`, four where products
+are of int16. A vector of scales holds those of both halves of a panel.
 """
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import MicroKernel
 from litejit.ops.simd.gemm_f32 import store_tile
 from litejit.ops.simd.gemm_int8 import HEADER, TILE_ARGS, k_group
+from litejit.ops.simd.nibbles import STEP, nibbles, unpacked
 from litejit.ops.simd.tiles import tile_shape, tiles
 
 UNIT = 32                             # blocks are whole multiples of so many weights
 SUMMED = 16                           # weights whose sum XNNPACK scales at once
-STEP = 8                              # values of k in a 32-bit lane of weights
 
 
 # ---- packing -----------------------------------------------------------------------------------
@@ -40,9 +40,9 @@ def pack_int4(cpu: Cpu, weights: np.ndarray, scales: np.ndarray, bias: np.ndarra
     header = np.zeros((HEADER, count * nr), np.float32)
     header[0, :n] = _minus_sums(weights, scales)
     header[1, :n] = 0 if bias is None else bias
-    words = np.zeros((count * nr, k), np.uint8)
-    words[:n] = weights & 15
-    words = _nibbles(words.reshape(count, nr, blocks, -1, STEP), cpu).transpose(0, 2, 3, 1, 4)
+    words = np.zeros((count * nr, k), np.int8)
+    words[:n] = weights
+    words = nibbles(words.reshape(count, nr, blocks, -1, STEP), cpu).transpose(0, 2, 3, 1, 4)
     pairs = np.zeros((count * nr, blocks), np.uint16)
     pairs[:n] = (scales / (16 if cpu.dot else 1)).view(np.uint32) >> 16
     pairs = pairs.reshape(count, -1, cpu.lanes, blocks).transpose(0, 3, 2, 1)
@@ -71,23 +71,7 @@ def _minus_sums(weights: np.ndarray, scales: np.ndarray) -> np.ndarray:
     return np.cumsum(-sums * np.repeat(scales, sums.shape[1] // scales.shape[1], 1), axis=1, dtype=np.float32)[:, -1]
 
 
-def _nibbles(values: np.ndarray, cpu: Cpu) -> np.ndarray:
-    """Values 0..15 [..., STEP] -> bytes [..., 4] in the order of `unpacked`."""
-    if cpu.dot:
-        return values[..., :4] | values[..., 4:] << 4
-    pairs = values.astype(np.uint16)
-    made = sum(pairs[..., 2 * t:2 * t + 2] << 4 * t for t in range(STEP // 2))
-    return np.ascontiguousarray(made, np.uint16).view(np.uint8)
-
-
 # ---- generators --------------------------------------------------------------------------------
-
-def unpacked(v: Any, x: Any, t: int) -> Any:
-    """Vector t of `dot`, in the order of k, in a vector of weights: 16 times the weights where they are bytes."""
-    if v.group == 4:
-        return v.and_(x if t else v.shl(x, 4), 0xF0F0F0F0 - (1 << 32))
-    return v.bitcast(v.ashr(v.shl(v.bitcast(x, v.type("i16", 2 * v.lanes)), 12 - 4 * t), 12), v.i32)
-
 
 def emit_block_tile(mr: int) -> Callable[..., None]:
     """Generator of a tile of mr rows, with the arguments of those of gemm_int8.py; zero_point and out_flip are the weights

@@ -9,7 +9,7 @@ product wants, so that tails of k and the pitch of A do not matter to the tiles:
     others     2       int16                          0 / -128
 
 A panel is [first nr x i32][second nr x f32][third nr x f32][k groups][nr][group], zero padded; narrow panels, for a single
-row, have bytes at every level. Ends of a tile:
+row, have bytes at every level, or nibbles (ops/simd/nibbles.py). Ends of a tile:
 
     "code"   clamp(nearest((first + row + sum) * second) + zero_point) ^ out_flip     XNNPACK's requantisation
     "fixed"  the same with fixed point by second, third instead of the product        LiteRT's (`epilogues.Fixed`, twice)
@@ -35,10 +35,12 @@ from litejit.compiler.lazy import ByAddress, MicroKernel
 from litejit.compiler.primitives import Primitive
 from litejit.ops.simd.epilogues import Codes, Double, Fixed, Nearest
 from litejit.ops.simd.gemm_f32 import LINE, store_tile
+from litejit.ops.simd.nibbles import STEP, nibbles
 from litejit.ops.simd.tiles import int8_columns, tile_shape, tiles
 
 STAGE_BYTES = 1 << 16             # rows that stay in L2 while all panels pass
 HEADER = 3                        # vectors of nr lanes in front of a panel's weights
+PAIR = 2 * STEP                   # narrow panels of nibbles have two vectors of them, or a multiple
 CODES = ("code", "fixed", "double")          # the ends that make bytes
 
 
@@ -65,21 +67,23 @@ def staged_pitch(cpu: Cpu, k: int) -> int:
     return -(-(k if cpu.dot else 2 * k) // 64) * 64 | 64
 
 
-def panel_bytes(cpu: Cpu, k: int, wide: bool = False, narrow: bool = False) -> int:
-    """Bytes of a panel; narrow: its weights are bytes on every CPU (ops/simd/gemv_int8.py)."""
+def panel_bytes(cpu: Cpu, k: int, wide: bool = False, narrow: int = 0) -> int:
+    """Bytes of a panel; narrow: its weights have so many bits on every CPU, 8 or 4 (ops/simd/gemv_int8.py)."""
     nr, group = tile_shape(cpu, "int8")[1], k_group(cpu, wide)
+    if narrow == 4:
+        return nr * (4 * HEADER + -(-k // PAIR) * PAIR // 2)
     return nr * (4 * HEADER + -(-k // group) * (group if narrow else 4))
 
 
 def pack_int8(cpu: Cpu, weights: np.ndarray, first: np.ndarray, second: np.ndarray | None = None,
-              third: np.ndarray | None = None, *, wide: bool = False, narrow: bool = False) -> np.ndarray:
+              third: np.ndarray | None = None, *, wide: bool = False, narrow: int = 0) -> np.ndarray:
     """weights [n, k] and the numbers of the columns -> panels, uint8 [panels, panel_bytes].
 
-    weights: in the range of int8; of int16 where a group has two values and they are not narrow. first: int32 (wraps);
-    second and third: see `column_numbers`; all [n].
+    weights: in the range of int8, of int16 where a group has two values and they are not narrow, of int4 where narrow is 4.
+    first: int32 (wraps); second and third: see `column_numbers`; all [n].
     """
-    (n, k), nr, group = weights.shape, tile_shape(cpu, "int8")[1], k_group(cpu, wide)
-    count, groups = -(-n // nr), -(-k // group)
+    (n, k), nr, group = weights.shape, tile_shape(cpu, "int8")[1], STEP if narrow == 4 else k_group(cpu, wide)
+    count, groups = -(-n // nr), -(-k // PAIR) * (PAIR // STEP) if narrow == 4 else -(-k // group)
     out = np.zeros((count, panel_bytes(cpu, k, wide, narrow)), np.uint8)
     header = out[:, :HEADER * nr * 4].reshape(count, HEADER, nr, 4)
     bias = np.zeros(count * nr, np.int32)
@@ -88,7 +92,8 @@ def pack_int8(cpu: Cpu, weights: np.ndarray, first: np.ndarray, second: np.ndarr
     header[:, 1:] = column_numbers(cpu, n, second, third)
     whole = np.zeros((count * nr, groups * group), np.int8 if group == 4 or narrow else np.int16)
     whole[:n, :k] = weights
-    cut = np.ascontiguousarray(whole.reshape(count, nr, groups, group).transpose(0, 2, 1, 3))
+    cut = whole.reshape(count, nr, groups, group)
+    cut = np.ascontiguousarray((nibbles(cut, cpu) if narrow == 4 else cut).transpose(0, 2, 1, 3))
     out[:, HEADER * nr * 4:] = cut.view(np.uint8).reshape(count, -1)
     return out
 
