@@ -42,7 +42,7 @@ class FullyConnected(Operator):
         if getattr(node.options, "weights_format", 0):
             return False
         if x.type == "f32":
-            return w.type in ("f32", "i8", "i4", "i2") and _even(w)
+            return w.type in ("f32", "i8", "i4", "i2") and _even(w) and (block_weights.of(w) is None or block_weights.packs(w))
         if x.type == "i8":
             return node.out.type == "i8" and _even(w)
         return x.type == "f16" or (x.type == "u8" and node.out.type == "u8")

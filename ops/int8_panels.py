@@ -16,6 +16,7 @@ from litejit.ops.base import Packed, Scratch, Step
 from litejit.ops.integer_product import Layout
 from litejit.ops.simd.epilogues import fits_requant
 from litejit.ops.simd.gemm_int8 import column_numbers, corrected_bias, pack_int8, panel_bytes, staged_pitch
+from litejit.ops.simd.nibbles import LONGEST
 from litejit.ops.simd.pack_int8 import interleave, pack_rows
 from litejit.ops.simd.tiles import int8_columns, tile_shape
 from litejit.planner.graph import Node, Value
@@ -43,9 +44,16 @@ class RightSide:
         """Names the contents."""
         return (self.w.key, None if bias is None else bias.key, self.layout.w_step == 1, self.cpu.name)
 
-    def matrix_bytes(self, narrow: bool = False) -> int:
+    def matrix_bytes(self, narrow: int = 0) -> int:
         """Bytes of the panels of one matrix."""
         return -(-self.layout.n // tile_shape(self.cpu, "int8")[1]) * panel_bytes(self.cpu, self.layout.k, narrow=narrow)
+
+    @property
+    def narrow(self) -> int:
+        """Bits of a weight in panels for a single row; 0: as in those of tiles."""
+        if self.data is None:
+            return 0
+        return 4 if self.w.type in ("i4", "i2") and self.layout.k <= LONGEST else 8
 
     def fits(self, scales: np.ndarray) -> bool:
         """Whether vectors may requantise with these scales (ops/simd/epilogues.py)."""
@@ -54,12 +62,12 @@ class RightSide:
             return most < 2.0**31 and most * float(scales.max()) < 2.0**31
         return all(fits_requant(one, self.bias, scales, abs(self.row_factor)) for one in self.data)
 
-    def panels(self, node: Node, bias: Value | None, offset: int, numbers: tuple[np.ndarray, ...], narrow: bool = False
+    def panels(self, node: Node, bias: Value | None, offset: int, numbers: tuple[np.ndarray, ...], narrow: int = 0
                ) -> tuple[Any, list[Step]]:
         """The panels for activations with that zero point (moved as they are staged), and the steps that make them.
 
         numbers: the second and the third ones of the columns [n]; the same for all of them where w is no constant.
-        narrow: of bytes on every CPU; constants only.
+        narrow: bits of their weights on every CPU (`narrow`); constants only.
         """
         data = self.data
         named = tuple((one.dtype.char, one.tobytes()) for one in numbers)

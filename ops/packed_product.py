@@ -66,9 +66,11 @@ ROUNDED = np.dtype([*GRID, *TILES, *ROUNDING, ("acc", "i8")], align=True)
 ACCUMULATORS = 1 << 14                # that a chunk keeps
 
 
-def grid(target: Target, m: int, n: int, k: int, batches: int, narrow: bool = False) -> tuple[dict[str, int], int]:
-    """(sizes and chunks as fields of GRID, number of chunks). narrow: of panels."""
-    mr, nr = tile_shape(target.cpu, "int8")
+def grid(target: Target, m: int, n: int, k: int, batches: int, narrow: int = 0, tile_rows: int = 0
+         ) -> tuple[dict[str, int], int]:
+    """(sizes and chunks as fields of GRID, number of chunks). narrow: of panels; tile_rows: where not those of the level."""
+    most, nr = tile_shape(target.cpu, "int8")
+    mr = tile_rows or most
     rows, columns = split(m, n, k, batches, mr, 2 * nr, grain(target.cpu, "int8"))
     row_chunks, column_chunks = -(-m // rows), -(-n // columns)
     return {"m": m, "n": n, "k": k, "pitch": staged_pitch(target.cpu, k), "rows": rows, "columns": columns,
@@ -77,9 +79,10 @@ def grid(target: Target, m: int, n: int, k: int, batches: int, narrow: bool = Fa
             "block": min(stage_block(target.cpu, k), -(-rows // mr) * mr)}, batches * row_chunks * column_chunks
 
 
-def _pairs(firsts: Any, seconds: Any) -> Packed:
-    pairs = tuple((int(a), int(b)) for a, b in zip(firsts, seconds))
-    return Packed(("offsets", pairs), lambda: np.array(pairs, np.int64))
+def pairs(firsts: Any, seconds: Any) -> Packed:
+    """The field `offsets`: where the rows and the panels of each batch begin."""
+    numbers = tuple((int(a), int(b)) for a, b in zip(firsts, seconds))
+    return Packed(("offsets", numbers), lambda: np.array(numbers, np.int64))
 
 
 # ---- codes --------------------------------------------------------------------------------------
@@ -93,7 +96,7 @@ def quantised_steps(node: Node, target: Target, x: Value, y: Value, w: Value, bi
     end, numbers = _end(rounding, right, y, n)
     if rounding.kind == XNN and not end:
         return [product_step(node, x, w, y, bias, layout, rounding, x.zero_point, w_zero)]
-    narrow = m == 1 and end == "code" and right.data is not None
+    narrow = right.narrow if m == 1 and end == "code" else 0
     panels, steps = right.panels(node, bias, offset, numbers, narrow)
     source: Any = x
     if layout.x_step != 1:
@@ -105,7 +108,7 @@ def quantised_steps(node: Node, target: Target, x: Value, y: Value, w: Value, bi
         fields["block"] = min(fields["block"], max(1, ACCUMULATORS // fields["columns"] // mr) * mr)
     staged_size = fields["block"] * fields["pitch"] + 64
     params = {**fields, "x": source, "panels": panels, "staged": Scratch(chunks * staged_size), "staged_size": staged_size,
-              "offsets": _pairs(layout.x_at, (i // (n * k) * right.matrix_bytes(narrow) for i in layout.w_at)),
+              "offsets": pairs(layout.x_at, (i // (n * k) * right.matrix_bytes(narrow) for i in layout.w_at)),
               "flip": flip(cpu, x.type),
               "terms": Scratch(chunks * fields["block"] * 8), "row_factor": right.row_factor, "sum_zero": k * offset}
     if not end:
@@ -117,7 +120,7 @@ def quantised_steps(node: Node, target: Target, x: Value, y: Value, w: Value, bi
                   out_flip=0x80 if shift else 0)
     row = end == "code" and m == 1
     if row:
-        params.update(vector_params(cpu, end, right.row_factor != 0, wide=not narrow and not cpu.dot))
+        params.update(vector_params(cpu, end, right.row_factor != 0, narrow))
     else:
         params.update(tile_params(cpu, end, rows=end != "code" or right.row_factor != 0))
     return [*steps, Step(node, product_int8_row if row else product_int8, params, chunks, macs=len(layout.x_at) * m * n * k)]
@@ -157,7 +160,7 @@ def hybrid_steps(node: Node, target: Target, x: Value, y: Value, w: Value, bias:
     data = right.data
     assert data is not None
     b = np.zeros(n, np.float32) if bias is None else np.asarray(bias.data, np.float32).ravel()
-    narrow = m == 1
+    narrow = (8 if mirrored else right.narrow) if m == 1 else 0
 
     def build() -> np.ndarray:
         weights = with_signs(data, mirrored) if mirrored else data
@@ -167,10 +170,10 @@ def hybrid_steps(node: Node, target: Target, x: Value, y: Value, w: Value, bias:
     size = -(-n // tile_shape(cpu, "int8")[1]) * panel_bytes(cpu, k, narrow=narrow)
     fields, chunks = grid(target, m, n, k, len(layout.x_at), narrow)
     low, high = rounding.bounds
-    params = {**fields, **(vector_params if narrow else tile_params)(cpu, end), "x": made.codes, "panels": panels, "y": y,
-              "ldc": 4 * n, "terms": made.terms, "ready": STAGED if xnn else TERMS, "low": float_bits(low),
-              "high": float_bits(high),
-              "offsets": _pairs((i // layout.k for i in layout.x_at), (i // (n * layout.k) * size for i in layout.w_at))}
+    products = vector_params(cpu, end, narrow=narrow) if narrow else tile_params(cpu, end)
+    params = {**fields, **products, "x": made.codes, "panels": panels, "y": y, "ldc": 4 * n, "terms": made.terms,
+              "ready": STAGED if xnn else TERMS, "low": float_bits(low), "high": float_bits(high),
+              "offsets": pairs((i // layout.k for i in layout.x_at), (i // (n * layout.k) * size for i in layout.w_at))}
     if not xnn:
         staged_size = fields["block"] * fields["pitch"] + 64
         params.update(staged=Scratch(chunks * staged_size), staged_size=staged_size, flip=flip(cpu, "i8"))
@@ -180,7 +183,7 @@ def hybrid_steps(node: Node, target: Target, x: Value, y: Value, w: Value, bias:
 
 def signed(w: Value) -> Value:
     """Weights whose bytes are int8: LiteRT reads those of uint8 so in hybrid products."""
-    if w.type == "i8" or w.data is None:
+    if w.type != "u8" or w.data is None:
         return w
     return Value(w.name, w.index, w.subgraph, "i8", w.dims, key=(w.key, "int8"), data=np.asarray(w.data).view(np.int8))
 

@@ -9,7 +9,7 @@ product wants, so that tails of k and the pitch of A do not matter to the tiles:
     others     2       int16                          0 / -128
 
 A panel is [first nr x i32][second nr x f32][third nr x f32][k groups][nr][group], zero padded; narrow panels, for a single
-row, have bytes at every level. Ends of a tile:
+row, have bytes at every level, or nibbles (ops/simd/nibbles.py). Ends of a tile:
 
     "code"   clamp(nearest((first + row + sum) * second) + zero_point) ^ out_flip     XNNPACK's requantisation
     "fixed"  the same with fixed point by second, third instead of the product        LiteRT's (`epilogues.Fixed`, twice)
@@ -37,10 +37,12 @@ from litejit.compiler.lazy import ByAddress, MicroKernel
 from litejit.compiler.primitives import Primitive
 from litejit.ops.simd.epilogues import Codes, Double, Fixed, Nearest
 from litejit.ops.simd.gemm_f32 import LINE, store_tile
-from litejit.ops.simd.tiles import int8_columns, int8_rows, tile_shape, tiles
+from litejit.ops.simd.nibbles import STEP, nibbles
+from litejit.ops.simd.tiles import int8_columns, tile_shape, tiles
 
 STAGE_BYTES = 1 << 16             # rows that stay in L2 while all panels pass
 HEADER = 3                        # vectors of nr lanes in front of a panel's weights
+PAIR = 2 * STEP                   # narrow panels of nibbles have two vectors of them, or a multiple
 CODES = ("code", "fixed", "double")          # the ends that make bytes
 CODES16 = ("once", "twice", "double16")      # and those that make int16
 FLOATS = ("f32", "real")                     # and float32
@@ -69,21 +71,23 @@ def staged_pitch(cpu: Cpu, k: int) -> int:
     return -(-(k if cpu.dot else 2 * k) // 64) * 64 | 64
 
 
-def panel_bytes(cpu: Cpu, k: int, wide: bool = False, narrow: bool = False) -> int:
-    """Bytes of a panel; narrow: its weights are bytes on every CPU (ops/simd/gemv_int8.py)."""
+def panel_bytes(cpu: Cpu, k: int, wide: bool = False, narrow: int = 0) -> int:
+    """Bytes of a panel; narrow: its weights have so many bits on every CPU, 8 or 4 (ops/simd/gemv_int8.py)."""
     nr, group = tile_shape(cpu, "int8")[1], k_group(cpu, wide)
+    if narrow == 4:
+        return nr * (4 * HEADER + -(-k // PAIR) * PAIR // 2)
     return nr * (4 * HEADER + -(-k // group) * (group if narrow else 4))
 
 
 def pack_int8(cpu: Cpu, weights: np.ndarray, first: np.ndarray, second: np.ndarray | None = None,
-              third: np.ndarray | None = None, *, wide: bool = False, narrow: bool = False) -> np.ndarray:
+              third: np.ndarray | None = None, *, wide: bool = False, narrow: int = 0) -> np.ndarray:
     """weights [n, k] and the numbers of the columns -> panels, uint8 [panels, panel_bytes].
 
-    weights: in the range of int8; of int16 where a group has two values and they are not narrow. first: int32 (wraps);
-    second and third: see `column_numbers`; all [n].
+    weights: in the range of int8, of int16 where a group has two values and they are not narrow, of int4 where narrow is 4.
+    first: int32 (wraps); second and third: see `column_numbers`; all [n].
     """
-    (n, k), nr, group = weights.shape, tile_shape(cpu, "int8")[1], k_group(cpu, wide)
-    count, groups = -(-n // nr), -(-k // group)
+    (n, k), nr, group = weights.shape, tile_shape(cpu, "int8")[1], STEP if narrow == 4 else k_group(cpu, wide)
+    count, groups = -(-n // nr), -(-k // PAIR) * (PAIR // STEP) if narrow == 4 else -(-k // group)
     out = np.zeros((count, panel_bytes(cpu, k, wide, narrow)), np.uint8)
     header = out[:, :HEADER * nr * 4].reshape(count, HEADER, nr, 4)
     bias = np.zeros(count * nr, np.int32)
@@ -92,7 +96,8 @@ def pack_int8(cpu: Cpu, weights: np.ndarray, first: np.ndarray, second: np.ndarr
     header[:, 1:] = column_numbers(cpu, n, second, third)
     whole = np.zeros((count * nr, groups * group), np.int8 if group == 4 or narrow else np.int16)
     whole[:n, :k] = weights
-    cut = np.ascontiguousarray(whole.reshape(count, nr, groups, group).transpose(0, 2, 1, 3))
+    cut = whole.reshape(count, nr, groups, group)
+    cut = np.ascontiguousarray((nibbles(cut, cpu) if narrow == 4 else cut).transpose(0, 2, 1, 3))
     out[:, HEADER * nr * 4:] = cut.view(np.uint8).reshape(count, -1)
     return out
 
@@ -341,8 +346,8 @@ stage_pixels = micro_kernel("stage_pixels_int8", "ppiiiiiiiiii", emit_stage_pixe
 stage_int16 = micro_kernel("stage_int16", "ppiiii", emit_stage_int16)
 fill_staged = micro_kernel("fill_int8", "piii", emit_fill)
 sum_staged = micro_kernel("sum_int8", "piiipii", emit_sum)
-_ARGS = "pippiiiipiiii"
-SEGMENT_ARGUMENTS = _ARGS + "ii"
+TILE_ARGS = "pippiiiipiiii"
+SEGMENT_ARGUMENTS = TILE_ARGS + "ii"
 
 
 def tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = False, hybrid: bool = False,
@@ -350,7 +355,7 @@ def tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = False,
     """The micro-kernel of a tile."""
     marks = "".join(f"_{mark}" for mark, on in (
         ("rows", rows), ("wide", wide), ("hybrid", hybrid), ("segments", segments), ("narrow", narrow)) if on)
-    arguments = SEGMENT_ARGUMENTS if segments else _ARGS
+    arguments = SEGMENT_ARGUMENTS if segments else TILE_ARGS
     return micro_kernel(f"gemm_int8_{end}{marks}", arguments, emit_tile(end, narrow, rows, wide, hybrid))
 
 
@@ -374,9 +379,9 @@ def sum_terms(staged, pitch, m, k, terms, factor, zero):
     sum_staged(staged, pitch, m, k * stage_bytes() if factor != 0 else 0, terms, factor, zero)
 
 
-TILES = [(name, "i8") for name in ("tile", "half_tile", "k_group", "term_bytes", "out_bytes")]
-"""Fields of kernels that multiply by `make_gemm`: the micro-kernels of tiles of a panel and of half a panel, values of k in a
-lane, bytes of a row's term, bytes of an output."""
+TILES = [(name, "i8") for name in ("tile", "half_tile", "tile_rows", "k_group", "term_bytes", "out_bytes")]
+"""Fields of kernels that multiply by `make_gemm`: the micro-kernels of tiles of a panel and of half a panel, their rows, values
+of k in a lane, bytes of a row's term, bytes of an output."""
 
 
 _TILES = {kind: tuple(tile(kind[0], narrow, *kind[1:]) for narrow in (False, True)) for kind in (       # rows, wide, hybrid
@@ -397,7 +402,7 @@ def tile_params(cpu: Cpu, end: str, rows: bool = False, wide: bool = False, hybr
     """Values of the fields TILES for an end."""
     hybrid = hybrid or end in FLOATS
     whole, half = _TILES[end, rows, wide, hybrid]
-    return {"tile": whole, "half_tile": half, "k_group": k_group(cpu, wide),
+    return {"tile": whole, "half_tile": half, "tile_rows": tiles(cpu).int8[0], "k_group": k_group(cpu, wide),
             "term_bytes": 8 if rows or hybrid else 0,
             "out_bytes": {**dict.fromkeys(CODES, 1), **dict.fromkeys(CODES16, 2)}.get(end, 4)}
 
@@ -408,11 +413,11 @@ def make_gemm() -> Any:
     All panels pass m staged rows. ldc: bytes; p: a record with the fields TILES, of which every kind has a function of its
     own (Numba mixes records up that share one). The staged rows should stay in L2 (`stage_block`).
     """
-    run = ByAddress(_ARGS)
+    run = ByAddress(TILE_ARGS)
 
     @device
     def gemm(p, staged, pitch, panels, c, ldc, m, k, n, terms, lo, hi, zero_point, out_flip):
-        mr, nr = int8_rows(), int8_columns()
+        mr, nr = p.tile_rows, int8_columns()
         groups = (k + p.k_group - 1) // p.k_group
         size = (HEADER + groups) * nr * 4
         for q in range((n + nr - 1) // nr):

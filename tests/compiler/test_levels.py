@@ -22,6 +22,7 @@ from litejit.compiler.lazy import MICRO_KERNELS
 from litejit.compiler.primitives import store_i64
 from litejit.ops.depthwise_tiles import PARTS, SHAPES
 from litejit.ops.simd import best, depthwise_dot, depthwise_f32, functions, reductions, windows, xnn_product, xnn_sum
+from litejit.ops.simd.gemm_int4 import block_rows
 from litejit.ops.simd.lookup import lookup8
 from litejit.ops.simd.tiles import f32_columns, tile_shape, tiles
 from litejit.ops.tails import SCALAR
@@ -61,13 +62,15 @@ def _every_micro_kernel() -> list[str]:
 
 NAMES = _every_micro_kernel()
 SAMPLE = ("gemm_f32", "gemm_f32_table", "gemv_f32", "depthwise_f32_3s1", "winograd_input_2", "gemm_int8_code",
-          "gemm_int8_i32_wide", "gemv_int8_code", "depthwise_i8_code", "stream_exp", "stream_log", "stream_rsqrt", "lookup8",
-          "transpose_4", "repeat_4", "columns_max_i8", "runs_sum_i8", "windows_max_f32", "best_max_f32", "row_range",
-          "stage_int8")
+          "gemm_int8_i32_wide", "gemv_int8_code", "depthwise_i8_code", "gemm_int4_blocks_4", "stream_exp", "stream_log",
+          "stream_rsqrt", "lookup8", "transpose_4", "repeat_4", "columns_max_i8", "runs_sum_i8", "windows_max_f32",
+          "best_max_f32", "row_range", "stage_int8")
 
 
 @functools.cache
 def code(name: str, level: str) -> Code:
+    if (rows := re.fullmatch(r"gemm_int4_blocks_(\d)", name)) and int(rows[1]) > block_rows(LEVELS[level]):
+        pytest.skip("tiles of fewer rows there")
     if re.match("depthwise_dot_", name) and not depthwise_dot.has_dot_tiles(LEVELS[level]):
         pytest.skip("made for levels with 32 large registers and a dot product only")
     try:
@@ -97,7 +100,7 @@ EXPECTED: tuple[tuple[str, dict[str, str]], ...] = (
     (r"stage_bf16|pair_rows_bf16", {**ADD32, "avx512bf16": r"^vcvtne2ps2bf16 .*%zmm"}),
     (r"depthwise_dot_.*|pack_int8_interleave|pack_int8_sums|sum_int8", {**DOT, "neon": "^(ushll|saddw) v"}),
     (r"gemm_int8_\w+_wide.*|depthwise_(i8|u8|i16)_.*", DOT16),
-    (r"gemm_int8_.*|gemv_int8.*", DOT),
+    (r"gemm_int8_.*|gemv_int8.*|gemm_int4_.*", DOT),
     (r"winograd_int8_input_.*", {"512": "^vpsubw .*%zmm", "256": "^vpsubw .*%ymm", "128": "^psubw", "neon": r"^sub v\d+\.8h"}),
     (r"winograd_int8_output_.*", ADD32),
     (r"(residual_)?(layer|rms)_norm", {**FMA, "128": "^(mul|add)ps .*%xmm"}),
@@ -195,6 +198,7 @@ SPILLS = (
     (r"gemm_bf16.*", r"avx512vnni|avx512|avxvnni|avx2|neon.*", 44, "nobody runs what stands in for the instruction, but tests"),
     (r"gemm_f32_three", "avxvnni|avx2", 12, "never called: half a register takes as long as a whole one"),
     (r"gemm_int8_code_rows_segments.*", "avxvnni|avx2|neon.*", 67, "never called: only AVX-512 has registers for the sums"),
+    (r"gemm_int4_.*", "avx2|sse4", 12, "no time lost: there are more products than registers to unpack weights in"),
     (r"gemm_.*", "sse4", 8, "products need a register of their own without fused multiply-adds"),
 )
 TILES = [name for name in NAMES if re.match(r"gem[mv]_|depthwise_", name)]

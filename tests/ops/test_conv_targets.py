@@ -59,7 +59,8 @@ def test_instructions_of_16x8(level):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file", ["test_conv.py", "test_conv_16x8.py", "test_batch_matmul.py", "test_fully_connected.py"])
+@pytest.mark.parametrize("file", ["test_conv.py", "test_conv_16x8.py", "test_batch_matmul.py", "test_fully_connected.py",
+                                  "test_block_weights.py"])
 @pytest.mark.parametrize("level", NAMES[1:])
 def test_results(level, file):
     done = run(level, "-m", "pytest", "-q", "-p", "no:cacheprovider", os.path.join(HERE, file))

@@ -131,6 +131,21 @@ def test_hybrid_products_of_no_rows(rng, mode):
     assert run(np.zeros((0, 6), F32), w, None, mode=mode).shape == (0, 5)
 
 
+@pytest.mark.parametrize("kind", ["INT4", "INT2"])
+def test_hybrid_of_few_bits(rng, arithmetic, kind):
+    """One row reads two weights from a byte, up to sums that 16 times the product would not fit."""
+    low = {"INT4": -8, "INT2": -2}[kind]
+    for m, k, n in [*SHAPES, (1, 48, 65), (1, 1 << 15, 33), (1, (1 << 15) + 4, 33)]:
+        if k % 4:
+            continue
+        x, bias = rng.standard_normal((m, k)).astype(F32), rng.standard_normal(n).astype(F32)
+        w, scales = rng.integers(low, -low, (n, k)).astype(np.int8), rng.uniform(0.005, 0.02, n).astype(F32)
+        x[0, 1:], w[0] = 5, low                                 # the largest sum that there is
+        got = run(x, In(w, Quant(scales, [0] * n), type=kind, constant=True), In(bias, constant=True))
+        want = arithmetic.fc_qd8(x, w, bias, scales)
+        assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
+
+
 def test_keeps_dimensions(rng):
     x, w = rng.standard_normal((2, 3, 8)).astype(F32), rng.standard_normal((5, 8)).astype(F32)
     assert run(x, In(w, constant=True), None, keep_num_dims=True).shape == (2, 3, 5)
