@@ -28,7 +28,8 @@ from litejit.ops.arithmetic import mbqm, mbqm64, quantize_multipliers, saturate,
 from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import FIELDS, Windows, grid
 from litejit.ops.conv_int8 import multipliers
-from litejit.ops.simd.gemm_int8 import TILES, make_gemm, pack_int8, panel_bytes, stage_block, stage_int16, tile_params
+from litejit.ops.simd.gemm_int8 import TILES, make_gemm, pack_int8, panel_bytes, tile_params
+from litejit.ops.simd.stage_int8 import stage_block, stage_int16
 from litejit.ops.simd.tiles import grain, tile_shape, tiles
 from litejit.planner.graph import Node, Value
 

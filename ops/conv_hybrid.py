@@ -17,7 +17,8 @@ from litejit.ops.conv_groups import merged
 from litejit.ops.conv_int8 import conv_int8, gather_params
 from litejit.ops.hybrid import quantise_rows
 from litejit.ops.integer_product import HYBRID_XNN, Layout, Rounding
-from litejit.ops.simd.gemm_int8 import float_bits, pack_int8, staged_offset, tile_params
+from litejit.ops.simd.gemm_int8 import float_bits, pack_int8, tile_params
+from litejit.ops.simd.stage_int8 import staged_offset
 from litejit.planner.graph import Node, Value
 
 SCALE = np.dtype([*((name, "i8") for name in ("y", "factors", "m", "pixels", "n", "rows", "per_channel", "scales", "bias")),

@@ -17,15 +17,11 @@ from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import FIELDS, Windows, grid
 from litejit.ops.conv_rows_int8 import fits, padded, rows_step
 from litejit.ops.simd.epilogues import fits_requant
-from litejit.ops.simd.gemm_int8 import (
-    TILES,
-    corrected_bias,
+from litejit.ops.simd.gemm_int8 import TILES, corrected_bias, make_gemm, pack_int8, panel_bytes, tile_params
+from litejit.ops.simd.stage_int8 import (
     fill_staged,
     flip,
     k_group,
-    make_gemm,
-    pack_int8,
-    panel_bytes,
     stage,
     stage_block,
     stage_bytes,
@@ -33,7 +29,6 @@ from litejit.ops.simd.gemm_int8 import (
     staged_offset,
     staged_pitch,
     sum_terms,
-    tile_params,
 )
 from litejit.ops.simd.tiles import grain, tile_shape
 from litejit.planner.graph import Node, Value

@@ -13,16 +13,8 @@ from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import ByAddress
 from litejit.ops.base import Packed, Scratch, Step, Target, chunked
 from litejit.ops.conv_geometry import FIELDS, Windows
-from litejit.ops.simd.gemm_int8 import (
-    HEADER,
-    SEGMENT_ARGUMENTS,
-    SEGMENT_TILES,
-    fill_staged,
-    flip,
-    k_group,
-    stage,
-    stage_bytes,
-)
+from litejit.ops.simd.gemm_int8 import HEADER, SEGMENT_ARGUMENTS, SEGMENT_TILES
+from litejit.ops.simd.stage_int8 import fill_staged, flip, k_group, stage, stage_bytes
 from litejit.ops.simd.tiles import grain, int8_columns, int8_rows, tile_shape
 from litejit.planner.graph import Node
 

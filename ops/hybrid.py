@@ -26,9 +26,9 @@ from litejit.compiler.primitives import (
 )
 from litejit.ops import streams
 from litejit.ops.base import MAX_CHUNKS, Scratch, Step, chunked
-from litejit.ops.simd.gemm_int8 import staged_pitch
 from litejit.ops.simd.row_codes import quantise_xnn
 from litejit.ops.simd.row_codes import row_range as vector_range
+from litejit.ops.simd.stage_int8 import staged_pitch
 from litejit.planner.graph import Node
 
 ROWS = np.dtype([("x", "i8"), ("q", "i8"), ("terms", "i8"), ("rows", "i8"), ("depth", "i8"), ("inner", "i8"),

@@ -15,9 +15,10 @@ from litejit.compiler.primitives import copy_bytes
 from litejit.ops.base import Packed, Scratch, Step
 from litejit.ops.integer_product import Layout
 from litejit.ops.simd.epilogues import fits_requant
-from litejit.ops.simd.gemm_int8 import column_numbers, corrected_bias, pack_int8, panel_bytes, staged_pitch
+from litejit.ops.simd.gemm_int8 import column_numbers, corrected_bias, pack_int8, panel_bytes
 from litejit.ops.simd.nibbles import LONGEST
 from litejit.ops.simd.pack_int8 import interleave, pack_rows
+from litejit.ops.simd.stage_int8 import staged_pitch
 from litejit.ops.simd.tiles import int8_columns, tile_shape
 from litejit.planner.graph import Node, Value
 

@@ -36,21 +36,9 @@ from litejit.ops.integer_product import (
     rounded,
     store_code,
 )
-from litejit.ops.simd.gemm_int8 import (
-    TILES,
-    flip,
-    float_bits,
-    make_gemm,
-    pack_int8,
-    panel_bytes,
-    stage_block,
-    stage_rows,
-    staged_offset,
-    staged_pitch,
-    sum_terms,
-    tile_params,
-)
+from litejit.ops.simd.gemm_int8 import TILES, float_bits, make_gemm, pack_int8, panel_bytes, tile_params
 from litejit.ops.simd.gemv_int8 import VECTOR, make_gemv, vector_params
+from litejit.ops.simd.stage_int8 import flip, stage_block, stage_rows, staged_offset, staged_pitch, sum_terms
 from litejit.ops.simd.tiles import grain, tile_shape
 from litejit.planner.graph import Node, Value
 

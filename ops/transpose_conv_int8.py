@@ -26,18 +26,8 @@ from litejit.ops.base import Packed, Scratch, Step, Target, chunked
 from litejit.ops.integer_product import HYBRID_XNN, ROUNDING, XNN, Rounding
 from litejit.ops.packed_product import round_row
 from litejit.ops.simd.accumulators import add_accumulators, code_accumulators, scale_accumulators
-from litejit.ops.simd.gemm_int8 import (
-    TILES,
-    flip,
-    make_gemm,
-    pack_int8,
-    panel_bytes,
-    stage_bytes,
-    stage_rows,
-    staged_offset,
-    staged_pitch,
-    tile_params,
-)
+from litejit.ops.simd.gemm_int8 import TILES, make_gemm, pack_int8, panel_bytes, tile_params
+from litejit.ops.simd.stage_int8 import flip, stage_bytes, stage_rows, staged_offset, staged_pitch
 from litejit.ops.simd.tiles import tile_shape
 from litejit.planner.graph import Node, Value
 

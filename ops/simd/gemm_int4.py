@@ -18,8 +18,9 @@ from litejit.compiler import micro_kernel
 from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import MicroKernel
 from litejit.ops.simd.gemm_f32 import store_tile
-from litejit.ops.simd.gemm_int8 import HEADER, TILE_ARGS, k_group
+from litejit.ops.simd.gemm_int8 import HEADER, TILE_ARGS
 from litejit.ops.simd.nibbles import STEP, nibbles, unpacked
+from litejit.ops.simd.stage_int8 import k_group
 from litejit.ops.simd.tiles import tile_shape, tiles
 
 UNIT = 32                             # blocks are whole multiples of so many weights

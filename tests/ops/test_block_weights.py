@@ -5,7 +5,7 @@ import pytest
 from litejit.compiler.cpu import target
 from litejit.errors import LiteJitError
 from litejit.ops.block_weights import even_rows
-from litejit.ops.simd.gemm_int8 import staged_offset
+from litejit.ops.simd.stage_int8 import staged_offset
 from litejit.schema.builder import ModelBuilder, Quant
 from tests.harness import run_model, run_planned
 

@@ -4,8 +4,8 @@ import pytest
 
 from litejit.compiler.cpu import LEVELS
 from litejit.ops import hybrid
-from litejit.ops.simd.gemm_int8 import staged_offset
 from litejit.ops.simd.row_codes import row_range
+from litejit.ops.simd.stage_int8 import staged_offset
 
 F32 = np.float32
 
