@@ -20,7 +20,10 @@ from litejit.ops.conv_hybrid import hybrid_steps
 from litejit.ops.conv_int8 import Weights, codes_steps, fixed_steps
 from litejit.ops.conv_winograd import Tiling, tiling, winograd_steps
 from litejit.ops.conv_winograd_int8 import tile_size_int8, winograd_int8_steps
+from litejit.ops.copy import Move, copy_steps, strides
 from litejit.ops.float_product import Matrix, convert, float_steps, narrow_f16, takes_pitch, widen_f16
+from litejit.ops.integer_product import XNN, Layout, Rounding
+from litejit.ops.packed_product import quantised_steps
 from litejit.ops.tails import tail_steps
 from litejit.planner.graph import Node, Value
 
@@ -71,7 +74,10 @@ class Conv2D(Operator):
                    f"{node.op} with integer weights needs constant weights and bias")
         if x.type == "f32":
             return hybrid_steps(node, target, w, bias, made, weight_scales(w), float_range(activation(node), node.xnn))
-        w, made = merged(target.cpu, w, made, w.zero_point if w.type == "u8" else 0)
+        w_zero = w.zero_point if w.type == "u8" else 0
+        if node.xnn and made.kh * made.kw == made.groups == 1:
+            return _rows_of_codes(node, target, made, w_zero)
+        w, made = merged(target.cpu, w, made, w_zero)
         if x.type == "i16":
             return conv_16_steps(node, target, w, made, Rounding16(bias, real_scales(node), w.dims[0]), code_range(node))
         weights = Weights(w, bias, made.groups, target.cpu)
@@ -111,6 +117,20 @@ def _float(node: Node, target: Target, x: Value | Scratch, y: Value | Scratch, w
     if choice is not None:
         return [*winograd_steps(node, target, x, y, w, bias, made, bounds, choice), *tail_steps(node)]
     return WINDOWS[target.products](node, target, x, y, w, bias, made, bounds)
+
+
+def _rows_of_codes(node: Node, target: Target, made: Windows, w_zero: int) -> list[Step]:
+    """A 1 x 1 convolution in XNNPACK's codes: a product of the pixels, brought together where strides leave some out."""
+    x, w, bias, y = node[0], node[1], node.optional(2), node.out
+    rounding = Rounding(XNN, xnn_scales(node), y.zero_point, code_range(node))
+    source: Value | Scratch = x
+    steps: list[Step] = []
+    if not made.pointwise:
+        shape, row = (made.images, made.out_height, made.out_width, made.channels), made.width * made.channels
+        source = Scratch(made.m * made.channels + 64)
+        steps = copy_steps(node, x, source, Move(shape, (made.height * row, made.sh * row, made.sw * made.channels, 1),
+                                                 strides(shape)), 1)
+    return steps + quantised_steps(node, target, x, y, w, bias, rounding, w_zero, Layout(made.m, w.dims[0], made.k), source)
 
 
 def _half(node: Node, target: Target, made: Windows) -> list[Step]:

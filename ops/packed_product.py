@@ -76,19 +76,22 @@ def pairs(firsts: Any, seconds: Any) -> Packed:
 # ---- codes --------------------------------------------------------------------------------------
 
 def quantised_steps(node: Node, target: Target, x: Value, y: Value, w: Value, bias: Value | None, rounding: Rounding,
-                    w_zero: int = 0, layout: Layout | None = None) -> list[Step]:
-    """Steps of a product of int8, or of uint8, matrices with constant bias; w is [n, k], or lies as `layout` says."""
+                    w_zero: int = 0, layout: Layout | None = None, source: Any = None) -> list[Step]:
+    """Steps of a product of int8, or of uint8, matrices with constant bias; w is [n, k], or lies as `layout` says.
+
+    source: where the codes of x lie, if not in x.
+    """
     layout = layout or Layout(x.size // w.dims[1], w.dims[0], w.dims[1])
     cpu, m, n, k = target.cpu, layout.m, layout.n, layout.k
     right, offset = RightSide(w, w_zero, bias, layout, cpu), x.zero_point + staged_offset(cpu, x.type)
     end, numbers = _end(rounding, right, y, n)
+    source = x if source is None else source
     if rounding.kind == XNN and not end:
-        return [product_step(node, x, w, y, bias, layout, rounding, x.zero_point, w_zero)]
+        return [product_step(node, source, w, y, bias, layout, rounding, x.zero_point, w_zero, x.type)]
     narrow = right.narrow if m == 1 and end == "code" else 0
     panels, steps = right.panels(node, bias, offset, numbers, narrow)
-    source: Any = x
     if layout.x_step != 1:
-        source, step = turned(node, x, x.size // (m * k), k, m, size=1)
+        source, step = turned(node, source, x.size // (m * k), k, m, size=1)
         steps.append(step)
     fields, chunks = grid(target, m, n, k, len(layout.x_at), narrow)
     if not end:

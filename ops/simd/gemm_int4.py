@@ -1,4 +1,4 @@
-"""GEMM of int4 weights with a scale for every block of k: staged rows (ops/simd/gemm_int8.py) times packed panels.
+"""GEMM of int4 weights with a scale for every block of k: staged rows (ops/simd/stage_int8.py) times packed panels.
 
 XNNPACK's arithmetic (qd8-f32-qb4w), in its order: a sum begins with the row's zero point times `first`, minus the weights'
 sum; every block adds its integer sum, as float32, times its scale; the row's factor, the bias and the bounds end it.
