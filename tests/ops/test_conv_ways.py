@@ -1,0 +1,113 @@
+"""Which way a convolution goes: rows read in place, groups merged, signals along their rows. Every way has the same numbers."""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from litejit.compiler.cpu import LEVELS, target
+from litejit.interpreter import Interpreter
+from litejit.ops import conv, conv_groups, conv_int8, conv_rows, conv_rows_int8
+from litejit.ops.conv_geometry import Windows
+from litejit.planner.graph import Value
+from litejit.schema.builder import Quant
+from tests.harness import In, Out, op_model
+
+VNNI = LEVELS["avx512vnni"]
+
+
+def codes_model(rng: np.random.Generator, image: tuple[int, ...], kernel: tuple[int, ...], type: type = np.int8,
+                **options: Any) -> bytes:
+    """A CONV_2D of codes with constant weights."""
+    zero, name = (120, "UINT8") if type is np.uint8 else (-3, "INT8")
+    w = rng.integers(0 if type is np.uint8 else -127, 255 if type is np.uint8 else 127, kernel).astype(type)
+    bias = rng.integers(-2000, 2000, kernel[0]).astype(np.int32)
+    x = np.zeros(image, type)
+    given = [In(x, Quant([0.02], [zero])), In(w, Quant([0.01], [117 if type is np.uint8 else 0]), constant=True),
+             In(bias, constant=True)]
+    return op_model("CONV_2D", given, Out(name, Quant([0.3], [zero])), version=3, **{"padding": "SAME", "stride_w": 1,
+                                                                                       "stride_h": 1, **options})
+
+
+def outputs(content: bytes, image: tuple[int, ...], type: type = np.int8, seed: int = 0) -> tuple[np.ndarray, list[str]]:
+    interpreter, rng = Interpreter(model_content=content, num_threads=2), np.random.default_rng(seed)
+    info = np.iinfo(type)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(0, rng.integers(info.min, info.max, image, type, endpoint=True))
+    interpreter.invoke()
+    return (interpreter.get_tensor(interpreter.get_output_details()[0]["index"]),
+            [step.kernel.name for step in interpreter.plan.steps])
+
+
+# ---- rows read in place ------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("dims, kernel, depth, strides, dilations, n, wanted", [
+    ((1, 224, 224, 3), (3, 3), 3, (2, 2), (1, 1), 32, True), ((1, 56, 56, 16), (3, 3), 16, (1, 1), (1, 1), 16, True),
+    ((1, 49, 10, 1), (10, 4), 1, (2, 2), (1, 1), 64, True), ((1, 14, 14, 64), (1, 1), 64, (2, 2), (1, 1), 64, False),
+    ((1, 28, 28, 16), (3, 3), 4, (1, 1), (1, 1), 4, False), ((1, 28, 28, 16), (3, 3), 16, (1, 1), (1, 2), 16, False),
+    ((1, 8, 8, 512), (3, 3), 512, (1, 1), (1, 1), 512, False), ((0, 8, 8, 3), (3, 3), 3, (1, 1), (1, 1), 8, False)])
+def test_rows_are_read_in_place_where_that_pays(dims: tuple[int, ...], kernel: tuple[int, int], depth: int,
+                                                strides: tuple[int, int], dilations: tuple[int, int], n: int,
+                                                wanted: bool) -> None:
+    windows = Windows(dims, kernel, depth, strides, dilations, "SAME")
+    assert conv_rows_int8.fits(VNNI, windows, n, False) is wanted
+
+
+@pytest.mark.parametrize("type", [np.int8, np.uint8])
+@pytest.mark.parametrize("image, kernel, options", [
+    ((2, 9, 15, 3), (8, 3, 3, 3), {}), ((1, 30, 29, 3), (24, 7, 5, 3), {"stride_w": 2, "stride_h": 2}),
+    ((1, 12, 40, 17), (33, 3, 3, 17), {"padding": "VALID"}), ((1, 20, 9, 2), (5, 4, 2, 2), {"dilation_h_factor": 3}),
+    ((3, 2, 2, 5), (70, 5, 5, 5), {}), ((1, 64, 300, 3), (16, 3, 3, 3), {"stride_h": 3})])
+def test_rows_read_in_place_give_the_same_codes(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator, type: type,
+                                                image: tuple[int, ...], kernel: tuple[int, ...],
+                                                options: dict[str, Any]) -> None:
+    content = codes_model(rng, image, kernel, type, **options)
+    monkeypatch.setattr(conv, "tile_size_int8", lambda *_: 0)
+    monkeypatch.setattr(conv_int8, "fits", lambda *_: True)
+    got, names = outputs(content, image, type)
+    assert names == ["conv_rows_int8"]
+    monkeypatch.setattr(conv_int8, "fits", lambda *_: False)
+    want, names = outputs(content, image, type)
+    assert names == ["conv_int8"] and np.array_equal(got, want)
+
+
+# ---- merged groups -----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("channels, depth, outputs_, wanted", [
+    (128, 4, 128, 4), (64, 32, 128, 1), (12, 2, 6, 6), (512, 256, 512, 1), (16, 16, 32, 1)])
+def test_as_many_groups_are_merged_as_fill_a_panel(channels: int, depth: int, outputs_: int, wanted: int) -> None:
+    windows = Windows((1, 14, 14, channels), (3, 3), depth, padding="SAME")
+    w = Value("w", 0, 0, "i8", (outputs_, 3, 3, depth), data=np.ones((outputs_, 3, 3, depth), np.int8), key="w")
+    wider, made = conv_groups.merged(VNNI, w, windows, 0)
+    assert made.depth == wider.dims[3] == wanted * depth and windows.depth == depth
+    assert np.count_nonzero(wider.data) == w.size
+
+
+@pytest.mark.parametrize("type", [np.int8, np.uint8])
+def test_merged_groups_give_the_same_codes(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator, type: type) -> None:
+    for image, kernel in (((1, 7, 9, 64), (32, 3, 3, 2)), ((2, 6, 5, 48), (96, 3, 3, 12)), ((1, 5, 4, 30), (10, 1, 1, 3))):
+        content = codes_model(rng, image, kernel, type)
+        got, _ = outputs(content, image, type)
+        with monkeypatch.context() as patch:
+            patch.setattr(conv, "merged", lambda cpu, w, windows, zero: (w, windows))
+            want, _ = outputs(content, image, type)
+        assert np.array_equal(got, want)
+
+
+# ---- signals -----------------------------------------------------------------------------------------
+
+def test_a_column_lies_along_its_row() -> None:
+    column = Windows((2, 300, 1, 8), (9, 1), 8, (2, 1), (3, 1), "SAME")
+    row = column.lying()
+    assert row.params() == Windows((2, 1, 300, 8), (1, 9), 8, (1, 2), (1, 3), "SAME").params() and column.height == 300
+    image = Windows((1, 30, 2, 8), (3, 1), 8, padding="SAME")
+    assert image.lying() is image
+
+
+def test_a_single_row_is_cut_into_chunks() -> None:
+    windows = Windows((1, 1, 4000, 16), (1, 9), 16, padding="SAME")
+    down, rows, along, columns = conv_rows._cut(target(), windows, 64)
+    assert (down, rows) == (1, 1) and along > 8 and (along - 1) * columns < 4000 <= along * columns
+    picture = Windows((1, 224, 224, 3), (3, 3), 3, (2, 2), padding="SAME")
+    assert conv_rows._cut(target(), picture, 32)[2] == 1
