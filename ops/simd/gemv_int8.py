@@ -53,16 +53,18 @@ def emit_vector(end: str, rows: bool, held: str = "") -> Callable[..., None]:
                 for line in range(0, CHAINS * nv * step, 64):
                     v.prefetch(panel, v.add(ahead, line))
             return [y for t in range(CHAINS) for y in group(i, acc[t * nv:(t + 1) * nv], t)]
-        whole = v.and_(groups, -CHAINS)
-        parts = v.loop(whole, [v.zero(v.i32)] * (CHAINS * nv), chains, step=CHAINS)
+        begin = header(v.i32, 0)
+        if rows or end in FLOATS:
+            term = v.isplat(terms)
+            begin = [v.mul(x, term) if end in FLOATS else v.add(x, term) for x in begin]
+        whole, zeros = v.and_(groups, -CHAINS), [v.zero(v.i32)] * nv
+        parts = v.loop(whole, (begin if per == 1 else zeros) + zeros * (CHAINS - 1), chains, step=CHAINS)
         acc = list(parts[:nv])
         for t in range(1, CHAINS):
             acc = [v.add(x, y) for x, y in zip(acc, parts[t * nv:(t + 1) * nv])]
         acc = v.loop(groups, acc, group, start=whole) if per == 1 else acc
-        if per == 2:
-            acc = [v.ashr(x, 4) for x in acc]
-        first, term = header(v.i32, 0), v.isplat(terms) if rows or end in FLOATS else 0
-        acc = [v.add(x, v.mul(y, term) if end in FLOATS else v.add(y, term)) for x, y in zip(acc, first)]
+        if per > 1:
+            acc = [v.add(v.ashr(x, 4) if per == 2 else x, y) for x, y in zip(acc, begin)]
         second = header(v.f32, 1)
         if end in FLOATS:
             real, factor = float_end(v, end, lo, hi), v.fsplat(terms, 4)
