@@ -89,21 +89,21 @@ class Plan:
         for done in self.done:
             done[:] = 0
 
-    def check(self, result, bad=None):
+    def agrees(self, result, bad=None):
+        """Whether a run ended as it should, at the first step with a chunk in `bad`, and did every chunk before once."""
         last = min(bad) if bad else len(self.counts)
-        assert result == ((last + 1) << RESULT_BITS | 7 | bad[last] << 8 if bad else 0)
-        for i, n in enumerate(self.counts):
-            if i != last:
-                assert (self.done[i][:n] == (1 if i < last else 0)).all(), i
-            else:
-                assert (self.done[i][:bad[last]] == 1).all()
+        if result != ((last + 1) << RESULT_BITS | 7 | bad[last] << 8 if bad else 0):
+            return False
+        wanted = [(done[:bad[last]], 1) if i == last else (done[:n], i < last)
+                  for i, (done, n) in enumerate(zip(self.done, self.counts))]
+        return all((done == times).all() for done, times in wanted)
 
 
 @pytest.mark.parametrize("nthr", [1, 2, 3, 4])
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 17, 64, 5000])
 def test_every_chunk_once_and_in_order(library, loop, nthr, count):
     plan = Plan(library, [count] * 3 + [1, 1, count, 2])
-    plan.check(team().run(loop, plan.address, len(plan.counts), nthr))
+    assert plan.agrees(team().run(loop, plan.address, len(plan.counts), nthr))
     team().quiesce()
 
 
@@ -123,10 +123,10 @@ def test_the_first_failure_is_reported_and_ends_the_run(library, loop, nthr, bad
     counts = [8, 8, 16, 1, 2, 40, 1]
     for _ in range(20):
         plan = Plan(library, counts, bad)
-        plan.check(team().run(loop, plan.address, len(counts), nthr), bad)
+        assert plan.agrees(team().run(loop, plan.address, len(counts), nthr), bad)
         team().quiesce()
     plan = Plan(library, counts)                    # a failed run leaves nothing behind
-    plan.check(team().run(loop, plan.address, len(counts), nthr))
+    assert plan.agrees(team().run(loop, plan.address, len(counts), nthr))
     team().quiesce()
 
 
@@ -142,7 +142,7 @@ def stress(library, loop, one, seconds, seed):
         nthr = pick.randint(1, 6)
         for _ in range(pick.choice([1, 1, 5]) if not bad else 1):
             plan.clear()
-            plan.check(one.run(loop, plan.address, len(counts), nthr), bad)
+            assert plan.agrees(one.run(loop, plan.address, len(counts), nthr), bad)
         one.quiesce()                               # the plan is freed now
         if pick.random() < .05:
             time.sleep(.002)                        # lets the workers fall asleep
@@ -177,7 +177,7 @@ def test_two_invokes_at_once(library, loop, new_team):
         for _ in range(150):
             plan = Plan(library, [pick.choice([1, 8, 40])] * 10, work=30)
             try:
-                plan.check(one.run(loop, plan.address, 10, 2))
+                assert plan.agrees(one.run(loop, plan.address, 10, 2))
             except AssertionError as error:
                 errors.append(error)
             one.quiesce()
@@ -215,7 +215,7 @@ def test_workers_start_when_they_are_needed(library, loop, new_team):
     one.close()
     assert one.size == 1
     plan.clear()
-    plan.check(one.run(loop, plan.address, 1, 4))   # still runs, on one thread
+    assert plan.agrees(one.run(loop, plan.address, 1, 4))   # still runs, on one thread
     assert one.size == 1
 
 
@@ -224,23 +224,23 @@ def test_when_no_thread_can_be_started(library, loop, new_team, monkeypatch):
         raise RuntimeError("can't start new thread")
     monkeypatch.setattr(threading.Thread, "start", refuse)
     plan = Plan(library, [4, 4])
-    plan.check(new_team().run(loop, plan.address, 2, 4))
+    assert plan.agrees(new_team().run(loop, plan.address, 2, 4))
 
 
 def test_thread_counts_beyond_reason(library, loop, new_team):
     one, plan = new_team(), Plan(library, [300, 1, 300])
-    plan.check(one.run(loop, plan.address, 3, 1000))
+    assert plan.agrees(one.run(loop, plan.address, 3, 1000))
     assert one.size == 128
     for nthr in (40, 33, 32, 31, 2, 128):
         plan.clear()
-        plan.check(one.run(loop, plan.address, 3, nthr))
+        assert plan.agrees(one.run(loop, plan.address, 3, nthr))
     one.quiesce()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_gets_workers_of_its_own(library, loop):
     plan = Plan(library, [8, 1, 8])
-    plan.check(team().run(loop, plan.address, 3, 3))
+    assert plan.agrees(team().run(loop, plan.address, 3, 3))
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -248,13 +248,13 @@ def test_a_forked_child_gets_workers_of_its_own(library, loop):
             if team().size == 1:
                 for nthr in (1, 2, 3):
                     plan.clear()
-                    plan.check(team().run(loop, plan.address, 3, nthr))
+                    assert plan.agrees(team().run(loop, plan.address, 3, nthr))
                 code = 7 if team().size == 3 else 2
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
     plan.clear()
-    plan.check(team().run(loop, plan.address, 3, 3))
+    assert plan.agrees(team().run(loop, plan.address, 3, 3))
     team().quiesce()
 
 
@@ -270,7 +270,7 @@ def test_fork_while_another_thread_runs(library, loop):
         code = 1
         try:
             plan = Plan(library, [8, 8])
-            plan.check(team().run(loop, plan.address, 2, 2))
+            assert plan.agrees(team().run(loop, plan.address, 2, 2))
             code = 7 if team().size == 2 else 2
         finally:
             os._exit(code)
@@ -353,7 +353,7 @@ def test_one_team_per_process():
 
 def test_a_call_on_one_thread_needs_no_team(library, loop):
     plan = Plan(library, [3, 4])
-    plan.check(make_call(loop, plan.address)())
+    assert plan.agrees(make_call(loop, plan.address)())
 
 
 def test_the_word_that_counts_steps_does_not_wrap(library, loop, new_team):
@@ -362,7 +362,7 @@ def test_the_word_that_counts_steps_does_not_wrap(library, loop, new_team):
     one._words[team_module.STEP] = 2 * 10**6 * 86400 * 365
     for _ in range(20):
         plan = Plan(library, [8, 1, 40])
-        plan.check(one.run(loop, plan.address, 3, 3))
+        assert plan.agrees(one.run(loop, plan.address, 3, 3))
         one.quiesce()
 
 

@@ -119,11 +119,11 @@ def quantised(rng, case, dtype, w_type, per_channel):
     (np.int8, "INT8", True), (np.int8, "INT8", False), (np.uint8, "UINT8", False), (np.int8, "INT4", True)])
 def test_codes(arithmetic, rng, dtype, w_type, per_channel, mode):
     for k, case in enumerate(ALL):
-        check_codes(arithmetic, rng, case, dtype, w_type, per_channel, mode, act_of(k))
+        assert wrong_codes(arithmetic, rng, case, dtype, w_type, per_channel, mode, act_of(k)) == 0, (case.image, case.kernel)
 
 
-def check_codes(arithmetic, rng, case, dtype, w_type, per_channel, mode, act):
-    """Codes of a case are exactly the twin's."""
+def wrong_codes(arithmetic, rng, case, dtype, w_type, per_channel, mode, act):
+    """How many codes of a case are not the twin's."""
     info, codes = np.iinfo(dtype), fixed_codes if mode == "ref" or w_type == "INT4" else nearest_codes
     x, w, w_zero, bias, (x_scale, scales, y_scale), zero, quants = quantised(rng, case, dtype, w_type, per_channel)
     got = case.run([In(x, quants[0]), In(w, quants[1], type=w_type, constant=True), In(bias, constant=True)],
@@ -135,7 +135,7 @@ def check_codes(arithmetic, rng, case, dtype, w_type, per_channel, mode, act):
         wide = x_scale * scales if dtype == np.uint8 else np.float64(x_scale) * scales
         scale, bounds = wide.astype(np.float64) / np.float64(y_scale), arithmetic.act_range
     want = codes(sums, scale, zero[1], bounds(act, y_scale, zero[1], dtype))
-    np.testing.assert_array_equal(got, want, err_msg=f"{case.op} {case.image} {case.kernel}")
+    return np.count_nonzero(got != want) if got.shape == want.shape else np.inf
 
 
 @pytest.mark.parametrize("w_type", ["INT8", "INT16"])
@@ -154,11 +154,11 @@ def test_codes_of_16_bits(arithmetic, rng, w_type):
 @pytest.mark.parametrize("mode", ["auto", "ref"])
 def test_hybrid(arithmetic, rng, mode):
     for case in ALL:
-        check_hybrid(arithmetic, rng, case, mode)
+        assert hybrid_off(arithmetic, rng, case, mode) <= 1, (case.image, case.kernel)
 
 
-def check_hybrid(arithmetic, rng, case, mode):
-    """Floats of a case with int8 weights are close to the oracle's."""
+def hybrid_off(arithmetic, rng, case, mode):
+    """How far floats of a case with int8 weights are `off` the oracle's; 0 where there is none."""
     x = rng.standard_normal(case.image).astype(np.float32) * 3
     w = rng.integers(-127, 128, case.kernel).astype(np.int8)
     scales = rng.uniform(0.005, 0.02, case.channels).astype(np.float32)
@@ -167,22 +167,22 @@ def check_hybrid(arithmetic, rng, case, mode):
                     In(bias, constant=True)], Out(), mode=mode)
     steps = (case.stride, case.dilation, case.padding)
     if case.depthwise:
-        assert off(got, arithmetic.dwconv_hybrid(x, w, bias, scales, *steps)) <= 1
-    elif mode == "ref" and case.channels > 1 and case.kernel[3] == case.image[3]:
-        assert off(got, arithmetic.conv_hybrid_ref(x, w, bias, scales, *steps)) <= 1
-    elif mode == "auto":
-        assert off(got, arithmetic.conv_qd8(x, w, bias, scales, *steps)) <= 1
+        return off(got, arithmetic.dwconv_hybrid(x, w, bias, scales, *steps))
+    if mode == "auto":
+        return off(got, arithmetic.conv_qd8(x, w, bias, scales, *steps))
+    if case.channels > 1 and case.kernel[3] == case.image[3]:
+        return off(got, arithmetic.conv_hybrid_ref(x, w, bias, scales, *steps))
+    return 0
 
 
-def check_depthwise(arithmetic, rng, case, kind):
-    """A case of a kind of numbers: float32, codes of int8, or float32 times int8."""
+def depthwise_off(arithmetic, rng, case, kind):
+    """How far a case is off, in what is allowed: of float32, of codes (wrong ones count twice), of float32 times int8."""
     if kind == "codes":
-        check_codes(arithmetic, rng, case, np.int8, "INT8", True, "auto", "RELU6")
-    elif kind == "hybrid":
-        check_hybrid(arithmetic, rng, case, "auto")
-    else:
-        x, w, bias = (rng.standard_normal(s).astype(np.float32) for s in (case.image, case.kernel, (case.channels,)))
-        assert off(case.run([x, In(w, constant=True), In(bias, constant=True)], Out()), case.sums(x, w) + bias) <= 1
+        return 2 * wrong_codes(arithmetic, rng, case, np.int8, "INT8", True, "auto", "RELU6")
+    if kind == "hybrid":
+        return hybrid_off(arithmetic, rng, case, "auto")
+    x, w, bias = (rng.standard_normal(s).astype(np.float32) for s in (case.image, case.kernel, (case.channels,)))
+    return off(case.run([x, In(w, constant=True), In(bias, constant=True)], Out()), case.sums(x, w) + bias)
 
 
 of_every_kind = pytest.mark.parametrize("kind", ["float", "codes", "hybrid"])
@@ -194,7 +194,7 @@ def test_what_is_left_of_depthwise_tiles(arithmetic, rng, kernel, stride, kind):
     """Every width and height up to two tiles, and registers of channels: columns that are left over, rows and channels."""
     for (height, width), channels in zip(itertools.product(range(1, 6), range(1, 12)), itertools.cycle((24, 80, 100, 21))):
         case = Case(((1, height, width, channels), (kernel, kernel), 1, (stride, stride), (1, 1), "SAME"))
-        check_depthwise(arithmetic, rng, case, kind)
+        assert depthwise_off(arithmetic, rng, case, kind) <= 1, case.image
 
 
 @of_every_kind
@@ -207,7 +207,7 @@ def test_dilated_depthwise_tiles(arithmetic, rng, kernel, dilation, kind):
         for padding in ("SAME", "VALID"):
             case = Case(((images, height, width, channels), (kernel, kernel), 1, (1, 1), dilation, padding))
             if padding == "SAME" or all(n > (kernel - 1) * d for n, d in zip((height, width), dilation)):
-                check_depthwise(arithmetic, rng, case, kind)
+                assert depthwise_off(arithmetic, rng, case, kind) <= 1, (case.image, padding)
 
 
 @pytest.mark.parametrize("kernel, stride, dilation, made", [
