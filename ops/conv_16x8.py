@@ -1,8 +1,8 @@
 """CONV_2D of int16 activations with int8, int4 or int16 weights, bit exact with LiteRT's kernels; products of matrices, too.
 
 The bias decides the rounding: int64 (or none) a 64-bit accumulator and a 16-bit multiplier ("once"), int32 a wrapping 32-bit
-accumulator and a 31-bit multiplier ("twice"). FULLY_CONNECTED has a 64-bit accumulator and float64 scales ("double16"). 8-bit
-weights: int16 tiles. Where the weights' magnitude shows that no sum can
+accumulator and a 31-bit multiplier ("twice"). FULLY_CONNECTED has a 64-bit accumulator and float64 scales ("double16").
+8-bit weights: int16 tiles. Where the weights' magnitude shows that no sum can
 leave 32 bits, the tiles end in codes; else k is cut into blocks whose sums fit, which are added up in 64 bits. 16-bit weights:
 plain loops.
 """

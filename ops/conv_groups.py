@@ -15,8 +15,8 @@ from litejit.ops.conv_geometry import Windows
 from litejit.ops.simd.tiles import tile_shape
 from litejit.planner.graph import Value
 
-PIECE = 5 * 64                        # gathering a piece of a pixel, in multiply-accumulates: measured with AVX-512 VNNI
-GROUP = 8 * 64                        # what a product costs beside them, for a pixel
+PIECE = 5 * 64                        # estimates, in multiply-accumulates of AVX-512 VNNI: gathering a piece of a pixel,
+GROUP = 8 * 64                        # and what a group's product of a pixel costs beside them
 
 
 def merged(cpu: Cpu, w: Value, windows: Windows, zero: int) -> tuple[Value, Windows]:

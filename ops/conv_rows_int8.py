@@ -22,7 +22,7 @@ ROWS = np.dtype([*FIELDS, *((name, "i8") for name in (
     "x", "w", "y", "n", "tile", "half_tile", "groups", "scratch", "scratch_size", "terms", "pitch", "flip", "pad", "rows",
     "row_chunks", "block", "low", "high", "zero_point", "out_flip"))], align=True)
 BAND_BYTES = 1 << 15                  # of input rows that stay in L1 while all panels pass
-GATHERED, SUM, RUN, STAGED = 12, 14, 6, 40         # cycles: in ops/conv_int8.py of a pixel, its sum, a run of it; a staged row
+GATHERED, SUM, RUN, STAGED = 12, 14, 6, 40    # estimated cycles: of a pixel in ops/conv_int8.py, its sum, its run; a staged row
 
 
 def fits(cpu: Cpu, windows: Windows, n: int, sums: bool) -> bool:

@@ -115,7 +115,7 @@ def _as_conv(node: Node) -> Node:
                     data=np.asarray(w.data).transpose(3, 1, 2, 0), key=(w.key, "conv"), spec=w.spec)
     made = Node(node.op, node.operator, node.index, node.subgraph, (node[0], weights, *node.inputs[2:]), node.outputs,
                 node.options, version=node.version, spec=node.spec)
-    made.xnn, made.tail, made.wide = node.xnn, node.tail, node.wide
+    made.xnn, made.tail = node.xnn, node.tail
     return made
 
 

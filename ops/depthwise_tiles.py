@@ -85,18 +85,8 @@ def walk_params(windows: Windows, shape: tuple[int, int], x: Any, y: Any, grain:
 _tile = ByAddress(TILE_ARGUMENTS)
 
 
-@cache
-def make_block(record: tuple[str, ...]) -> Any:
-    """Device function (p, source, ring, table, top, bottom, y): the output rows top .. bottom, the first one at y.
-
-    source: the input; ring: how many of its rows are there, one after the other and over again; 0: all of them. One for every
-    parameter record, with fields of these names: Numba mixes records up that share a device function.
-    """
-
-    @device
-    def run(p, tile, table, tiles, step, y, columns):
-        _tile(tile, table, tiles, step, p.w, y, p.columns_apart * p.out_pixel, p.rows_apart * p.out_width * p.out_pixel,
-              p.channels, columns, p.lo, p.hi, p.kh, p.kw, p.sw, p.taps_apart, p.terms)
+def make_tables() -> tuple[Any, Any]:
+    """Device functions that fill the tables of addresses, for one parameter record (see `make_block`)."""
 
     @device
     def row_table(p, source, ring, lines, row, rows):
@@ -117,6 +107,22 @@ def make_block(record: tuple[str, ...]) -> Any:
             inside = x >= 0 and x < p.width
             for ky in range(p.seen):
                 store_i64(table, k * p.seen + ky, load_i64(lines, ky) + x * p.pixel if inside else p.pad)
+    return row_table, column_table
+
+
+@cache
+def make_block(record: tuple[str, ...]) -> Any:
+    """Device function (p, source, ring, table, top, bottom, y): the output rows top .. bottom, the first one at y.
+
+    source: the input; ring: how many of its rows are there, one after the other and over again; 0: all of them. One for every
+    parameter record, with fields of these names: Numba mixes records up that share a device function.
+    """
+    row_table, column_table = make_tables()
+
+    @device
+    def run(p, tile, table, tiles, step, y, columns):
+        _tile(tile, table, tiles, step, p.w, y, p.columns_apart * p.out_pixel, p.rows_apart * p.out_width * p.out_pixel,
+              p.channels, columns, p.lo, p.hi, p.kh, p.kw, p.sw, p.taps_apart, p.terms)
 
     @device
     def tile_columns(p, lines, table, ox, rows, out):

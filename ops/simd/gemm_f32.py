@@ -74,11 +74,10 @@ def emit_tile(kind: str, quarters: int = 4, rows_of: Callable[[Cpu], int] = usua
               times: Callable[..., list[Any]] | None = None) -> Callable[..., None]:
     """Generator of tiles below each other, of whole tiles or of one with fewer rows, and up to nr * quarters / 4 columns.
 
-    "rows": rows as they lie, (a, lda, panel, c, ldc, m, k, columns, lo, hi[, other]). "table": (table, segments, ..., moved)
-    with the address of each row's piece of k values `moved` bytes before what is at table[tile][segment][row of the tile].
-    "segments": (a, lda, ..., segments, step),
-    the pieces of a row `step` bytes apart. m: a multiple of a tile's rows, or less than those of one. times: what adds the
-    products, if not `multiply`.
+    "rows": rows as they lie, (a, lda, panel, c, ldc, m, k, columns, lo, hi[, other]). "table": (table, segments, ..., moved),
+    each row's piece of k values lies `moved` bytes after the address at table[tile][segment][row of the tile]. "segments":
+    (a, lda, ..., segments, step), the pieces of a row `step` bytes apart. m: a multiple of a tile's rows, or less than those of
+    one. times: what adds the products, if not `multiply`.
     """
     def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, k: Any, columns: Any, lo: Any,
              hi: Any, other: Any = None, step: Any = None) -> None:
