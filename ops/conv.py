@@ -77,7 +77,7 @@ class Conv2D(Operator):
         w_zero = w.zero_point if w.type == "u8" else 0
         if node.xnn and made.kh * made.kw == made.groups == 1:
             return _rows_of_codes(node, target, made, w_zero)
-        w, made = merged(target.cpu, w, made, w_zero)
+        w, made = merged(target.cpu, w, made, w_zero, in_place=node.xnn)
         if x.type == "i16":
             return conv_16_steps(node, target, w, made, Rounding16(bias, real_scales(node), w.dims[0]), code_range(node))
         weights = Weights(w, bias, made.groups, target.cpu)

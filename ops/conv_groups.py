@@ -11,36 +11,34 @@ import copy
 import numpy as np
 
 from litejit.compiler.cpu import Cpu
+from litejit.ops.conv_costs import gathered, in_rows
 from litejit.ops.conv_geometry import Windows
-from litejit.ops.simd.tiles import tile_shape
 from litejit.planner.graph import Value
 
-PIECE = 5 * 64                        # estimates, in multiply-accumulates of AVX-512 VNNI: gathering a piece of a pixel,
-GROUP = 8 * 64                        # and what a group's product of a pixel costs beside them
 
-
-def merged(cpu: Cpu, w: Value, windows: Windows, zero: int) -> tuple[Value, Windows]:
+def merged(cpu: Cpu, w: Value, windows: Windows, zero: int, in_place: bool) -> tuple[Value, Windows]:
     """Weights [O, kh, kw, depth] and windows with as many groups as are estimated to be the fastest.
 
-    zero: the weight that stands for 0.
+    zero: the weight that stands for 0; in_place: whether rows may be read in place (ops/conv_rows_int8.py).
     """
     groups = windows.groups
     if groups == 1 or w.data is None or w.type == "i16":               # 16-bit weights: plain loops over all of k
         return w, windows
-    times = min((j for j in range(1, groups + 1) if groups % j == 0), key=lambda j: _cost(cpu, w.dims[0], windows, j))
-    if times == 1:
-        return w, windows
+    sums = w.type == "u8"
+
+    def cost(times: int) -> float:
+        made, n = _with(windows, times), w.dims[0] // (groups // times)
+        cycles = gathered(cpu, made, n, sums)
+        return min(cycles, in_rows(cpu, made, n, sums)) if in_place else cycles
+    times = min((j for j in range(1, groups + 1) if groups % j == 0), key=cost)
+    return (w, windows) if times == 1 else (_widened(w, times, groups, zero), _with(windows, times))
+
+
+def _with(windows: Windows, times: int) -> Windows:
+    """With `times` groups as one."""
     wider = copy.copy(windows)
     wider.depth = times * windows.depth
-    return _widened(w, times, groups, zero), wider
-
-
-def _cost(cpu: Cpu, outputs: int, windows: Windows, times: int) -> int:
-    """Of a pixel, with `times` groups as one."""
-    half, groups, taps = tile_shape(cpu, "int8")[1] // 2, windows.groups // times, windows.kh * windows.kw
-    columns = -(-outputs // (groups * half)) * half
-    pieces = windows.kh if groups == 1 and windows.dw == 1 else taps
-    return groups * (GROUP + PIECE * pieces + columns * taps * times * windows.depth)
+    return wider
 
 
 def _widened(w: Value, times: int, groups: int, zero: int) -> Value:

@@ -37,7 +37,7 @@ def hybrid_steps(node: Node, target: Target, w: Value, bias: Value | None, windo
         rounding = Rounding(HYBRID_XNN, scales, 0, bounds)
         return packed_product.hybrid_steps(node, target, x, y, w, bias, rounding, Layout(windows.m, o, windows.k))
     made = quantise_rows(node, x, images, x.size // max(images, 1), how)
-    w, windows = merged(cpu, w, windows, 0)
+    w, windows = merged(cpu, w, windows, 0, in_place=False)
     groups, n = windows.groups, o // windows.groups
     scale = np.ascontiguousarray(np.broadcast_to(scales.astype(np.float32), (o,)))
     offsets = np.zeros(o, np.float32) if bias is None else np.asarray(bias.data, np.float32).reshape(o)

@@ -14,8 +14,9 @@ from litejit.compiler.cpu import Cpu
 from litejit.compiler.primitives import load_f32, load_i32, store_f32, store_i32
 from litejit.ops.arithmetic import fixed_point, quantize_multipliers
 from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target
+from litejit.ops.conv_costs import gathered, in_rows
 from litejit.ops.conv_geometry import FIELDS, Windows, grid
-from litejit.ops.conv_rows_int8 import fits, padded, rows_step
+from litejit.ops.conv_rows_int8 import padded, rows_step
 from litejit.ops.simd.epilogues import fits_requant
 from litejit.ops.simd.gemm_int8 import TILES, corrected_bias, make_gemm, pack_int8, panel_bytes, tile_params
 from litejit.ops.simd.stage_int8 import (
@@ -118,14 +119,15 @@ def _codes_step(node: Node, target: Target, weights: Weights, windows: Windows, 
     x, y, cpu = node[0], node.out, target.cpu
     n, offset = weights.array.shape[1], x.zero_point + staged_offset(cpu, x.type)
     shift = 128 if y.type == "u8" else 0                               # u8 codes are made as i8 ones
-    in_rows = end == "code" and fits(cpu, windows, n, weights.row_factor != 0)
+    sums = weights.row_factor != 0
+    in_place = end == "code" and in_rows(cpu, windows, n, sums) < gathered(cpu, windows, n, sums)
     panels = panels_of(target, weights, offset, tuple(one.reshape(weights.groups, n) for one in numbers),
-                       windows if in_rows else None)
+                       windows if in_place else None)
     last = {"row_factor": weights.row_factor, "sum_zero": windows.k * offset, "low": bounds[0] - shift,
             "high": bounds[1] - shift, "zero_point": y.zero_point - shift, "out_flip": 0x80 if shift else 0}
-    if in_rows:
+    if in_place:
         return rows_step(node, target, windows, x.type, panels, n, x.zero_point, last)
-    tiles = tile_params(cpu, end, rows=end != "code" or weights.row_factor != 0)
+    tiles = tile_params(cpu, end, rows=end != "code" or sums)
     params, chunks = gather_params(target, windows, x, x.type, n, tiles=tiles, panels=panels, pad=x.zero_point)
     params.update(y=y, **last)
     return Step(node, conv_int8, params, chunks, macs=windows.m * node[1].size)

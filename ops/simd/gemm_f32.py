@@ -97,12 +97,12 @@ def emit_tile(kind: str, quarters: int = 4, rows_of: Callable[[Cpu], int] = usua
             whole = v.mul(v.add(v.mul(segments, k), 1), pitch)
 
             def segment(s: Any, acc: list[Any]) -> list[Any]:
+                here, pieces, moved = v.at(weights, v.mul(v.mul(s, k), pitch)), places, None
                 if kind == "table":
                     pieces = [v.at(v.load(v.type("ptr"), a, v.add(v.mul(s, 8 * mr), 8 * r), 8), other) for r in range(mr)]
                 else:
                     moved = v.mul(s, step)
-                    pieces = [v.at(x, moved) for x in places]
-                return multiply(v, acc, pieces, v.at(weights, v.mul(v.mul(s, k), pitch)), pitch, k, nv, whole)
+                return multiply(v, acc, pieces, here, pitch, k, nv, whole, moved)
             return v.loop(segments, acc, segment)
 
         def tile(i: Any, places: list[Any]) -> list[Any]:
@@ -138,16 +138,20 @@ def ask(v: Any, rows: list[Any], other: Any, nv: int) -> None:
     v.either(v.icmp("==", other, 0), lambda: None, added)
 
 
-def multiply(v: Any, acc: list[Any], rows: list[Any], weights: Any, pitch: int, k: Any, nv: int, panel: Any) -> list[Any]:
+def multiply(v: Any, acc: list[Any], rows: list[Any], weights: Any, pitch: int, k: Any, nv: int, panel: Any,
+             moved: Any = None) -> list[Any]:
     """acc[r][j] += rows[r][0:k] * weights[0:k][j], the weights of one k `pitch` bytes apart.
 
     The same weights of the next panel, `panel` bytes further, are asked for: all rows wait for the first use of a panel.
+    moved: bytes from the addresses `rows` to their values.
     """
     size, mixed = v.cpu.vbytes, v.x86 and acc[nv - 1].type != acc[0].type
 
     def steps(times: int) -> Callable[..., list[Any]]:
         def body(i: Any, acc: list[Any]) -> list[Any]:
             at_a, at_b = v.shl(i, 2), v.mul(i, pitch)
+            if moved is not None:
+                (at_a,) = v.opaque([v.add(moved, at_a)])         # or LLVM adds `moved` to the address of every row
             for line in range(0, times * pitch, LINE):
                 v.prefetch(weights, v.add(v.add(at_b, panel), line))
             for t in range(times):

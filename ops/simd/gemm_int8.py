@@ -105,15 +105,15 @@ def corrected_bias(weights: np.ndarray, bias: np.ndarray | None, offset: int) ->
 
 def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = False, hybrid: bool = False
               ) -> Callable[..., None]:
-    """Generator of a tile: (a, lda, panel, c, ldc, m, groups, columns, terms, lo, hi, zero_point, out_flip[, segments, step]).
+    """Generator of a tile: a, lda, panel, c, ldc, m, groups, columns, terms, lo, hi, zero_point, out_flip[, segments, offsets].
 
     rows: terms of the rows are added; hybrid: they multiply `first`, minus the weights' sum (FLOATS always); lo, hi of FLOATS
-    are bits of floats. segments: a row has so many pieces of `groups` groups of k, `step` bytes apart; otherwise one. Then the
-    tile itself sums the rows for their terms, factor * (sum - zero), and `terms` is (factor i32, zero i32, then a one i8 for
-    every value of a piece, filled up with zeros).
+    are bits of floats. segments: a row has so many pieces of `groups` groups of k, `offsets` (i64) bytes after its address;
+    otherwise one. Then the tile itself sums the rows for their terms, factor * (sum - zero), and `terms` is (factor i32, zero
+    i32, then a one i8 for every value of a piece, filled up with zeros).
     """
     def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, groups: Any, columns: Any, terms: Any,
-             lo: Any, hi: Any, zero_point: Any, out_flip: Any, segments: Any = None, step: Any = None) -> None:
+             lo: Any, hi: Any, zero_point: Any, out_flip: Any, segments: Any = None, offsets: Any = None) -> None:
         mr, width = tiles(v.cpu).int8
         nv, size = width // 2 if narrow else width, v.cpu.vbytes
         row = [v.min(v.i(r), v.sub(m, 1)) if r else v.i(0) for r in range(mr)]
@@ -134,15 +134,17 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
             made = v.dots(accs[:nv], x, ws[:nv], wide)
             return made + [v.dot(sums, x, ones) for sums, ones in zip(accs[nv:], ws[nv:])]
 
-        def products(acc: list[Any], places: list[Any], weights: Any) -> list[Any]:
-            return multiply_groups(v, dots, acc, places, weights, groups, (nv, width),
+        def products(acc: list[Any], weights: Any, moved: Any = None) -> list[Any]:
+            return multiply_groups(v, dots, acc, a_rows, weights, groups, (nv, width),
                                    v.mul(v.add(every, HEADER), width * size), not v.cpu.dot,
-                                   v.at(terms, 8) if rows and segments is not None else None)
+                                   v.at(terms, 8) if rows and segments is not None else None, moved)
         if segments is None:
-            acc = products(acc, a_rows, weights)
+            acc = products(acc, weights)
         else:
-            acc = v.loop(segments, acc, lambda s, acc: products(
-                acc, [v.at(x, v.mul(s, step)) for x in a_rows], v.at(weights, v.mul(v.mul(s, groups), width * size))))
+            def piece(s: Any, acc: list[Any]) -> list[Any]:
+                moved = v.load(v.type("i64"), offsets, v.shl(s, 3), 8)
+                return products(acc, v.at(weights, v.mul(v.mul(s, groups), width * size)), moved)
+            acc = v.loop(segments, acc, piece)
             acc = with_sums(v, acc, nv, terms) if rows else acc
         c_rows = [v.at(c, v.mul(ldc, r)) for r in row]
         if end in CODES + CODES16:
@@ -196,8 +198,10 @@ def _code(v: Any, end: str, panel: Any, width: int, j: int) -> Callable[[Any], A
 
 
 def multiply_groups(v: Any, dots: Callable[..., list[Any]], acc: list[Any], rows: list[Any], weights: Any, groups: Any,
-                    shape: tuple[int, int], panel: Any, ordered: bool = False, more: Any = None) -> list[Any]:
-    """Add the products of all groups of k; shape: vectors in use, vectors of a panel; more: address of weights of all columns.
+                    shape: tuple[int, int], panel: Any, ordered: bool = False, more: Any = None, moved: Any = None
+                    ) -> list[Any]:
+    """Add the products of all groups of k; shape: vectors in use, vectors of a panel; more: address of weights of all columns;
+    moved: bytes from the addresses `rows` to their values.
 
     dots(accumulators, x, weights) adds the products of x with each of some vectors. The same weights of the next panel, `panel`
     bytes further, are asked for. ordered: `dots` makes all products first, so that two steps would not fit few registers.
@@ -206,12 +210,13 @@ def multiply_groups(v: Any, dots: Callable[..., list[Any]], acc: list[Any], rows
 
     def steps(times: int) -> Callable[..., list[Any]]:
         def body(i: Any, acc: list[Any]) -> list[Any]:
-            at_a, at_w = v.shl(i, 2), v.mul(i, width * size)
-            for line in range(0, times * width * size, LINE):
-                v.prefetch(weights, v.add(v.add(at_w, panel), line))
+            at, at_w = v.shl(i, 2), v.mul(i, width * size)
+            at_a = at if moved is None else v.opaque([v.add(moved, at)])[0]     # or LLVM adds `moved` to every row
+            for line in sorted({(t * width + j) * size // LINE for t in range(times) for j in range(nv)}):
+                v.prefetch(weights, v.add(v.add(at_w, panel), line * LINE))
             for t in range(times):
                 w = [v.load(v.i32, weights, v.add(at_w, (t * width + j) * size)) for j in range(nv)]
-                w += [] if more is None else [v.isplat(more, v.add(at_a, 4 * t))]
+                w += [] if more is None else [v.isplat(more, v.add(at, 4 * t))]
                 made = []
                 for r, row in enumerate(rows):
                     x = v.isplat(row, v.add(at_a, 4 * t))
@@ -227,7 +232,7 @@ def multiply_groups(v: Any, dots: Callable[..., list[Any]], acc: list[Any], rows
 
 
 TILE_ARGS = "pippiiiipiiii"
-SEGMENT_ARGUMENTS = TILE_ARGS + "ii"
+SEGMENT_ARGUMENTS = TILE_ARGS + "ip"
 
 
 def tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = False, hybrid: bool = False,

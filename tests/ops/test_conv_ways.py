@@ -1,6 +1,7 @@
 """Which way a convolution goes: rows read in place, groups merged, signals along their rows. Every way has the same numbers."""
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from litejit.compiler.cpu import LEVELS, target
 from litejit.interpreter import Interpreter
-from litejit.ops import conv, conv_groups, conv_int8, conv_rows, conv_rows_int8
+from litejit.ops import conv, conv_costs, conv_groups, conv_int8, conv_rows
 from litejit.ops.conv_geometry import Windows
 from litejit.planner.graph import Value
 from litejit.schema.builder import Quant
@@ -45,29 +46,41 @@ def outputs(content: bytes, image: tuple[int, ...], type: type = np.int8, seed: 
 @pytest.mark.parametrize("dims, kernel, depth, strides, dilations, n, wanted", [
     ((1, 224, 224, 3), (3, 3), 3, (2, 2), (1, 1), 32, True), ((1, 56, 56, 16), (3, 3), 16, (1, 1), (1, 1), 16, True),
     ((1, 49, 10, 1), (10, 4), 1, (2, 2), (1, 1), 64, True), ((1, 14, 14, 64), (1, 1), 64, (2, 2), (1, 1), 64, False),
-    ((1, 28, 28, 16), (3, 3), 4, (1, 1), (1, 1), 4, False), ((1, 28, 28, 16), (3, 3), 16, (1, 1), (1, 2), 16, False),
+    ((1, 28, 28, 16), (3, 3), 4, (1, 1), (1, 1), 4, True), ((1, 28, 28, 16), (3, 3), 16, (1, 1), (1, 2), 16, True),
     ((1, 8, 8, 512), (3, 3), 512, (1, 1), (1, 1), 512, False), ((0, 8, 8, 3), (3, 3), 3, (1, 1), (1, 1), 8, False)])
 def test_rows_are_read_in_place_where_that_pays(dims: tuple[int, ...], kernel: tuple[int, int], depth: int,
                                                 strides: tuple[int, int], dilations: tuple[int, int], n: int,
                                                 wanted: bool) -> None:
     windows = Windows(dims, kernel, depth, strides, dilations, "SAME")
-    assert conv_rows_int8.fits(VNNI, windows, n, False) is wanted
+    in_rows, gathered = (cost(VNNI, windows, n, False) for cost in (conv_costs.in_rows, conv_costs.gathered))
+    assert (in_rows < gathered) is wanted
+
+
+@pytest.mark.parametrize("dims, kernel, depth, dilations, wanted", [
+    ((1, 9, 9, 8), (3, 5), 8, (1, 1), (3, 40)), ((1, 9, 9, 8), (3, 5), 8, (2, 1), (3, 40)),
+    ((1, 9, 9, 8), (3, 5), 8, (1, 2), (15, 8)), ((1, 9, 9, 8), (3, 5), 4, (1, 1), (15, 4))])
+def test_pieces_of_a_window(dims: tuple[int, ...], kernel: tuple[int, int], depth: int, dilations: tuple[int, int],
+                            wanted: tuple[int, int]) -> None:
+    assert conv_costs.pieces(Windows(dims, kernel, depth, dilations=dilations)) == wanted
 
 
 @pytest.mark.parametrize("type", [np.int8, np.uint8])
 @pytest.mark.parametrize("image, kernel, options", [
     ((2, 9, 15, 3), (8, 3, 3, 3), {}), ((1, 30, 29, 3), (24, 7, 5, 3), {"stride_w": 2, "stride_h": 2}),
     ((1, 12, 40, 17), (33, 3, 3, 17), {"padding": "VALID"}), ((1, 20, 9, 2), (5, 4, 2, 2), {"dilation_h_factor": 3}),
-    ((3, 2, 2, 5), (70, 5, 5, 5), {}), ((1, 64, 300, 3), (16, 3, 3, 3), {"stride_h": 3})])
+    ((3, 2, 2, 5), (70, 5, 5, 5), {}), ((1, 64, 300, 3), (16, 3, 3, 3), {"stride_h": 3}),
+    ((2, 11, 13, 24), (40, 3, 3, 24), {"dilation_w_factor": 2, "dilation_h_factor": 3}),
+    ((1, 9, 16, 96), (96, 3, 3, 24), {}), ((2, 8, 10, 64), (160, 2, 3, 32), {"stride_w": 2, "padding": "VALID"}),
+    ((1, 10, 17, 20), (20, 5, 3, 5), {"dilation_w_factor": 3}), ((1, 7, 30, 9), (9, 3, 3, 3), {"stride_h": 2})])
 def test_rows_read_in_place_give_the_same_codes(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator, type: type,
                                                 image: tuple[int, ...], kernel: tuple[int, ...],
                                                 options: dict[str, Any]) -> None:
     content = codes_model(rng, image, kernel, type, **options)
     monkeypatch.setattr(conv, "tile_size_int8", lambda *_: 0)
-    monkeypatch.setattr(conv_int8, "fits", lambda *_: True)
+    monkeypatch.setattr(conv_int8, "gathered", lambda *_: math.inf)
     got, names = outputs(content, image, type)
     assert names == ["conv_rows_int8"]
-    monkeypatch.setattr(conv_int8, "fits", lambda *_: False)
+    monkeypatch.setattr(conv_int8, "in_rows", lambda *_: math.inf)
     want, names = outputs(content, image, type)
     assert names == ["conv_int8"] and np.array_equal(got, want)
 
@@ -79,7 +92,7 @@ def test_rows_read_in_place_give_the_same_codes(monkeypatch: pytest.MonkeyPatch,
 def test_as_many_groups_are_merged_as_fill_a_panel(channels: int, depth: int, outputs_: int, wanted: int) -> None:
     windows = Windows((1, 14, 14, channels), (3, 3), depth, padding="SAME")
     w = Value("w", 0, 0, "i8", (outputs_, 3, 3, depth), data=np.ones((outputs_, 3, 3, depth), np.int8), key="w")
-    wider, made = conv_groups.merged(VNNI, w, windows, 0)
+    wider, made = conv_groups.merged(VNNI, w, windows, 0, in_place=False)
     assert made.depth == wider.dims[3] == wanted * depth and windows.depth == depth
     assert np.count_nonzero(wider.data) == w.size
 
@@ -90,7 +103,7 @@ def test_merged_groups_give_the_same_codes(monkeypatch: pytest.MonkeyPatch, rng:
         content = codes_model(rng, image, kernel, type)
         got, _ = outputs(content, image, type)
         with monkeypatch.context() as patch:
-            patch.setattr(conv, "merged", lambda cpu, w, windows, zero: (w, windows))
+            patch.setattr(conv, "merged", lambda cpu, w, windows, zero, in_place: (w, windows))
             want, _ = outputs(content, image, type)
         assert np.array_equal(got, want)
 
