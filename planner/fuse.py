@@ -57,8 +57,12 @@ def switched_off() -> tuple[str, ...]:
 
 
 def fuse(graph: Graph, target: Target) -> list[str]:
-    """Apply the rules that are on; says what was fused into what. Raises LiteJitError naming a rule that fails."""
-    notes = []
+    """Apply the rules that are on, to the bodies of control flow as well; says what was fused into what.
+
+    Raises LiteJitError naming a rule that fails.
+    """
+    bodies = [body for node in graph.nodes for body in node.bodies]
+    notes = [f"in a body, subgraph {body.index}: {note}" for body in bodies for note in fuse(body, target)]
     for name, rule in RULES.items():
         if name in target.without:
             continue

@@ -39,3 +39,60 @@ def test_nothing_is_fused_where_tensors_are_preserved() -> None:
     interpreter = Interpreter(model_content=model("RELU"), experimental_preserve_all_tensors=True)
     assert len(interpreter.run([np.ones(4, np.float32)] * 2)) == 1
     assert len(interpreter.plan.steps) == 2
+
+
+# ---- control flow ----------------------------------------------------------------------------------
+
+WEIGHTS = np.arange(9, dtype=np.float32).reshape(3, 3) / 10 - 0.4
+
+
+def tanh_of_product(g, x):  # type: ignore[no-untyped-def]
+    product = g.add("FULLY_CONNECTED", [x, g.constant("w", WEIGHTS)], ("product", (2, 3)), keep_num_dims=True)
+    return g.add("TANH", [product], ("tanh", (2, 3)))
+
+
+def branches() -> bytes:
+    """y = tanh(x w) if go, else -x."""
+    builder = ModelBuilder()
+    main, then, other = builder.subgraph("main"), builder.subgraph("then"), builder.subgraph("other")
+    then.outputs(tanh_of_product(then, then.input("x", (2, 3))))
+    other.outputs(other.add("NEG", [other.input("x", (2, 3))], ("y", (2, 3))))
+    go, x = main.input("go", (), "BOOL"), main.input("x", (2, 3))
+    main.outputs(main.add("IF", [go, x], ("y", (2, 3)), then_subgraph_index=1, else_subgraph_index=2))
+    return builder.build()
+
+
+def loop() -> bytes:
+    """As long as i < 3: i += 1, x = tanh(x w)."""
+    builder = ModelBuilder()
+    main, cond, body = builder.subgraph("main"), builder.subgraph("cond"), builder.subgraph("body")
+    i, _ = cond.input("i", (), "INT32"), cond.input("x", (2, 3))
+    cond.outputs(cond.add("LESS", [i, cond.constant("limit", np.array(3, np.int32))], ("more", (), "BOOL")))
+    i, x = body.input("i", (), "INT32"), body.input("x", (2, 3))
+    up = body.add("ADD", [i, body.constant("one", np.array(1, np.int32))], ("up", (), "INT32"))
+    body.outputs(up, tanh_of_product(body, x))
+    given = [main.constant("zero", np.array(0, np.int32)), main.input("x", (2, 3))]
+    _, y = main.add("WHILE", given, [("n", (), "INT32"), ("y", (2, 3))], cond_subgraph_index=1, body_subgraph_index=2)
+    main.outputs(y)
+    return builder.build()
+
+
+@pytest.mark.parametrize("go", [True, False])
+def test_branches(go: bool) -> None:
+    x = np.linspace(-3, 3, 6, dtype=np.float32).reshape(2, 3)
+    interpreter = Interpreter(model_content=branches())
+    got = interpreter.run([np.array(go), x])["y"]
+    np.testing.assert_allclose(got, np.tanh(x @ WEIGHTS.T) if go else -x, rtol=1e-5)
+    assert interpreter.plan.fused == ("in a body, subgraph 1: node 1 TANH behind node 0 FULLY_CONNECTED",)
+
+
+def test_bodies_of_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.linspace(-3, 3, 6, dtype=np.float32).reshape(2, 3)
+    interpreter = Interpreter(model_content=loop())
+    (got,) = interpreter.run([x]).values()
+    assert interpreter.plan.fused == ("in a body, subgraph 2: node 2 TANH behind node 1 FULLY_CONNECTED",)
+    monkeypatch.setenv("LITEJIT_FUSION_OFF", "all")
+    plain = Interpreter(model_content=loop())
+    (want,) = plain.run([x]).values()
+    assert len(interpreter.plan.steps) == len(plain.plan.steps) - 1
+    assert np.array_equal(got, want)
