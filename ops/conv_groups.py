@@ -11,8 +11,8 @@ import copy
 import numpy as np
 
 from litejit.compiler.cpu import Cpu
-from litejit.ops.conv_costs import gathered, in_rows
 from litejit.ops.conv_geometry import Windows
+from litejit.ops.conv_ways import gathered, in_rows
 from litejit.planner.graph import Value
 
 

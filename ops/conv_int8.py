@@ -14,9 +14,9 @@ from litejit.compiler.cpu import Cpu
 from litejit.compiler.primitives import load_f32, load_i32, store_f32, store_i32
 from litejit.ops.arithmetic import fixed_point, quantize_multipliers
 from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target
-from litejit.ops.conv_costs import gathered, in_rows
 from litejit.ops.conv_geometry import FIELDS, Windows, grid
 from litejit.ops.conv_rows_int8 import padded, rows_step
+from litejit.ops.conv_ways import gathered, in_rows
 from litejit.ops.simd.epilogues import fits_requant
 from litejit.ops.simd.gemm_int8 import TILES, corrected_bias, make_gemm, pack_int8, panel_bytes, tile_params
 from litejit.ops.simd.stage_int8 import (

@@ -108,9 +108,9 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
     """Generator of a tile: a, lda, panel, c, ldc, m, groups, columns, terms, lo, hi, zero_point, out_flip[, segments, offsets].
 
     rows: terms of the rows are added; hybrid: they multiply `first`, minus the weights' sum (FLOATS always); lo, hi of FLOATS
-    are bits of floats. segments: a row has so many pieces of `groups` groups of k, `offsets` (i64) bytes after its address;
-    otherwise one. Then the tile itself sums the rows for their terms, factor * (sum - zero), and `terms` is (factor i32, zero
-    i32, then a one i8 for every value of a piece, filled up with zeros).
+    are bits of floats. segments: rows lie in so many pieces of `groups` groups of k: row r begins lda[r] (i64) bytes after a,
+    piece s offsets[s] bytes further; otherwise a row is one piece. Then the tile itself sums the rows for their terms, factor *
+    (sum - zero), and `terms` is (factor i32, zero i32, then a one i8 for every value of a piece, filled up with zeros).
     """
     def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, groups: Any, columns: Any, terms: Any,
              lo: Any, hi: Any, zero_point: Any, out_flip: Any, segments: Any = None, offsets: Any = None) -> None:
@@ -127,7 +127,8 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
                 acc += [v.mul(x, term) if hybrid else v.add(x, term) for x in first]
             else:
                 acc += first
-        weights, a_rows = v.at(panel, HEADER * width * size), [v.at(a, v.mul(lda, r)) for r in row]
+        weights = v.at(panel, HEADER * width * size)
+        a_rows = [v.at(a, v.mul(lda, r) if segments is None else v.load(v.type("i64"), lda, v.shl(r, 3), 8)) for r in row]
         every = groups if segments is None else v.mul(groups, segments)
 
         def dots(accs: list[Any], x: Any, ws: list[Any]) -> list[Any]:
@@ -232,7 +233,7 @@ def multiply_groups(v: Any, dots: Callable[..., list[Any]], acc: list[Any], rows
 
 
 TILE_ARGS = "pippiiiipiiii"
-SEGMENT_ARGUMENTS = TILE_ARGS + "ip"
+SEGMENT_ARGUMENTS = "pp" + TILE_ARGS[2:] + "ip"
 
 
 def tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = False, hybrid: bool = False,

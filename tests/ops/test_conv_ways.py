@@ -9,7 +9,7 @@ import pytest
 
 from litejit.compiler.cpu import LEVELS, target
 from litejit.interpreter import Interpreter
-from litejit.ops import conv, conv_costs, conv_groups, conv_int8, conv_rows
+from litejit.ops import conv, conv_groups, conv_int8, conv_rows, conv_ways
 from litejit.ops.conv_geometry import Windows
 from litejit.planner.graph import Value
 from litejit.schema.builder import Quant
@@ -52,7 +52,7 @@ def test_rows_are_read_in_place_where_that_pays(dims: tuple[int, ...], kernel: t
                                                 strides: tuple[int, int], dilations: tuple[int, int], n: int,
                                                 wanted: bool) -> None:
     windows = Windows(dims, kernel, depth, strides, dilations, "SAME")
-    in_rows, gathered = (cost(VNNI, windows, n, False) for cost in (conv_costs.in_rows, conv_costs.gathered))
+    in_rows, gathered = (cost(VNNI, windows, n, False) for cost in (conv_ways.in_rows, conv_ways.gathered))
     assert (in_rows < gathered) is wanted
 
 
@@ -61,7 +61,7 @@ def test_rows_are_read_in_place_where_that_pays(dims: tuple[int, ...], kernel: t
     ((1, 9, 9, 8), (3, 5), 8, (1, 2), (15, 8)), ((1, 9, 9, 8), (3, 5), 4, (1, 1), (15, 4))])
 def test_pieces_of_a_window(dims: tuple[int, ...], kernel: tuple[int, int], depth: int, dilations: tuple[int, int],
                             wanted: tuple[int, int]) -> None:
-    assert conv_costs.pieces(Windows(dims, kernel, depth, dilations=dilations)) == wanted
+    assert conv_ways.pieces(Windows(dims, kernel, depth, dilations=dilations)) == wanted
 
 
 @pytest.mark.parametrize("type", [np.int8, np.uint8])
