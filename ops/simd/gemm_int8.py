@@ -205,7 +205,8 @@ def multiply_groups(v: Any, dots: Callable[..., list[Any]], acc: list[Any], rows
     moved: bytes from the addresses `rows` to their values.
 
     dots(accumulators, x, weights) adds the products of x with each of some vectors. The same weights of the next panel, `panel`
-    bytes further, are asked for. ordered: `dots` makes all products first, so that two steps would not fit few registers.
+    bytes further, are asked for, unless this one is narrow, and so the last one. ordered: `dots` makes all products first, so
+    that two steps would not fit few registers.
     """
     (nv, width), size, each = shape, v.cpu.vbytes, len(acc) // len(rows)
 
@@ -213,8 +214,8 @@ def multiply_groups(v: Any, dots: Callable[..., list[Any]], acc: list[Any], rows
         def body(i: Any, acc: list[Any]) -> list[Any]:
             at, at_w = v.shl(i, 2), v.mul(i, width * size)
             at_a = at if moved is None else v.opaque([v.add(moved, at)])[0]     # or LLVM adds `moved` to every row
-            for line in sorted({(t * width + j) * size // LINE for t in range(times) for j in range(nv)}):
-                v.prefetch(weights, v.add(v.add(at_w, panel), line * LINE))
+            for line in range(0, times * width * size if nv == width else 0, LINE):
+                v.prefetch(weights, v.add(v.add(at_w, panel), line))
             for t in range(times):
                 w = [v.load(v.i32, weights, v.add(at_w, (t * width + j) * size)) for j in range(nv)]
                 w += [] if more is None else [v.isplat(more, v.add(at, 4 * t))]
