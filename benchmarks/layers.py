@@ -36,7 +36,7 @@ class Net:
 
     # ---- ends ----
     def input(self, *shape: int, type: str = "") -> TensorRef:
-        name = self._name("input")
+        name = self.name("input")
         kind, quant = self._kind(name)
         return self.graph.input(name, shape, *((type, None) if type else (kind, quant)))
 
@@ -49,7 +49,7 @@ class Net:
     # ---- any operator ----
     def op(self, operator: str, inputs: Sequence[TensorRef | None], shape: Sequence[int], **options: Any) -> TensorRef:
         """A node with one output of `shape`."""
-        name = self._name(operator.lower())
+        name = self.name(operator.lower())
         kind, quant = self._kind(name)
         if operator in MOVES and inputs[0] is not None:
             kind, quant = inputs[0].tree["type"], _quant_of(inputs[0])
@@ -61,27 +61,27 @@ class Net:
 
     def numbers(self, *values: int) -> TensorRef:
         """A constant int32 vector: axes, a shape, paddings."""
-        return self.graph.constant(self._name("numbers"), np.array(values, np.int32))
+        return self.graph.constant(self.name("numbers"), np.array(values, np.int32))
 
     def floats(self, value: Any) -> TensorRef:
         """A float32 constant."""
-        return self.graph.constant(self._name("floats"), np.asarray(value, np.float32))
+        return self.graph.constant(self.name("floats"), np.asarray(value, np.float32))
 
     # ---- layers with weights ----
     def conv(self, x: TensorRef, n: int, kernel: int | tuple[int, int] = 1, stride: int = 1, activation: str = "RELU",
              padding: str = "SAME", gain: float | None = None) -> TensorRef:
         """gain: standard deviation of the outputs over that of the inputs, about; by default what the activation wants."""
         (b, height, width, channels), (kh, kw) = shape_of(x), _pair(kernel)
-        weights = self._weights((n, kh, kw, channels), kh * kw * channels, activation, gain)
-        return self.op("CONV_2D", [x, *self._constants(x, weights, 0)],
+        weights = self.weights((n, kh, kw, channels), kh * kw * channels, activation, gain)
+        return self.op("CONV_2D", [x, *self.constants(x, weights, 0)],
                        (b, _extent(height, kh, stride, padding), _extent(width, kw, stride, padding), n),
                        padding=padding, stride_w=stride, stride_h=stride, fused_activation_function=activation)
 
     def depthwise(self, x: TensorRef, kernel: int = 3, stride: int = 1, activation: str = "RELU",
                   padding: str = "SAME") -> TensorRef:
         b, height, width, channels = shape_of(x)
-        weights = self._weights((1, kernel, kernel, channels), kernel * kernel, activation, None)
-        return self.op("DEPTHWISE_CONV_2D", [x, *self._constants(x, weights, 3)],
+        weights = self.weights((1, kernel, kernel, channels), kernel * kernel, activation)
+        return self.op("DEPTHWISE_CONV_2D", [x, *self.constants(x, weights, 3)],
                        (b, _extent(height, kernel, stride, padding), _extent(width, kernel, stride, padding), channels),
                        padding=padding, stride_w=stride, stride_h=stride, depth_multiplier=1,
                        fused_activation_function=activation)
@@ -89,15 +89,15 @@ class Net:
     def dense(self, x: TensorRef, n: int, activation: str = "NONE", gain: float | None = None) -> TensorRef:
         """Of the last dimension."""
         shape = shape_of(x)
-        weights = self._weights((n, shape[-1]), shape[-1], activation, gain)
-        return self.op("FULLY_CONNECTED", [x, *self._constants(x, weights, 0)], (*shape[:-1], n),
+        weights = self.weights((n, shape[-1]), shape[-1], activation, gain)
+        return self.op("FULLY_CONNECTED", [x, *self.constants(x, weights, 0)], (*shape[:-1], n),
                        fused_activation_function=activation, keep_num_dims=len(shape) != 2)
 
     def upconv(self, x: TensorRef, n: int, kernel: int = 2) -> TensorRef:
         """Transposed convolution that doubles an image."""
         b, height, width, channels = shape_of(x)
         shape = (b, 2 * height, 2 * width, n)
-        weights, bias = self._constants(x, self._weights((n, kernel, kernel, channels), channels, "NONE", None), 0)
+        weights, bias = self.constants(x, self.weights((n, kernel, kernel, channels), channels, "NONE"), 0)
         return self.op("TRANSPOSE_CONV", [self.numbers(*shape), weights, x, bias], shape, padding="SAME", stride_w=2,
                        stride_h=2)
 
@@ -138,7 +138,7 @@ class Net:
         return self.op("CONCATENATION", parts, shape, axis=axis)
 
     def pad(self, x: TensorRef, *margins: tuple[int, int]) -> TensorRef:
-        table = self.graph.constant(self._name("margins"), np.array(margins, np.int32))
+        table = self.graph.constant(self.name("margins"), np.array(margins, np.int32))
         shape = [a + size + b for (a, b), size in zip(margins, shape_of(x))]
         return self.op("PAD", [x, table], shape)
 
@@ -146,27 +146,29 @@ class Net:
         return self.unary("SOFTMAX", x, beta=1.0)
 
     # ---- constants ----
-    def _weights(self, shape: tuple[int, ...], inputs: int, activation: str, gain: float | None) -> np.ndarray:
+    def weights(self, shape: tuple[int, ...], inputs: int, activation: str, gain: float | None = None) -> np.ndarray:
+        """Random float32 weights of so many inputs per output, for the activation behind them or a `gain` (see `conv`)."""
         gain = gain if gain is not None else 1.0 if activation == "NONE" else math.sqrt(2)
         return (self.rng.standard_normal(shape) * gain / math.sqrt(inputs)).astype(np.float32)
 
-    def _constants(self, x: TensorRef, weights: np.ndarray, axis: int) -> tuple[TensorRef, TensorRef]:
-        """Weights, quantised per channel along `axis` if need be, and a small bias."""
+    def constants(self, x: TensorRef, weights: np.ndarray, axis: int) -> tuple[TensorRef, TensorRef]:
+        """Tensors of the weights, quantised per channel along `axis` if x is, and of a small random bias per channel."""
         bias = self.rng.uniform(-0.1, 0.1, weights.shape[axis]).astype(np.float32)
         if not self.int8:
-            return self.graph.constant(self._name("weights"), weights), self.graph.constant(self._name("bias"), bias)
+            return self.graph.constant(self.name("weights"), weights), self.graph.constant(self.name("bias"), bias)
         others = tuple(d for d in range(weights.ndim) if d != axis)
         scales = np.abs(weights).max(axis=others) / np.float32(127)
         shaped = scales.reshape([-1 if d == axis else 1 for d in range(weights.ndim)])
         zeros = [0] * scales.size
         codes = np.rint(weights / shaped).astype(np.int8)
         both = scales * x.tree["quantization"]["scale"]
-        return (self.graph.constant(self._name("weights"), codes, "INT8", Quant(scales, zeros, axis)),
-                self.graph.constant(self._name("bias"), np.rint(bias / both).astype(np.int32), "INT32",
+        return (self.graph.constant(self.name("weights"), codes, "INT8", Quant(scales, zeros, axis)),
+                self.graph.constant(self.name("bias"), np.rint(bias / both).astype(np.int32), "INT32",
                                     Quant(both, zeros)))
 
     # ---- names and types ----
-    def _name(self, what: str) -> str:
+    def name(self, what: str) -> str:
+        """A new tensor's name: what it is, and how many names there are."""
         self.count += 1
         return f"{what}_{self.count}"
 

@@ -70,8 +70,8 @@ def inverted(random: Random, net: Any, x: Any) -> Any:
 def multiplied(random: Random, net: Any, x: Any) -> Any:
     """Depthwise with several outputs of a channel."""
     (b, h, w, c), times, stride = shape_of(x), random.choice((2, 3, 8)), random.choice((1, 2))
-    weights = net._weights((1, 3, 3, c * times), 9, "RELU", None)
-    return net.op("DEPTHWISE_CONV_2D", [x, *net._constants(x, weights, 3)], (b, -(-h // stride), -(-w // stride), c * times),
+    weights = net.weights((1, 3, 3, c * times), 9, "RELU")
+    return net.op("DEPTHWISE_CONV_2D", [x, *net.constants(x, weights, 3)], (b, -(-h // stride), -(-w // stride), c * times),
                   padding="SAME", stride_w=stride, stride_h=stride, depth_multiplier=times,
                   fused_activation_function=random.choice(ACTIVATIONS))
 
@@ -79,9 +79,9 @@ def multiplied(random: Random, net: Any, x: Any) -> Any:
 def dilated(random: Random, net: Any, x: Any) -> Any:
     (b, h, w, c), by, deep = shape_of(x), random.choice((2, 3)), random.random() < 0.5
     n = c if deep else random.choice(CHANNELS)
-    weights = net._weights((1, 3, 3, c) if deep else (n, 3, 3, c), 9 if deep else 9 * c, "RELU", None)
+    weights = net.weights((1, 3, 3, c) if deep else (n, 3, 3, c), 9 if deep else 9 * c, "RELU")
     more = {"depth_multiplier": 1} if deep else {}
-    return net.op("DEPTHWISE_CONV_2D" if deep else "CONV_2D", [x, *net._constants(x, weights, 3 if deep else 0)], (b, h, w, n),
+    return net.op("DEPTHWISE_CONV_2D" if deep else "CONV_2D", [x, *net.constants(x, weights, 3 if deep else 0)], (b, h, w, n),
                   padding="SAME", stride_w=1, stride_h=1, dilation_w_factor=by, dilation_h_factor=by,
                   fused_activation_function=random.choice(ACTIVATIONS), **more)
 
@@ -90,8 +90,8 @@ def grouped(random: Random, net: Any, x: Any) -> Any:
     (b, h, w, c), kernel = shape_of(x), random.choice((1, 3))
     groups = random.choice([g for g in (1, 2, 3, 4, 8, 16) if c % g == 0])
     n = groups * random.choice((1, 2, 4, 8))
-    weights = net._weights((n, kernel, kernel, c // groups), kernel * kernel * c // groups, "RELU", None)
-    return net.op("CONV_2D", [x, *net._constants(x, weights, 0)], (b, h, w, n), padding="SAME", stride_w=1, stride_h=1,
+    weights = net.weights((n, kernel, kernel, c // groups), kernel * kernel * c // groups, "RELU")
+    return net.op("CONV_2D", [x, *net.constants(x, weights, 0)], (b, h, w, n), padding="SAME", stride_w=1, stride_h=1,
                   fused_activation_function=random.choice(ACTIVATIONS))
 
 
@@ -184,7 +184,7 @@ def arithmetic(random: Random, net: Any, x: Any) -> Any:
     h, w, c = shape_of(x)[1:]
     shape = random.choice(((c,), (1, 1, 1, c), (1,), (1, h, w, c), (1, h, w, 1), (1, 1, w, 1)))
     if net.int8:
-        other = net.graph.constant(net._name("codes"), net.rng.integers(-128, 128, shape).astype(np.int8), "INT8",
+        other = net.graph.constant(net.name("codes"), net.rng.integers(-128, 128, shape).astype(np.int8), "INT8",
                                    Quant(2 / 255, random.randint(-20, 20)))
     else:
         other = net.floats(net.rng.normal(size=shape))
@@ -230,7 +230,7 @@ def _as_it_is(net: Any, op: str, inputs: list[Any], shape: tuple[int, ...], **op
     """A node whose output has the type and the quantisation of its first input."""
     tree = inputs[0].tree["quantization"]
     quant = Quant(tree["scale"], tree["zero_point"]) if tree else None
-    out = (net._name(op.lower()), shape, inputs[0].tree["type"], quant)
+    out = (net.name(op.lower()), shape, inputs[0].tree["type"], quant)
     return net.graph.add(op, inputs, out, version=2 if net.int8 else 1, **options)
 
 

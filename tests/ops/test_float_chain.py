@@ -1,6 +1,7 @@
 """Chains of float32 operators: every operator in front and behind, blocks, places, memory."""
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ OPTIONS: dict[str, dict[str, Any]] = {"LEAKY_RELU": {"alpha": 0.3}, "GELU": {"ap
 ROWS, COLUMNS = 43, 59
 
 
-def outputs(content: bytes, threads: int = 1) -> tuple[bytes, Any]:
+def outputs(content: bytes, threads: int = 1) -> tuple[np.ndarray, Any]:
+    """(bits of the output, the plan) for numbers at random, special ones among them."""
     interpreter = Interpreter(model_content=content, num_threads=threads)
     interpreter.allocate_tensors()
     rng = np.random.default_rng(1)
@@ -28,8 +30,7 @@ def outputs(content: bytes, threads: int = 1) -> tuple[bytes, Any]:
         x.reshape(-1)[::5] = np.resize(rng.permutation(SPECIAL), x.reshape(-1)[::5].size)
         interpreter.set_tensor(detail["index"], x)
     interpreter.invoke()
-    made = b"".join(interpreter.get_tensor(d["index"]).tobytes() for d in interpreter.get_output_details())
-    return made, interpreter.plan
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).view(np.uint32), interpreter.plan
 
 
 def model(op: str, other: tuple[int, ...], swap: bool, behind: bool) -> bytes:
@@ -46,29 +47,22 @@ def model(op: str, other: tuple[int, ...], swap: bool, behind: bool) -> bytes:
     return bytes(builder.build())
 
 
-@pytest.mark.parametrize("op", [op for op in UNARY if op != "SWISH"])       # which another rule makes
-def test_functions(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    compare(op, (), monkeypatch)
+FUNCTIONS = [(op, (), False) for op in UNARY if op != "SWISH"]          # which another rule makes
+ARITHMETIC = itertools.product(BINARY, [(ROWS, COLUMNS), (), (COLUMNS,), (1, COLUMNS), (ROWS, 1)], [False, True])
 
 
-@pytest.mark.parametrize("other", [(ROWS, COLUMNS), (), (COLUMNS,), (1, COLUMNS), (ROWS, 1)], ids=str)
-@pytest.mark.parametrize("op", BINARY)
-def test_arithmetic(op: str, other: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    compare(op, other, monkeypatch)
-    compare(op, other, monkeypatch, swap=True)
-
-
-def compare(op: str, other: tuple[int, ...], monkeypatch: pytest.MonkeyPatch, swap: bool = False) -> None:
-    """In a chain the bits are those of the operators alone."""
-    for behind in (False, True):
-        content = model(op, other, swap, behind)
-        got, plan = outputs(content)
-        assert len(plan.steps) == 1 and plan.steps[0].kernel.name == "float_chain"
-        assert outputs(content, threads=2)[0] == got
-        with monkeypatch.context() as patch:
-            patch.setenv("LITEJIT_FUSION_OFF", "float_chain")
-            want, plan = outputs(content)
-            assert want == got and len(plan.steps) == 2
+@pytest.mark.parametrize("behind", [False, True], ids=["in front", "behind"])
+@pytest.mark.parametrize("op, other, swap", [*FUNCTIONS, *ARITHMETIC], ids=str)
+def test_bits_are_those_of_the_operators_alone(op: str, other: tuple[int, ...], swap: bool, behind: bool,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    content = model(op, other, swap, behind)
+    got, plan = outputs(content)
+    assert [step.kernel.name for step in plan.steps] == ["float_chain"]
+    np.testing.assert_array_equal(outputs(content, threads=2)[0], got)
+    monkeypatch.setenv("LITEJIT_FUSION_OFF", "float_chain")
+    want, plan = outputs(content)
+    assert len(plan.steps) == 2
+    np.testing.assert_array_equal(got, want)
 
 
 # ---- plans -----------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from litejit.compiler.cpu import target
 from litejit.interpreter import Interpreter, OpResolverType
 from litejit.planner import fuse_concat
 from litejit.planner.fuse_concat import COLUMNS
-from tests.planner.test_fuse_products import Net, changes_nothing, kernels, outputs
+from tests.planner.test_fuse_products import Net, kernels, outputs, with_and_without
 
 Maker = Callable[[Net], object]
 
@@ -75,7 +75,8 @@ def left(interpreter: Interpreter) -> int:
 @pytest.mark.parametrize("name", MAKERS)
 def test_rows_are_written_where_they_belong(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     maker, channels, kernel = MAKERS[name]
-    fused, unfused = changes_nothing(forked([maker, maker], 25, 17, channels), "concat", monkeypatch)
+    fused, unfused, changed = with_and_without(forked([maker, maker], 25, 17, channels), "concat", monkeypatch)
+    assert changed == []
     assert left(fused) == 0 and left(unfused) == 2
     if name == "winograd" and not any(k.startswith(kernel) for k in kernels(fused)):
         kernel = "conv_f32"  # the CPU is better off without
@@ -93,7 +94,8 @@ def test_others_are_copied_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
     net.at = x
     third = net.conv(7)
     joined(net, first, second, x, third, depth=52)
-    fused, _ = changes_nothing(net.build(), "concat", monkeypatch)
+    fused, _, changed = with_and_without(net.build(), "concat", monkeypatch)
+    assert changed == []
     assert left(fused) == 2
 
 
@@ -119,7 +121,8 @@ def test_a_part_that_others_read_in_the_wider_rows(name: str, patch: int, monkey
         pooled(net, "MAX_POOL_2D", 2, 2)
     up = transposed(net, 9, patch)
     joined(net, up, skip, depth=21)
-    fused, unfused = changes_nothing(net.build(), "concat", monkeypatch)
+    fused, unfused, changed = with_and_without(net.build(), "concat", monkeypatch)
+    assert changed == []
     assert left(fused) == 0 and left(unfused) == 2
 
 
@@ -132,7 +135,8 @@ def test_a_part_that_somebody_else_cannot_read(monkeypatch: pytest.MonkeyPatch) 
     net.kept_too = pooled(net, "MAX_POOL_2D", 2, 2)  # type: ignore[attr-defined]
     net.at, net.shape = skip, shape
     y = joined(net, skip, net.conv(7), depth=19)
-    fused, _ = changes_nothing(net.build(y, net.kept, net.kept_too), "concat", monkeypatch)
+    fused, _, changed = with_and_without(net.build(y, net.kept, net.kept_too), "concat", monkeypatch)
+    assert changed == []
     assert left(fused) == 1
 
 
@@ -146,7 +150,8 @@ def test_a_part_that_is_read_when_the_rest_is_overwritten(monkeypatch: pytest.Mo
     net.unary("NEG")
     whole = net.unary("EXP")
     net.at, net.shape = skip, made
-    fused, _ = changes_nothing(net.build(whole, pooled(net, "MAX_POOL_2D", 2, 2)), "concat", monkeypatch)
+    fused, _, changed = with_and_without(net.build(whole, pooled(net, "MAX_POOL_2D", 2, 2)), "concat", monkeypatch)
+    assert changed == []
     assert left(fused) == 0
 
 
@@ -157,7 +162,8 @@ def test_large_parts_that_others_read_are_copied(monkeypatch: pytest.MonkeyPatch
     skip = net.conv(12, 3)
     pooled(net, "MAX_POOL_2D", 2, 2)
     joined(net, transposed(net, 9, 2), skip, depth=21)
-    fused, _ = changes_nothing(net.build(), "concat", monkeypatch)
+    fused, _, changed = with_and_without(net.build(), "concat", monkeypatch)
+    assert changed == []
     assert left(fused) == 1
 
 
@@ -168,7 +174,8 @@ def test_functions_run_over_the_rows(name: str, outputs_: int, monkeypatch: pyte
     _, channels, _ = MAKERS[name]
     size = {"pointwise": 1, "spatial": 5}.get(name, 3)
     model = forked([lambda net: net.conv(outputs_, size)] * 2, 24, 17, channels, "TANH")
-    fused, _ = changes_nothing(model, "concat", monkeypatch)
+    fused, _, changed = with_and_without(model, "concat", monkeypatch)
+    assert changed == []
     tiles = any(kernel.startswith("winograd") for kernel in kernels(fused))
     assert left(fused) == (0 if outputs_ >= COLUMNS and not tiles else 2)
     assert all(step.node.op != "TANH" for step in fused.plan.steps)
@@ -212,7 +219,8 @@ def test_what_is_copied(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     second = net.conv(7)
     y = joined(net, first, second, depth=depth + 7)
     model = net.build(y, net.kept) if hasattr(net, "kept") else net.build()
-    fused, _ = changes_nothing(model, "concat", monkeypatch)
+    fused, _, changed = with_and_without(model, "concat", monkeypatch)
+    assert changed == []
     assert left(fused) == 1
 
 
@@ -220,7 +228,8 @@ def test_a_part_that_is_joined_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     net = Net(13, 9, 20)
     part = net.conv(7)
     joined(net, part, part, depth=14)
-    fused, _ = changes_nothing(net.build(), "concat", monkeypatch)
+    fused, _, changed = with_and_without(net.build(), "concat", monkeypatch)
+    assert changed == []
     assert left(fused) == 2
 
 
@@ -232,7 +241,8 @@ def test_other_dimensions(monkeypatch: pytest.MonkeyPatch) -> None:
         parts.append(net.conv(8))
     net.add("CONCATENATION", parts, (1, 13, 18, 8), axis=2)
     net.unary("NEG")
-    fused, _ = changes_nothing(net.build(), "concat", monkeypatch)
+    fused, _, changed = with_and_without(net.build(), "concat", monkeypatch)
+    assert changed == []
     assert left(fused) == 2
 
 
@@ -248,7 +258,8 @@ def test_wide_rows_within_a_contiguous_part(monkeypatch: pytest.MonkeyPatch) -> 
         halves.append(net.add("CONCATENATION", parts, (1, 13, 9, 19), axis=3))
     net.add("CONCATENATION", halves, (1, 26, 9, 19), axis=1)
     net.unary("NEG")
-    fused, _ = changes_nothing(net.build(), "concat", monkeypatch)
+    fused, _, changed = with_and_without(net.build(), "concat", monkeypatch)
+    assert changed == []
     assert left(fused) == 0
     assert fused.plan.fused[-1] == "node 6 CONCATENATION: inputs 0, 1 are written in place"
 

@@ -193,7 +193,8 @@ def test_the_original_accepts_the_unusual_models(tree, name):
     interpreter = pytest.importorskip("ai_edge_litert.interpreter")
     changed = copy.deepcopy(tree)
     ACCEPTED[name](changed)
-    interpreter.Interpreter(model_content=write(changed))
+    accepted = interpreter.Interpreter(model_content=write(changed))
+    assert [d["name"] for d in accepted.get_tensor_details()] == [t["name"] for t in changed["subgraphs"][0]["tensors"]]
 
 
 def test_messages_name_the_tensor_and_errors_are_of_both_kinds(tree):

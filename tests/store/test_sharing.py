@@ -169,6 +169,7 @@ def damage_one(root, pick):
 
 
 def chaos(root, processes, seconds):
+    """(exit codes, [(entries read wrongly, entries read) in each]) of processes at work at the same time."""
     pids = []
     reader, writer = os.pipe()
     for seed in range(processes):
@@ -183,20 +184,15 @@ def chaos(root, processes, seconds):
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
     os.close(writer)
     with os.fdopen(reader) as file:
-        results = [tuple(map(int, line.split())) for line in file]
+        return codes, [tuple(map(int, line.split())) for line in file]
+
+
+@needs_fork
+@pytest.mark.parametrize("processes, seconds", [(4, 1.0), pytest.param(8, 20.0, marks=pytest.mark.slow)])
+def test_chaos(root, processes, seconds):
+    codes, results = chaos(root, processes, seconds)
     assert codes == [0] * processes
-    assert sum(wrong for wrong, _ in results) == 0
-    assert all(reads > 10 for _, reads in results)
+    assert [wrong for wrong, _ in results] == [0] * processes
+    assert min(reads for _, reads in results) > 10
     upkeep.sweep(root, abandoned=-1)
-    assert not paths(root, (".tmp", ".lock"))
-
-
-@needs_fork
-def test_short_chaos(root):
-    chaos(root, 4, 1.0)
-
-
-@pytest.mark.slow
-@needs_fork
-def test_long_chaos(root):
-    chaos(root, 8, 20.0)
+    assert paths(root, (".tmp", ".lock")) == []
