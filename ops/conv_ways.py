@@ -16,6 +16,7 @@ from litejit.ops.simd.stage_int8 import k_group
 from litejit.ops.simd.tiles import grain, tile_shape
 
 BAND_BYTES = 1 << 15                  # of input rows that stay in L1 while the panels of a group pass
+MOST_BYTES = 1 << 18                  # of a band, which every chunk has: dilation may put much between the rows of a window
 LINE = 64                             # bytes of a cache line
 PIXEL, SUM, RUN = 12, 14, 3           # gathering: a pixel of a group, the sum of its window, a run of its window
 ROW = 20                              # staging a row of the image
@@ -80,11 +81,13 @@ def in_rows(cpu: Cpu, windows: Windows, n: int, sums: bool) -> float:
     """As `gathered`; infinite where ops/conv_rows_int8.py cannot compute it, or has nothing to gain."""
     if windows.kh * windows.kw == 1 or windows.m == 0 or (sums and cpu.vbytes < 64):      # registers for sums are missing there
         return math.inf
-    (mr, nr), (count, run) = tile_shape(cpu, "int8"), pieces(windows)
+    (mr, nr), (count, run), made = tile_shape(cpu, "int8"), pieces(windows), band(cpu, windows, n)
+    if made.staged * made.pitch > MOST_BYTES:
+        return math.inf
     panels, steps = -(-n // nr), count * -(-run // k_group(cpu))
     tile = panels * (CALL + sums * mr * steps) + mr * -(-n // (nr // 2)) * (END + steps)
-    staged = min(windows.sh, windows.kh) * (ROW + 2 * -(-windows.width * windows.channels // _staged_lanes(cpu)))
-    return staged + windows.groups * band(cpu, windows, n).tiles / windows.out_height * tile
+    row = ROW + 2 * -(-windows.width * windows.channels // _staged_lanes(cpu))
+    return made.staged / made.block * row + windows.groups * made.tiles / windows.out_height * tile
 
 
 def _staged_lanes(cpu: Cpu) -> int:

@@ -47,6 +47,7 @@ def outputs(content: bytes, image: tuple[int, ...], type: type = np.int8, seed: 
     ((1, 224, 224, 3), (3, 3), 3, (2, 2), (1, 1), 32, True), ((1, 56, 56, 16), (3, 3), 16, (1, 1), (1, 1), 16, True),
     ((1, 49, 10, 1), (10, 4), 1, (2, 2), (1, 1), 64, True), ((1, 14, 14, 64), (1, 1), 64, (2, 2), (1, 1), 64, False),
     ((1, 28, 28, 16), (3, 3), 4, (1, 1), (1, 1), 4, True), ((1, 28, 28, 16), (3, 3), 16, (1, 1), (1, 2), 16, True),
+    ((1, 64, 64, 64), (3, 3), 64, (1, 1), (30, 30), 64, False),           # 61 rows for every row of the output
     ((1, 8, 8, 512), (3, 3), 512, (1, 1), (1, 1), 512, False), ((0, 8, 8, 3), (3, 3), 3, (1, 1), (1, 1), 8, False)])
 def test_rows_are_read_in_place_where_that_pays(dims: tuple[int, ...], kernel: tuple[int, int], depth: int,
                                                 strides: tuple[int, int], dilations: tuple[int, int], n: int,
