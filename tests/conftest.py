@@ -6,6 +6,7 @@ import importlib.util
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -34,6 +35,16 @@ def load_module(name: str, path: Path) -> ModuleType:
         sys.modules[name] = module
         spec.loader.exec_module(module)
     return sys.modules[name]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def threads_share_small_plans() -> Iterator[None]:
+    """Plans of few microseconds, which one thread would run, are run by teams as well: tests are small."""
+    from litejit.executor import work
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(work, "LEAST", 0.0)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -10,17 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from litejit.compiler.steps import RESULT_BITS, VALUE_MASK
 from litejit.executor.runner import Runner, failure
+from litejit.executor.work import multiplied, touched
 from litejit.ops.base import Step
-from litejit.planner.graph import Value
 from litejit.planner.plan import JUMP, RECORD
 
 if TYPE_CHECKING:
     from litejit.executor.peak import Peak
     from litejit.store import Store
-
-WIDE, NARROW = {"i16"}, {"i8", "u8", "i4", "u4", "i2"}  # types of inputs that make products of integers
-
-PICKS = {"GATHER", "GATHER_ND", "EMBEDDING_LOOKUP", "SLICE", "STRIDED_SLICE"}  # read a part
 
 
 class StepTime(NamedTuple):
@@ -272,31 +268,13 @@ def _steps(runner: Runner, runs: list[list[Call]], peak: Peak | None) -> list[St
     for at, count in sorted(calls.items()):
         record = runner.plan.records[at]
         assert isinstance(record, Step)
-        touched = _touched(record)
+        nbytes = touched(record)
         seconds = statistics.median(total.get(at, 0.0) for total in totals)
-        type = _multiplied(record)
+        type = multiplied(record)
         found.append(StepTime(at, f"{record.node.index} {record.node.op}", record.kernel.name, seconds,
-                              count * record.macs, count * touched, count, type,
-                              _fraction(peak, type, count, record.macs, touched, seconds)))
+                              count * record.macs, count * nbytes, count, type,
+                              _fraction(peak, type, count, record.macs, nbytes, seconds)))
     return found
-
-
-def _touched(step: Step) -> int:
-    """Bytes read and written. Of steps with MACs, whose weights are packed, those of the node's tensors."""
-    if step.touched:
-        return step.touched
-    if step.node.op in PICKS:
-        return 2 * sum(v.nbytes for v in step.node.outputs)
-    values = (*step.node.inputs, *step.node.outputs) if step.macs else step.named
-    return sum(v.nbytes for v in {v for v in values if isinstance(v, Value)})
-
-
-def _multiplied(step: Step) -> str:
-    """Whose products a step adds up: what the step says; else floats, or integers where an input or the weights are such."""
-    if step.products:
-        return step.products
-    types = {v.type for v in step.node.inputs[:3] if v is not None}
-    return "i16" if types & WIDE else "i8" if types & NARROW else "f32"
 
 
 def _fraction(peak: Peak | None, type: str, count: int, macs: int, touched: int, seconds: float) -> float | None:

@@ -10,6 +10,7 @@ import numpy as np
 from litejit.compiler.steps import RESULT_BITS
 from litejit.errors import LiteJitError
 from litejit.executor.team import Lent, make_call, settle, team
+from litejit.executor.work import shared
 from litejit.fusion.driver import SYMBOL
 from litejit.fusion.link import plan_library
 from litejit.planner.constants import SLACK, padded
@@ -37,6 +38,7 @@ class Runner:
         self.words[image.own] += own
         for word, symbol in image.functions:
             self.words[word] = self.library.address(symbol)  # type: ignore[union-attr]
+        self._shared = shared(plan)
         self._call = self._make_call(fuse, own)
         self._views: dict[Value, np.ndarray] = {}
 
@@ -49,10 +51,9 @@ class Runner:
             from litejit.compiler.runtime import runtime_library
 
             driver = runtime_library().address("lj_loop")
-        threads = self.threads if self.plan.straight else 1
-        if threads == 1:
-            return make_call(driver, table)
-        return team().make_call(driver, table, len(self.plan.records), threads)
+        if self.threads > 1 and self._shared:
+            return team().make_call(driver, table, len(self.plan.records), self.threads)
+        return make_call(driver, table)
 
     def run(self) -> None:
         """One invoke. Raises LiteJitError naming the node that failed."""
@@ -63,7 +64,7 @@ class Runner:
     def step_call(self, at: int) -> Callable[[], int]:
         """A callable that runs record `at`, a step, on this runner's threads, and returns the driver's result.
 
-        Where a step of one chunk, or a plan with jumps, would run on one thread in a run, it does here.
+        Where a step of one chunk, or a plan that threads do not share, would run on one thread in a run, it does here.
         """
         return self._table_call(self.words[RECORD * at : RECORD * (at + 1)])
 
@@ -76,7 +77,7 @@ class Runner:
 
         table = padded(np.concatenate([records, [END, 0, 0, 0]])).view(np.int64)
         loop, address = runtime_library().address("lj_loop"), int(table.ctypes.data)
-        if self.threads > 1 and self.plan.straight and records.size and records[3] > 1:
+        if self.threads > 1 and self._shared and records.size and records[3] > 1:
             call = team().make_call(loop, address, 1, self.threads)
         else:
             call = make_call(loop, address)
