@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from litejit.compiler import kernel, prange
+from litejit.compiler import device, kernel, prange
+from litejit.compiler.lazy import Kernel
 from litejit.compiler.primitives import load_f32, store_f32
 from litejit.ops.base import Packed, Step, chunked
 from litejit.ops.conv_geometry import FIELDS, Windows
@@ -61,58 +62,49 @@ def depthwise_steps(node: Node, x: Any, y: Any, w: Value, bias: Value | None, wi
 F32_0 = np.float32(0)
 
 
-@kernel(PRODUCT)
-def product_f32_reference(p, begin, end):
-    outputs, depth, group = p.outputs, p.depth, p.group
-    for c in prange(begin, end):
-        for m in range(c * p.block, min(p.m, (c + 1) * p.block)):
-            y, ox, rest = p.y + m * outputs * 4, m % p.out_width, m // p.out_width
-            oy, image = rest % p.out_height, rest // p.out_height
-            for n in range(outputs):
-                store_f32(y, n, F32_0)
-            for ky in range(p.kh):
-                iy = oy * p.sh - p.top + ky * p.dh
-                for kx in range(p.kw):
-                    ix = ox * p.sw - p.left + kx * p.dw
-                    if iy < 0 or iy >= p.height or ix < 0 or ix >= p.width:
-                        continue
-                    pixel = p.x + ((image * p.height + iy) * p.width + ix) * p.channels * 4
-                    tap = p.w + (ky * p.kw + kx) * depth * outputs * 4
-                    for first in range(0, outputs, group):
-                        channel = first // group * depth
-                        for k in range(depth):
-                            value = load_f32(pixel, channel + k)
-                            row, to = tap + (k * outputs + first) * 4, y + first * 4
-                            for n in range(group):
-                                store_f32(to, n, load_f32(to, n) + value * load_f32(row, n))
-            for n in range(outputs):
-                store_f32(y, n, min(max(load_f32(y, n) + load_f32(p.bias, n), p.lo), p.hi))
-    return 0
+@device
+def add_products(p, pixel, tap, y):
+    """y += the products of all channels of a pixel with the weights of a tap."""
+    for first in range(0, p.outputs, p.group):
+        channel, to = first // p.group * p.depth, y + first * 4
+        for k in range(p.depth):
+            value, row = load_f32(pixel, channel + k), p.w + ((tap * p.depth + k) * p.outputs + first) * 4
+            for n in range(p.group):
+                store_f32(to, n, load_f32(to, n) + value * load_f32(row, n))
 
 
-@kernel(DEPTHWISE)
-def depthwise_f32_reference(p, begin, end):
-    outputs, times = p.outputs, p.times
-    for c in prange(begin, end):
-        for m in range(c * p.block, min(p.m, (c + 1) * p.block)):
-            y, ox, rest = p.y + m * outputs * 4, m % p.out_width, m // p.out_width
-            oy, image = rest % p.out_height, rest // p.out_height
-            for n in range(outputs):
-                store_f32(y, n, F32_0)
-            for ky in range(p.kh):
-                iy = oy * p.sh - p.top + ky * p.dh
-                for kx in range(p.kw):
-                    ix = ox * p.sw - p.left + kx * p.dw
-                    if iy < 0 or iy >= p.height or ix < 0 or ix >= p.width:
-                        continue
-                    pixel = p.x + ((image * p.height + iy) * p.width + ix) * p.channels * 4
-                    tap = p.w + (ky * p.kw + kx) * outputs * 4
-                    if times == 1:
-                        for n in range(outputs):
-                            store_f32(y, n, load_f32(y, n) + load_f32(pixel, n) * load_f32(tap, n))
-                    else:
-                        for n in range(outputs):
-                            store_f32(y, n, load_f32(y, n) + load_f32(pixel, n // times) * load_f32(tap, n))
-            for n in range(outputs):
-                store_f32(y, n, min(max(load_f32(y, n) + load_f32(p.bias, n), p.lo), p.hi))
-    return 0
+@device
+def add_channels(p, pixel, tap, y):
+    """y += the products of the channels of a pixel, each with its own weights of a tap."""
+    row = p.w + tap * p.outputs * 4
+    if p.times == 1:
+        for n in range(p.outputs):
+            store_f32(y, n, load_f32(y, n) + load_f32(pixel, n) * load_f32(row, n))
+    else:
+        for n in range(p.outputs):
+            store_f32(y, n, load_f32(y, n) + load_f32(pixel, n // p.times) * load_f32(row, n))
+
+
+def _reference(name: str, record: np.dtype, add: Any) -> Kernel:
+    """The kernel that adds up all taps of a window by a device function."""
+    @kernel(record, name=name)
+    def run(p, begin, end):
+        outputs = p.outputs
+        for c in prange(begin, end):
+            for m in range(c * p.block, min(p.m, (c + 1) * p.block)):
+                y, ox, rest = p.y + m * outputs * 4, m % p.out_width, m // p.out_width
+                oy, image = rest % p.out_height, rest // p.out_height
+                for n in range(outputs):
+                    store_f32(y, n, F32_0)
+                for tap in range(p.kh * p.kw):
+                    iy, ix = oy * p.sh - p.top + tap // p.kw * p.dh, ox * p.sw - p.left + tap % p.kw * p.dw
+                    if iy >= 0 and iy < p.height and ix >= 0 and ix < p.width:
+                        add(p, p.x + ((image * p.height + iy) * p.width + ix) * p.channels * 4, tap, y)
+                for n in range(outputs):
+                    store_f32(y, n, min(max(load_f32(y, n) + load_f32(p.bias, n), p.lo), p.hi))
+        return 0
+    return run
+
+
+product_f32_reference = _reference("product_f32_reference", PRODUCT, add_products)
+depthwise_f32_reference = _reference("depthwise_f32_reference", DEPTHWISE, add_channels)

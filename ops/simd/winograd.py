@@ -105,21 +105,26 @@ def output_transform(m: int) -> MicroKernel:
                 if i in (0, m - 1):                # every point counts in one of the corners
                     seen = v.fma(row[-1], zero, v.fma(row[0], zero, seen))
                 row = [v.fmin(high, v.fmax(low, v.fadd(y, b))) for y in row]
-                pixels = [v.load(v.type("ptr"), table, 8 * (i * m + j), 8) for j in range(m)]
-
-                def whole(row: list[Any] = row, pixels: list[Any] = pixels) -> None:
-                    for y, pixel in zip(row, pixels):
-                        v.store(y, pixel, at)
-
-                def partly(row: list[Any] = row, pixels: list[Any] = pixels) -> None:
-                    mask = v.mask(v.lanes, left)
-                    for y, pixel in zip(row, pixels):
-                        v.mstore(y, pixel, mask, at)
-                v.either(v.icmp(">=", left, v.lanes), whole, partly)
+                store_pixels(v, row, table, i * m, at, left)
             return [seen]
         (seen,) = v.loop(channels, [zero], body, step=v.lanes)
         v.store(v.sum(seen), check, align=4)
     return micro_kernel(f"winograd_output_{m}", OUTPUT, emit)
+
+
+def store_pixels(v: Any, row: list[Any], table: Any, first: int, at: Any, left: Any) -> None:
+    """Write vectors `at` bytes after the addresses at table[first], table[first + 1] ..., `left` lanes of each at most."""
+    pixels = [v.load(v.type("ptr"), table, 8 * (first + j), 8) for j in range(len(row))]
+
+    def whole() -> None:
+        for x, pixel in zip(row, pixels):
+            v.store(x, pixel, at)
+
+    def partly() -> None:
+        mask = v.mask(v.lanes, left)
+        for x, pixel in zip(row, pixels):
+            v.mstore(x, pixel, mask, at)
+    v.either(v.icmp(">=", left, v.lanes), whole, partly)
 
 
 def tap_by_tap(m: int) -> MicroKernel:

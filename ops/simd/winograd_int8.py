@@ -17,6 +17,7 @@ from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import MicroKernel
 from litejit.ops.simd.epilogues import Codes, Nearest, largest
 from litejit.ops.simd.gemm_int8 import pack_int8
+from litejit.ops.simd.winograd import store_pixels
 
 INPUT, OUTPUT = "ppiii", "pipppiiiii"           # letters of the arguments of the micro-kernels below
 TAPS = {2: ((1, 0, 0), (1, 1, 1), (1, -1, 1), (0, 0, 1)),
@@ -80,17 +81,7 @@ def output_transform_int8(m: int) -> MicroKernel:
                 row = outputs(v, [column[i] for column in columns])
                 row = [v.ashr(x if inverse == 1 else v.mul(x, signed), shifts[i] + shifts[j]) for j, x in enumerate(row)]
                 made = codes([v.add(x, start) for x in row], [code])
-                pixels = [v.load(v.type("ptr"), table, 8 * (i * m + j), 8) for j in range(m)]
-
-                def whole(made: list[Any] = made, pixels: list[Any] = pixels) -> None:
-                    for y, pixel in zip(made, pixels):
-                        v.store(y, pixel, c)
-
-                def partly(made: list[Any] = made, pixels: list[Any] = pixels) -> None:
-                    mask = v.mask(v.lanes, left)
-                    for y, pixel in zip(made, pixels):
-                        v.mstore(y, pixel, mask, c)
-                v.either(v.icmp(">=", left, v.lanes), whole, partly)
+                store_pixels(v, made, table, i * m, c, left)
         v.loop(channels, [], body, step=v.lanes)
     return micro_kernel(f"winograd_int8_output_{m}", OUTPUT, emit)
 
