@@ -19,6 +19,7 @@ import numpy as np
 from litejit.schema.builder import ModelBuilder, Quant, TensorRef
 
 RANGE = (-4.0, 4.0)                    # of activations that nobody measured
+POSITIVE = {"RELU": (0.0, 4.0), "RELU6": (0.0, 6.0)}          # the same behind some of the functions
 INT8_VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "HARD_SWISH": 1, "RESHAPE": 1}
 MOVES = {"RESHAPE", "MAX_POOL_2D", "TRANSPOSE", "PAD", "CONCATENATION"}     # outputs are numbers of the first input
 FIXED = {"SOFTMAX": Quant(1 / 256, -128), "LOGISTIC": Quant(1 / 256, -128), "TANH": Quant(1 / 128, 0)}
@@ -50,7 +51,7 @@ class Net:
     def op(self, operator: str, inputs: Sequence[TensorRef | None], shape: Sequence[int], **options: Any) -> TensorRef:
         """A node with one output of `shape`."""
         name = self.name(operator.lower())
-        kind, quant = self._kind(name)
+        kind, quant = self._kind(name, options.get("fused_activation_function", ""))
         if operator in MOVES and inputs[0] is not None:
             kind, quant = inputs[0].tree["type"], _quant_of(inputs[0])
         elif self.int8 and operator in FIXED:
@@ -172,10 +173,10 @@ class Net:
         self.count += 1
         return f"{what}_{self.count}"
 
-    def _kind(self, name: str) -> tuple[str, Quant | None]:
+    def _kind(self, name: str, activation: str = "") -> tuple[str, Quant | None]:
         if not self.int8:
             return "FLOAT32", None
-        low, high = self.ranges.get(name, RANGE)
+        low, high = self.ranges.get(name, POSITIVE.get(activation, RANGE))
         low, high = min(low, 0.0), max(high, 0.0, 1e-6)
         scale = (high - low) / 255
         return "INT8", Quant(scale, int(np.clip(round(-128 - low / scale), -128, 127)))

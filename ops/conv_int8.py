@@ -17,7 +17,7 @@ from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import FIELDS, Windows, grid
 from litejit.ops.conv_rows_int8 import padded, rows_step
 from litejit.ops.conv_ways import gathered, in_rows
-from litejit.ops.simd.epilogues import fits_requant
+from litejit.ops.simd.epilogues import fits_requant, range_of
 from litejit.ops.simd.gemm_int8 import TILES, corrected_bias, make_gemm, pack_int8, panel_bytes, tile_params
 from litejit.ops.simd.stage_int8 import (
     fill_staged,
@@ -127,7 +127,8 @@ def _codes_step(node: Node, target: Target, weights: Weights, windows: Windows, 
             "high": bounds[1] - shift, "zero_point": y.zero_point - shift, "out_flip": 0x80 if shift else 0}
     if in_place:
         return rows_step(node, target, windows, x.type, panels, n, x.zero_point, last)
-    tiles = tile_params(cpu, end, rows=end != "code" or sums)
+    codes = range_of(last["low"], last["high"], last["zero_point"]) if end == "code" else ""
+    tiles = tile_params(cpu, end, rows=end != "code" or sums, range_=codes)
     params, chunks = gather_params(target, windows, x, x.type, n, tiles=tiles, panels=panels, pad=x.zero_point)
     params.update(y=y, **last)
     return Step(node, conv_int8, params, chunks, macs=windows.m * node[1].size)

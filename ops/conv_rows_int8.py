@@ -14,7 +14,8 @@ from litejit.compiler.lazy import ByAddress
 from litejit.ops.base import Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import FIELDS, Windows
 from litejit.ops.conv_ways import band, pieces
-from litejit.ops.simd.gemm_int8 import HEADER, SEGMENT_ARGUMENTS, SEGMENT_TILES
+from litejit.ops.simd.epilogues import range_of
+from litejit.ops.simd.gemm_int8 import HEADER, SEGMENT_ARGUMENTS, tile_pair
 from litejit.ops.simd.stage_int8 import fill_staged, flip, k_group, stage, stage_bytes
 from litejit.ops.simd.tiles import int8_columns, int8_rows
 from litejit.planner.graph import Node
@@ -42,7 +43,8 @@ def rows_step(node: Node, target: Target, windows: Windows, x_type: str, panels:
     size, row_chunks = 1 if cpu.dot else 2, -(-windows.out_height // made.rows)
     chunk, chunks = made.staged * made.pitch + 128, windows.images * row_chunks
     factor, zero = numbers.pop("row_factor"), numbers.pop("sum_zero")
-    tile, half_tile = SEGMENT_TILES[factor != 0]
+    codes = range_of(numbers["low"], numbers["high"], numbers["zero_point"]) if cpu.vbytes == 64 else ""
+    tile, half_tile = tile_pair("code", rows=factor != 0, segments=True, range_=codes)
     pixel = windows.channels * size
     starts = _offsets((made.block, windows.sh * made.pitch), (windows.out_width, windows.sw * pixel))
     taps = _offsets((windows.kh, windows.dh * made.pitch), (windows.kw if count > windows.kh else 1, windows.dw * pixel))
@@ -106,8 +108,12 @@ def conv_rows_int8(p, begin, end):
                 group, left = q // panels, p.n - q % panels * nr
                 tile = p.tile if 2 * left > nr else p.half_tile
                 y = p.y + (image * p.out_height + first) * p.out_width * ldc + group * p.n + p.n - left
-                for i in range(0, count * p.out_width, mr):
-                    _run(tile, staged + group * p.depth * size, p.starts + 8 * i, p.w + q * panel_size, y + i * ldc, ldc,
-                         min(mr, count * p.out_width - i), p.steps, left, p.terms, p.low, p.high, p.zero_point, p.out_flip,
-                         p.pieces, p.offsets)
+                here, panel, pixels = staged + group * p.depth * size, p.w + q * panel_size, count * p.out_width
+                whole = pixels // mr * mr
+                if whole > 0:
+                    _run(tile, here, p.starts, panel, y, ldc, whole, p.steps, left, p.terms, p.low, p.high, p.zero_point,
+                         p.out_flip, p.pieces, p.offsets)
+                if whole < pixels:
+                    _run(tile, here, p.starts + 8 * whole, panel, y + whole * ldc, ldc, pixels - whole, p.steps, left, p.terms,
+                         p.low, p.high, p.zero_point, p.out_flip, p.pieces, p.offsets)
     return 0

@@ -36,6 +36,7 @@ from litejit.ops.integer_product import (
     rounded,
     store_code,
 )
+from litejit.ops.simd.epilogues import range_of
 from litejit.ops.simd.gemm_int8 import TILES, float_bits, make_gemm, pack_int8, panel_bytes, tile_params
 from litejit.ops.simd.gemv_int8 import VECTOR, make_gemv, vector_params
 from litejit.ops.simd.stage_int8 import flip, stage_block, stage_rows, staged_offset, staged_pitch, sum_terms
@@ -47,7 +48,8 @@ GRID = [(name, "i8") for name in (
     "block", "terms", "staged", "staged_size", "flip", "row_factor", "sum_zero")]
 ENDS = [(name, "i8") for name in ("y", "ready", "low", "high", "zero_point", "out_flip")]
 """Fields of products that end in the tiles; ready: STAGED, or TERMS, where `x` is rows that follow each other."""
-CODES, STAGED, TERMS = range(3)       # x is codes; staged rows with `terms`, those of all rows; codes with such terms
+CODES, STAGED, TERMS, IN_PLACE = range(4)    # x is codes; staged rows with `terms`, those of all rows; codes with such terms;
+                                             # codes that the tiles read as they lie
 PRODUCT = np.dtype([*GRID, *TILES, *ENDS], align=True)
 ROW = np.dtype([*GRID, *VECTOR, *ENDS], align=True)
 ROUNDED = np.dtype([*GRID, *TILES, *ROUNDING, ("acc", "i8")], align=True)
@@ -109,11 +111,14 @@ def quantised_steps(node: Node, target: Target, x: Value, y: Value, w: Value, bi
     (low, high), shift = rounding.bounds, 128 if y.type == "u8" else 0       # uint8 codes are made as int8 ones
     params.update(y=y, ldc=n, low=low - shift, high=high - shift, zero_point=y.zero_point - shift,
                   out_flip=0x80 if shift else 0)
-    row = end == "code" and m == 1
+    codes = range_of(int(low) - shift, int(high) - shift, y.zero_point - shift) if end == "code" else ""
+    row, sums = end == "code" and m == 1, end != "code" or right.row_factor != 0
     if row:
         params.update(vector_params(cpu, end, right.row_factor != 0, narrow))
+    elif not sums and cpu.dot == "vnni":
+        params.update(tile_params(cpu, end, signed=x.type == "i8", range_=codes), ready=IN_PLACE, pitch=k, staged=None)
     else:
-        params.update(tile_params(cpu, end, rows=end != "code" or right.row_factor != 0))
+        params.update(tile_params(cpu, end, rows=sums, range_=codes))
     return [*steps, Step(node, product_int8_row if row else product_int8, params, chunks, macs=len(layout.x_at) * m * n * k)]
 
 
@@ -208,10 +213,12 @@ def product_int8(p, begin, end):
         last = min(p.m, row + p.rows)
         for first in range(row, last, p.block):
             count, staged, terms = min(p.block, last - first), own, own_terms
-            if p.ready != CODES:
+            if p.ready == STAGED or p.ready == TERMS:
                 terms = p.terms + (source + first) * 8
             if p.ready == STAGED:
                 staged = p.x + (source + first) * p.pitch
+            elif p.ready == IN_PLACE:
+                staged = p.x + source + first * p.pitch
             else:
                 at = source + first * p.k if p.ready == CODES else (source + first) * p.k
                 stage_rows(p.x + at, p.k, count, p.k, staged, p.pitch, p.flip)

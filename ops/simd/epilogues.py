@@ -32,11 +32,13 @@ def largest(weights: np.ndarray) -> int:
 class Codes:
     """clamp(code(acc) + zero_point, low, high) ^ out_flip as bytes, for registers of i32 lanes.
 
-    code: what makes i32 lanes of an accumulator, which need not be clamped: `Nearest`, `Fixed` or `Double`.
+    code: what makes i32 lanes of an accumulator, which need not be clamped: `Nearest`, `Fixed` or `Double`. range: see
+    `range_of`; packing clamps by itself then (x86).
     """
 
-    def __init__(self, v: Any, low: Any, high: Any, zero_point: Any, out_flip: Any) -> None:
-        self.v, lanes = v, v.lanes
+    def __init__(self, v: Any, low: Any, high: Any, zero_point: Any, out_flip: Any, range: str = "") -> None:
+        self.v, self.range, lanes = v, range, v.lanes
+        out_flip = v.xor(out_flip, 0x80) if range == "positive" else out_flip
         self.flip = v.splat(v.trunc(out_flip, "i8"), 4 * lanes if v.x86 else lanes)
         if v.x86:
             self.low, self.high = (v.splat(v.trunc(x, "i8"), 4 * lanes) for x in (low, high))
@@ -67,12 +69,24 @@ class Codes:
         """Up to four registers, nv of a row, narrowed together, saturating."""
         v, lanes, rows, size = self.v, self.v.lanes, len(q) // nv, nv * self.v.lanes
         q = q + [q[-1]] * (4 - len(q))
-        pairs = [v.sat_add(v.pack16(q[i], q[i + 1]), self.zero) for i in (0, 2)]
-        x = v.xor(v.min(v.max(v.pack8(*pairs), self.low), self.high), self.flip)
+        pairs = [v.pack16(q[i], q[i + 1]) for i in (0, 2)]
+        if self.range == "positive":
+            x = v.pack8_unsigned(*pairs)
+        else:
+            x = v.pack8(*(v.sat_add(pair, self.zero) for pair in pairs))
+            x = x if self.range else v.min(v.max(x, self.low), self.high)
+        x = v.xor(x, self.flip)
         if lanes > 4:                                          # 128-bit part l of register r is at dword 4 l + r
             x = v.shuffle(v.bitcast(x, v.i32), None, [4 * part + r for r in range(4) for part in range(lanes // 4)])
         x = v.bitcast(x, v.type("i8", 4 * lanes))
         return [v.shuffle(x, None, range(r * size, (r + 1) * size)) for r in range(rows)]
+
+
+def range_of(low: int, high: int, zero_point: int) -> str:
+    """"positive": codes from -128, which stands for 0, to 127 (behind RELU and RELU6); "whole": others from -128 to 127; or ""."""
+    if (low, high) != (-128, 127):
+        return ""
+    return "positive" if zero_point == -128 else "whole"
 
 
 class Nearest:

@@ -23,6 +23,7 @@ from litejit.compiler import device, micro_kernel
 from litejit.compiler.cpu import Cpu
 from litejit.ops.simd.gemm_f32 import emit_tile, emit_vector, panel_columns, rows_in, usual_rows
 from litejit.ops.simd.gemm_int8 import multiply_groups
+from litejit.ops.simd.overlap import Ends
 from litejit.ops.simd.tiles import f32_columns, f32_rows, tiles
 
 STAGE_BYTES = 1 << 16             # staged rows that stay in L2 while all panels pass
@@ -121,12 +122,12 @@ def emit_pair_rows(v: Any, first: Any, second: Any, dest: Any, pairs: Any, step:
     v.loop(pairs, [], pair)
 
 
-def multiply_pairs(v: Any, acc: list[Any], rows: list[Any], weights: Any, pitch: int, pairs: Any, nv: int, panel: Any
-                   ) -> list[Any]:
-    """acc[r][j] += the products of the pairs of rows[r] and of weights that are `pitch` bytes apart; panel: see `multiply`."""
+def multiply_pairs(v: Any, acc: list[Any], rows: list[Any], weights: Any, pitch: int, pairs: Any, nv: int, panel: Any,
+                   ends: Ends = ()) -> list[Any]:
+    """acc[r][j] += the products of the pairs of rows[r] and of weights `pitch` bytes apart; panel, ends: see `multiply`."""
     def dots(accs: list[Any], x: Any, ws: list[Any]) -> list[Any]:
         return [v.dot_bf16(a, x, w) for a, w in zip(accs, ws)]
-    return multiply_groups(v, dots, acc, rows, weights, pairs, (nv, pitch // v.cpu.vbytes), panel)
+    return multiply_groups(v, dots, acc, rows, weights, pairs, (nv, pitch // v.cpu.vbytes), panel, ends=ends)
 
 
 def _pair_lane(v: Any, a: Any, at: Any) -> Callable[..., Any]:

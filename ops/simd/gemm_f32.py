@@ -23,6 +23,7 @@ import numpy as np
 from litejit.compiler import device, micro_kernel
 from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import MicroKernel
+from litejit.ops.simd.overlap import Ends, overlapped
 from litejit.ops.simd.tiles import f32_columns, f32_halves, f32_rows, tile_shape, tiles
 from litejit.planner.constants import roomy
 
@@ -89,34 +90,44 @@ def emit_tile(kind: str, quarters: int = 4, rows_of: Callable[[Cpu], int] = usua
         a_rows, c_rows = ([v.mul(x, r) for r in row] for x in (lda, ldc))
         weights, down = v.at(panel, pitch), v.mul(lda, 8 * mr if kind == "table" else mr)
 
-        def products(a: Any, acc: list[Any]) -> list[Any]:
-            places = [v.at(a, r) for r in a_rows]
+        def products(places: list[Any], ends: Ends = ()) -> list[Any]:
+            a, acc = places[0], [v.load(ty, panel, j * size) for j, ty in enumerate(types)] * mr
+            at = [v.at(a, r) for r in a_rows]
             if kind == "rows":
-                return (times or multiply)(v, acc, places, weights, pitch, k, nv, v.mul(v.add(k, 1), pitch))
+                return (times or multiply)(v, acc, at, weights, pitch, k, nv, v.mul(v.add(k, 1), pitch), ends=ends)
             segments = lda if kind == "table" else other
             whole = v.mul(v.add(v.mul(segments, k), 1), pitch)
 
-            def segment(s: Any, acc: list[Any]) -> list[Any]:
-                here, pieces, moved = v.at(weights, v.mul(v.mul(s, k), pitch)), places, None
+            def segment(s: Any, acc: list[Any], ends: Ends = ()) -> list[Any]:
+                here, pieces, moved = v.at(weights, v.mul(v.mul(s, k), pitch)), at, None
                 if kind == "table":
                     pieces = [v.at(v.load(v.type("ptr"), a, v.add(v.mul(s, 8 * mr), 8 * r), 8), other) for r in range(mr)]
                 else:
                     moved = v.mul(s, step)
-                return multiply(v, acc, pieces, here, pitch, k, nv, whole, moved)
-            return v.loop(segments, acc, segment)
+                return multiply(v, acc, pieces, here, pitch, k, nv, whole, moved, ends)
+            return v.loop(segments, segment(v.i(0), acc, ends) if ends else acc, segment, start=1 if ends else 0)
 
-        def tile(i: Any, places: list[Any]) -> list[Any]:
-            a, c = places
-            rows = [v.at(c, r) for r in c_rows]
-            if kind == "rows" and other is not None:
-                ask(v, rows, other, nv)
-            acc = products(a, [v.load(ty, panel, j * size) for j, ty in enumerate(types)] * mr)
-            if kind == "rows" and other is not None:
+        def move(places: list[Any]) -> list[Any]:
+            return [v.at(places[0], down), v.at(places[1], v.mul(ldc, mr))]
+
+        def tile(_: Any, places: list[Any]) -> list[Any]:
+            rows, acc = [v.at(places[1], r) for r in c_rows], products(places)
+            if residual:
                 acc = v.choose(v.icmp("==", other, 0), lambda: acc, lambda: [
                     v.fadd(x, v.load(x.type, v.at(rows[i // nv], other), i % nv * size)) for i, x in enumerate(acc)])
             store_tile(v, [v.clamp(x, *bounds[i % nv]) for i, x in enumerate(acc)], rows, columns, nv, size)
-            return [v.at(a, down), v.at(c, v.mul(ldc, mr))]
-        v.loop(m, [a, c], tile, step=mr)
+            return move(places)
+
+        def finish(r: int, places: list[Any], acc: list[Any]) -> None:
+            for j, x in enumerate(acc[r * nv:(r + 1) * nv]):
+                v.store(v.clamp(x, *bounds[j]), v.at(places[1], c_rows[r]), j * size)
+        residual = kind == "rows" and other is not None
+        if kind == "table" or v.cpu.vbytes < 64:
+            v.loop(m, [a, c], tile, step=mr)
+            return
+        fits = v.and_(v.icmp(">=", columns, sum(ty.count for ty in types)), v.icmp(">", k, 0))
+        v.either(v.and_(fits, v.icmp("==", other, 0)) if residual else fits,
+                 lambda: overlapped(v, m, mr, mr, [a, c], move, products, finish), lambda: v.loop(m, [a, c], tile, step=mr))
     return emit
 
 
@@ -126,28 +137,17 @@ def _vectors(v: Any, columns: int) -> list[Any]:
     return [v.f32] * whole + ([v.type("f32", left)] if left else [])
 
 
-def ask(v: Any, rows: list[Any], other: Any, nv: int) -> None:
-    """Ask for the lines that a tile is written to, and for those that are added to it: they come while it is computed."""
-    places = [(row, at) for row in rows for at in range(0, nv * v.cpu.vbytes, LINE)]
-
-    def added() -> None:
-        for row, at in places:
-            v.prefetch(v.at(row, other), at)
-    for row, at in places:
-        v.prefetch(row, at, write=True)
-    v.either(v.icmp("==", other, 0), lambda: None, added)
-
-
 def multiply(v: Any, acc: list[Any], rows: list[Any], weights: Any, pitch: int, k: Any, nv: int, panel: Any,
-             moved: Any = None) -> list[Any]:
+             moved: Any = None, ends: Ends = ()) -> list[Any]:
     """acc[r][j] += rows[r][0:k] * weights[0:k][j], the weights of one k `pitch` bytes apart.
 
     The same weights of the next panel, `panel` bytes further, are asked for: all rows wait for the first use of a panel.
-    moved: bytes from the addresses `rows` to their values.
+    moved: bytes from the addresses `rows` to their values. ends: done before the rows' first products (ops/simd/overlap.py), of
+    which there must be some then.
     """
     size, mixed = v.cpu.vbytes, v.x86 and acc[nv - 1].type != acc[0].type
 
-    def steps(times: int) -> Callable[..., list[Any]]:
+    def steps(times: int, ends: Ends = ()) -> Callable[..., list[Any]]:
         def body(i: Any, acc: list[Any]) -> list[Any]:
             at_a, at_b = v.shl(i, 2), v.mul(i, pitch)
             if moved is not None:
@@ -158,6 +158,8 @@ def multiply(v: Any, acc: list[Any], rows: list[Any], weights: Any, pitch: int, 
                 b = [v.load(acc[j].type, weights, v.add(at_b, t * pitch + j * size)) for j in range(nv)]
                 made = []
                 for r, row in enumerate(rows):
+                    if ends:
+                        ends[r]()
                     x = v.fsplat(row, v.add(at_a, 4 * t))
                     if mixed:
                         (x,) = v.opaque([x])         # LLVM would load the smaller one, and make the other one of it
@@ -165,8 +167,10 @@ def multiply(v: Any, acc: list[Any], rows: list[Any], weights: Any, pitch: int, 
                 acc = made
             return acc
         return body
-    whole = v.and_(k, -UNROLL)
-    acc = v.loop(whole, acc, steps(UNROLL), step=UNROLL)
+    first = 1 if ends else 0
+    acc = steps(1, ends)(v.i(0), acc) if ends else acc
+    whole = v.add(v.and_(v.sub(k, first), -UNROLL), first)
+    acc = v.loop(whole, acc, steps(UNROLL), step=UNROLL, start=first)
     return v.loop(k, acc, steps(1), start=whole)
 
 

@@ -75,17 +75,14 @@ def _minus_sums(weights: np.ndarray, scales: np.ndarray) -> np.ndarray:
 # ---- generators --------------------------------------------------------------------------------
 
 def emit_block_tile(mr: int) -> Callable[..., None]:
-    """Generator of a tile of mr rows, with the arguments of those of gemm_int8.py; zero_point and out_flip are the weights
-    of a block and the number of blocks."""
+    """Generator of tiles of mr rows below each other, with the arguments of those of gemm_int8.py; zero_point and out_flip are
+    the weights of a block and the number of blocks."""
     def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, groups: Any, columns: Any, terms: Any,
              lo: Any, hi: Any, block: Any, blocks: Any) -> None:
         nv, size = tiles(v.cpu).int8[1], v.cpu.vbytes
         row = [v.min(v.i(r), v.sub(m, 1)) if r else v.i(0) for r in range(mr)]
-        first, bias = ([v.load(v.f32, panel, (at * nv + j) * size) for j in range(nv)] for at in (0, 1))
-        zero = [v.to_float(v.isplat(terms, v.shl(r, 3))) for r in row]
-        total = [v.fmul(x, zero[r]) for r in range(mr) for x in first]
-        rows, upper = [v.at(a, v.mul(lda, r)) for r in row], v.const(v.i32, -65536)
-        block_bytes = v.add(v.mul(block, nv * size // STEP), size)
+        upper, block_bytes = v.const(v.i32, -65536), v.add(v.mul(block, nv * size // STEP), size)
+        low, high = (v.splat(v.bitcast(v.trunc(x, "i32"), v.type("f32"))) for x in (lo, hi))
 
         def add_block(b: Any, carried: list[Any]) -> list[Any]:
             weights, places, sums = carried[0], carried[1:1 + mr], carried[1 + mr:]
@@ -95,11 +92,19 @@ def emit_block_tile(mr: int) -> Callable[..., None]:
             ends = [v.at(place, v.mul(block, 4 // v.group)) for place in places]
             return [v.at(weights, block_bytes), *ends,
                     *(v.fma(v.to_float(y), scales[i % nv], sums[i]) for i, y in enumerate(acc))]
-        total = v.loop(blocks, [v.at(panel, HEADER * nv * size), *rows, *total], add_block)[1 + mr:]
-        low, high = (v.splat(v.bitcast(v.trunc(x, "i32"), v.type("f32"))) for x in (lo, hi))
-        factor = [v.fsplat(terms, v.add(v.shl(r, 3), 4)) for r in row]
-        made = [v.clamp(v.fadd(v.fmul(x, factor[i // nv]), bias[i % nv]), low, high) for i, x in enumerate(total)]
-        store_tile(v, made, [v.at(c, v.mul(ldc, r)) for r in row], columns, nv, size)
+
+        def tile(_: Any, places: list[Any]) -> list[Any]:
+            a, c, terms = places
+            first, bias = ([v.load(v.f32, panel, (at * nv + j) * size) for j in range(nv)] for at in (0, 1))
+            zero = [v.to_float(v.isplat(terms, v.shl(r, 3))) for r in row]
+            total = [v.fmul(x, zero[r]) for r in range(mr) for x in first]
+            rows = [v.at(a, v.mul(lda, r)) for r in row]
+            total = v.loop(blocks, [v.at(panel, HEADER * nv * size), *rows, *total], add_block)[1 + mr:]
+            factor = [v.fsplat(terms, v.add(v.shl(r, 3), 4)) for r in row]
+            made = [v.clamp(v.fadd(v.fmul(x, factor[i // nv]), bias[i % nv]), low, high) for i, x in enumerate(total)]
+            store_tile(v, made, [v.at(c, v.mul(ldc, r)) for r in row], columns, nv, size)
+            return [v.at(a, v.mul(lda, mr)), v.at(c, v.mul(ldc, mr)), v.at(terms, 8 * mr)]
+        v.loop(m, [a, c, terms], tile, step=mr)
     return emit
 
 

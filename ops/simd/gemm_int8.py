@@ -21,6 +21,7 @@ Codes are made as int8; uint8 ones with out_flip 0x80, and zero_point and bounds
 """
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -32,9 +33,11 @@ from litejit.compiler.lazy import ByAddress, MicroKernel
 from litejit.ops.simd.epilogues import Codes, Double, Fixed, Nearest
 from litejit.ops.simd.gemm_f32 import LINE, store_tile
 from litejit.ops.simd.nibbles import STEP, nibbles
+from litejit.ops.simd.overlap import Ends, overlapped
 from litejit.ops.simd.stage_int8 import k_group
 from litejit.ops.simd.tiles import int8_columns, tile_shape, tiles
 
+SIGNS = int(np.array(0x80808080, np.uint32).view(np.int32))
 HEADER = 3                        # vectors of nr lanes in front of a panel's weights
 PAIR = 2 * STEP                   # narrow panels of nibbles have two vectors of them, or a multiple
 CODES = ("code", "fixed", "double")          # the ends that make bytes
@@ -103,67 +106,106 @@ def corrected_bias(weights: np.ndarray, bias: np.ndarray | None, offset: int) ->
 
 # ---- generators --------------------------------------------------------------------------------
 
-def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = False, hybrid: bool = False
-              ) -> Callable[..., None]:
-    """Generator of a tile: a, lda, panel, c, ldc, m, groups, columns, terms, lo, hi, zero_point, out_flip[, segments, offsets].
+def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = False, hybrid: bool = False,
+              signed: bool = False, range_: str = "") -> Callable[..., None]:
+    """Generator of tiles below each other, whole ones or one with fewer rows, of `m` rows in all.
 
-    rows: terms of the rows are added; hybrid: they multiply `first`, minus the weights' sum (FLOATS always); lo, hi of FLOATS
-    are bits of floats. segments: rows lie in so many pieces of `groups` groups of k: row r begins lda[r] (i64) bytes after a,
-    piece s offsets[s] bytes further; otherwise a row is one piece. Then the tile itself sums the rows for their terms, factor *
-    (sum - zero), and `terms` is (factor i32, zero i32, then a one i8 for every value of a piece, filled up with zeros).
+    Arguments: a, lda, panel, c, ldc, m, groups, columns, terms, lo, hi, zero_point, out_flip[, segments, offsets]. rows: terms of
+    the rows are added; hybrid: they multiply `first`, minus the weights' sum (FLOATS always); lo, hi of FLOATS are bits of
+    floats. signed: a is codes of i8 as they lie (VNNI, which wants them less -128), not staged rows. range_: see `range_of` in
+    epilogues.py. segments: rows lie in so many pieces of `groups` groups of k: row r begins lda[r] (i64) bytes after a, piece s
+    offsets[s] bytes further; otherwise a row is one piece. Then the tile itself sums the rows for their terms, factor * (sum -
+    zero), and `terms` is (factor i32, zero i32, then a one i8 for every value of a piece, filled up with zeros).
     """
     def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, groups: Any, columns: Any, terms: Any,
              lo: Any, hi: Any, zero_point: Any, out_flip: Any, segments: Any = None, offsets: Any = None) -> None:
         mr, width = tiles(v.cpu).int8
-        nv, size = width // 2 if narrow else width, v.cpu.vbytes
+        nv, size, summed = width // 2 if narrow else width, v.cpu.vbytes, rows and segments is not None
         row = [v.min(v.i(r), v.sub(m, 1)) if r else v.i(0) for r in range(mr)]
-        first = [v.load(v.i32, panel, j * size) for j in range(nv)]
-        acc = []
-        for r in range(mr):
-            if rows and segments is not None:
-                acc += [*first, v.zero(v.i32)]
-            elif rows or hybrid:
-                term = v.isplat(terms, v.shl(row[r], 3))
-                acc += [v.mul(x, term) if hybrid else v.add(x, term) for x in first]
-            else:
-                acc += first
-        weights = v.at(panel, HEADER * width * size)
-        a_rows = [v.at(a, v.mul(lda, r) if segments is None else v.load(v.type("i64"), lda, v.shl(r, 3), 8)) for r in row]
+        c_rows, weights = [v.mul(ldc, r) for r in row], v.at(panel, HEADER * width * size)
         every = groups if segments is None else v.mul(groups, segments)
+        (signs,) = v.opaque([v.const(v.i32, SIGNS)]) if signed else (None,)          # LLVM does not end where it knows them
+        made = _ends(v, end, panel, (nv, width), (lo, hi, zero_point, out_flip), range_)
+
+        def start(terms: Any) -> list[Any]:
+            acc, first = [], [v.load(v.i32, panel, j * size) for j in range(nv)]
+            for r in row:
+                term = v.isplat(terms, v.shl(r, 3)) if (rows or hybrid) and not summed else None
+                acc += [x if term is None else v.mul(x, term) if hybrid else v.add(x, term) for x in first]
+                acc += [v.zero(v.i32)] if summed else []
+            return acc
 
         def dots(accs: list[Any], x: Any, ws: list[Any]) -> list[Any]:
+            x = v.xor(x, signs) if signed else x
             made = v.dots(accs[:nv], x, ws[:nv], wide)
             return made + [v.dot(sums, x, ones) for sums, ones in zip(accs[nv:], ws[nv:])]
 
-        def products(acc: list[Any], weights: Any, moved: Any = None) -> list[Any]:
-            return multiply_groups(v, dots, acc, a_rows, weights, groups, (nv, width),
-                                   v.mul(v.add(every, HEADER), width * size), not v.cpu.dot,
-                                   v.at(terms, 8) if rows and segments is not None else None, moved)
-        if segments is None:
-            acc = products(acc, weights)
-        else:
-            def piece(s: Any, acc: list[Any]) -> list[Any]:
+        def products(places: list[Any], ends: Ends = ()) -> list[Any]:
+            at, _, terms_at = places
+            if segments is None:
+                a_rows = [v.at(at, v.mul(lda, r)) for r in row]
+            else:
+                a_rows = [v.at(a, v.load(v.type("i64"), at, v.shl(r, 3), 8)) for r in row]
+
+            def piece(acc: list[Any], weights: Any, moved: Any = None, ends: Ends = ()) -> list[Any]:
+                return multiply_groups(v, dots, acc, a_rows, weights, groups, (nv, width),
+                                       v.mul(v.add(every, HEADER), width * size), ordered=not v.cpu.dot,
+                                       more=v.at(terms, 8) if summed else None, moved=moved, ends=ends)
+
+            def segment(s: Any, acc: list[Any], ends: Ends = ()) -> list[Any]:
                 moved = v.load(v.type("i64"), offsets, v.shl(s, 3), 8)
-                return products(acc, v.at(weights, v.mul(v.mul(s, groups), width * size)), moved)
-            acc = v.loop(segments, acc, piece)
-            acc = with_sums(v, acc, nv, terms) if rows else acc
-        c_rows = [v.at(c, v.mul(ldc, r)) for r in row]
-        if end in CODES + CODES16:
-            code = [_code(v, end, panel, width, j) for j in range(nv)]
-            if end in CODES:
-                store_tile(v, Codes(v, lo, hi, zero_point, out_flip)(acc, code), c_rows, columns, 1, nv * v.lanes)
-                return
-            low, high = (v.splat(v.trunc(x, "i32")) for x in (lo, hi))
-            made16 = [v.trunc(v.min(v.max(code[i % nv](x), low), high), "i16") for i, x in enumerate(acc)]
-            store_tile(v, made16, c_rows, columns, nv, size // 2)
+                return piece(acc, v.at(weights, v.mul(v.mul(s, groups), width * size)), moved, ends)
+            acc = start(terms_at)
+            if segments is None:
+                return piece(acc, weights, None, ends)
+            acc = segment(v.i(0), acc, ends) if ends else acc
+            acc = v.loop(segments, acc, segment, start=1 if ends else 0)
+            return with_sums(v, acc, nv, terms) if rows else acc
+
+        def move(places: list[Any]) -> list[Any]:
+            at, c, terms = places
+            return [v.at(at, v.mul(lda, mr) if segments is None else 8 * mr), v.at(c, v.mul(ldc, mr)),
+                    v.at(terms, 8 * mr) if segments is None and (rows or hybrid) else terms]
+
+        def tile(_: Any, places: list[Any]) -> list[Any]:
+            store_tile(v, made(products(places), places[2], row), [v.at(places[1], r) for r in c_rows], columns, *stored)
+            return move(places)
+
+        def finish(part: int, places: list[Any], acc: list[Any]) -> None:
+            some, each = range(part * together, min(mr, (part + 1) * together)), stored[0]
+            for i, x in enumerate(made(acc[some[0] * nv:(some[-1] + 1) * nv], places[2], [row[r] for r in some])):
+                v.store(x, v.at(places[1], c_rows[some[i // each]]), i % each * stored[1])
+        together = 4 // nv if end in CODES and v.x86 else 1                    # rows that share a register of codes
+        stored = (1, nv * v.lanes) if end in CODES else (nv, size // 2 if end in CODES16 else size)   # vectors of a row, bytes
+        places = [a if segments is None else lda, c, terms]
+        if end != "code" or narrow or v.cpu.vbytes < 64:
+            v.loop(m, places, tile, step=mr)
             return
-        if end in FLOATS:
-            numbers = [[v.load(v.f32, panel, (at * width + j) * size) for j in range(nv)] for at in (1, 2)]
-            factor = [v.fsplat(terms, v.add(v.shl(r, 3), 4)) for r in row]
-            real = float_end(v, end, lo, hi)
-            acc = [real(x, factor[i // nv], numbers[0][i % nv], numbers[1][i % nv]) for i, x in enumerate(acc)]
-        store_tile(v, acc, c_rows, columns, nv, size)
+        v.either(v.and_(v.icmp(">=", columns, nv * v.lanes), v.icmp(">", groups, 0)),
+                 lambda: overlapped(v, m, mr, -(-mr // together), places, move, products, finish),
+                 lambda: v.loop(m, places, tile, step=mr))
     return emit
+
+
+def _ends(v: Any, end: str, panel: Any, shape: tuple[int, int], bounds: tuple[Any, ...], range_: str
+          ) -> Callable[[list[Any], Any, list[Any]], list[Any]]:
+    """made(accumulators, terms, rows) -> what some rows of a tile are stored as; shape: vectors in use, vectors of a panel."""
+    (nv, width), (lo, hi, zero_point, out_flip), size = shape, bounds, v.cpu.vbytes
+    if end in CODES:
+        codes, code = Codes(v, lo, hi, zero_point, out_flip, range_), [_code(v, end, panel, width, j) for j in range(nv)]
+        return lambda acc, terms, rows: codes(acc, code)
+    if end in CODES16:
+        code, (low, high) = [_code(v, end, panel, width, j) for j in range(nv)], (v.splat(v.trunc(x, "i32")) for x in (lo, hi))
+        return lambda acc, terms, rows: [v.trunc(v.min(v.max(code[i % nv](x), low), high), "i16") for i, x in enumerate(acc)]
+    if end not in FLOATS:
+        return lambda acc, terms, rows: acc
+    numbers = [[v.load(v.f32, panel, (at * width + j) * size) for j in range(nv)] for at in (1, 2)]
+    real = float_end(v, end, lo, hi)
+
+    def floats(acc: list[Any], terms: Any, rows: list[Any]) -> list[Any]:
+        factor = [v.fsplat(terms, v.add(v.shl(r, 3), 4)) for r in rows]
+        return [real(x, factor[i // nv], numbers[0][i % nv], numbers[1][i % nv]) for i, x in enumerate(acc)]
+    return floats
 
 
 def with_sums(v: Any, acc: list[Any], nv: int, terms: Any) -> list[Any]:
@@ -199,10 +241,11 @@ def _code(v: Any, end: str, panel: Any, width: int, j: int) -> Callable[[Any], A
 
 
 def multiply_groups(v: Any, dots: Callable[..., list[Any]], acc: list[Any], rows: list[Any], weights: Any, groups: Any,
-                    shape: tuple[int, int], panel: Any, ordered: bool = False, more: Any = None, moved: Any = None
-                    ) -> list[Any]:
+                    shape: tuple[int, int], panel: Any, ordered: bool = False, more: Any = None, moved: Any = None,
+                    ends: Ends = ()) -> list[Any]:
     """Add the products of all groups of k; shape: vectors in use, vectors of a panel; more: address of weights of all columns;
-    moved: bytes from the addresses `rows` to their values.
+    moved: bytes from the addresses `rows` to their values; ends: done before the rows' first products (ops/simd/overlap.py), of
+    which there must be some then.
 
     dots(accumulators, x, weights) adds the products of x with each of some vectors. The same weights of the next panel, `panel`
     bytes further, are asked for, unless this one is narrow, and so the last one. ordered: `dots` makes all products first, so
@@ -210,7 +253,9 @@ def multiply_groups(v: Any, dots: Callable[..., list[Any]], acc: list[Any], rows
     """
     (nv, width), size, each = shape, v.cpu.vbytes, len(acc) // len(rows)
 
-    def steps(times: int) -> Callable[..., list[Any]]:
+    def steps(times: int, ends: Ends = ()) -> Callable[..., list[Any]]:
+        together = -(-len(rows) // max(len(ends), 1))
+
         def body(i: Any, acc: list[Any]) -> list[Any]:
             at, at_w = v.shl(i, 2), v.mul(i, width * size)
             at_a = at if moved is None else v.opaque([v.add(moved, at)])[0]     # or LLVM adds `moved` to every row
@@ -221,15 +266,19 @@ def multiply_groups(v: Any, dots: Callable[..., list[Any]], acc: list[Any], rows
                 w += [] if more is None else [v.isplat(more, v.add(at, 4 * t))]
                 made = []
                 for r, row in enumerate(rows):
+                    if ends and r % together == 0:
+                        ends[r // together]()
                     x = v.isplat(row, v.add(at_a, 4 * t))
                     made += dots(acc[r * each:(r + 1) * each], x, w)
                 acc = made
             return acc
         return body
+    first = 1 if ends else 0
+    acc = steps(1, ends)(v.i(0), acc) if ends else acc
     if v.cpu.nregs < 32 and ordered:
-        return v.loop(groups, acc, steps(1))
-    whole = v.and_(groups, -2)
-    acc = v.loop(whole, acc, steps(2), step=2)
+        return v.loop(groups, acc, steps(1), start=first)
+    whole = v.add(v.and_(v.sub(groups, first), -2), first)
+    acc = v.loop(whole, acc, steps(2), step=2, start=first)
     return v.loop(groups, acc, steps(1), start=whole)
 
 
@@ -237,13 +286,16 @@ TILE_ARGS = "pippiiiipiiii"
 SEGMENT_ARGUMENTS = "pp" + TILE_ARGS[2:] + "ip"
 
 
-def tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = False, hybrid: bool = False,
-         segments: bool = False) -> MicroKernel:
-    """The micro-kernel of a tile."""
-    marks = "".join(f"_{mark}" for mark, on in (
-        ("rows", rows), ("wide", wide), ("hybrid", hybrid), ("segments", segments), ("narrow", narrow)) if on)
+@functools.cache
+def tile_pair(end: str, rows: bool = False, wide: bool = False, hybrid: bool = False, signed: bool = False,
+              segments: bool = False, range_: str = "") -> tuple[MicroKernel, MicroKernel]:
+    """The micro-kernels of tiles of a panel and of half a panel; see `emit_tile`, and `range_of` in epilogues.py."""
+    marks = "".join(f"_{mark}" for mark, on in (("rows", rows), ("wide", wide), ("hybrid", hybrid), ("signed", signed),
+                                                ("segments", segments), (range_, range_)) if on)
     arguments = SEGMENT_ARGUMENTS if segments else TILE_ARGS
-    return micro_kernel(f"gemm_int8_{end}{marks}", arguments, emit_tile(end, narrow, rows, wide, hybrid))
+    whole, half = (micro_kernel(f"gemm_int8_{end}{marks}{'_narrow' if narrow else ''}", arguments,
+                                emit_tile(end, narrow, rows, wide, hybrid, signed, range_)) for narrow in (False, True))
+    return whole, half
 
 
 # ---- device functions --------------------------------------------------------------------------
@@ -253,24 +305,16 @@ TILES = [(name, "i8") for name in ("tile", "half_tile", "tile_rows", "k_group", 
 of k in a lane, bytes of a row's term, bytes of an output."""
 
 
-_TILES = {kind: tuple(tile(kind[0], narrow, *kind[1:]) for narrow in (False, True)) for kind in (       # rows, wide, hybrid
-    ("code", False, False, False), ("code", True, False, False), ("fixed", True, False, False), ("double", True, False, False),
-    ("i32", True, False, False), ("i32", False, True, False), ("i32", False, False, True),
-    *((end, False, False, True) for end in FLOATS), *((end, False, True, False) for end in CODES16))}
-
-
-SEGMENT_TILES = {rows: tuple(tile("code", narrow, rows, segments=True) for narrow in (False, True)) for rows in (False, True)}
-
-
 def float_bits(value: float) -> int:
     """A bound of the ends FLOATS, as the tiles take it."""
     return int(np.float32(value).view(np.int32))
 
 
-def tile_params(cpu: Cpu, end: str, rows: bool = False, wide: bool = False, hybrid: bool = False) -> dict[str, Any]:
+def tile_params(cpu: Cpu, end: str, rows: bool = False, wide: bool = False, hybrid: bool = False, signed: bool = False,
+                range_: str = "") -> dict[str, Any]:
     """Values of the fields TILES for an end."""
     hybrid = hybrid or end in FLOATS
-    whole, half = _TILES[end, rows, wide, hybrid]
+    whole, half = tile_pair(end, rows, wide, hybrid, signed, range_=range_ if cpu.vbytes == 64 else "")
     return {"tile": whole, "half_tile": half, "tile_rows": tiles(cpu).int8[0], "k_group": k_group(cpu, wide),
             "term_bytes": 8 if rows or hybrid else 0,
             "out_bytes": {**dict.fromkeys(CODES, 1), **dict.fromkeys(CODES16, 2)}.get(end, 4)}
@@ -286,13 +330,15 @@ def make_gemm() -> Any:
 
     @device
     def gemm(p, staged, pitch, panels, c, ldc, m, k, n, terms, lo, hi, zero_point, out_flip):
-        mr, nr = p.tile_rows, int8_columns()
+        whole, nr = m // p.tile_rows * p.tile_rows, int8_columns()
         groups = (k + p.k_group - 1) // p.k_group
         size = (HEADER + groups) * nr * 4
         for q in range((n + nr - 1) // nr):
             left = n - q * nr
-            tile = p.tile if 2 * left > nr else p.half_tile
-            for r in range(0, m, mr):
-                run(tile, staged + r * pitch, pitch, panels + q * size, c + r * ldc + q * nr * p.out_bytes, ldc, min(mr, m - r),
-                    groups, left, terms + r * p.term_bytes, lo, hi, zero_point, out_flip)
+            tile, panel, to = p.tile if 2 * left > nr else p.half_tile, panels + q * size, c + q * nr * p.out_bytes
+            if whole > 0:
+                run(tile, staged, pitch, panel, to, ldc, whole, groups, left, terms, lo, hi, zero_point, out_flip)
+            if whole < m:
+                run(tile, staged + whole * pitch, pitch, panel, to + whole * ldc, ldc, m - whole, groups, left,
+                    terms + whole * p.term_bytes, lo, hi, zero_point, out_flip)
     return gemm

@@ -15,6 +15,7 @@ NATIVE_BF16 = "+avx512bf16"           # the feature of LLVM that has the instruc
 # single instructions of x86 by bits of the register
 _PMADDWD = {128: "llvm.x86.sse2.pmadd.wd", 256: "llvm.x86.avx2.pmadd.wd", 512: "llvm.x86.avx512.pmaddw.d.512"}
 _PACKSSDW = {128: "llvm.x86.sse2.packssdw.128", 256: "llvm.x86.avx2.packssdw", 512: "llvm.x86.avx512.packssdw.512"}
+_PACKUSWB = {128: "llvm.x86.sse2.packuswb.128", 256: "llvm.x86.avx2.packuswb", 512: "llvm.x86.avx512.packuswb.512"}
 _PACKSSWB = {128: "llvm.x86.sse2.packsswb.128", 256: "llvm.x86.avx2.packsswb", 512: "llvm.x86.avx512.packsswb.512"}
 
 
@@ -114,6 +115,10 @@ class Products:
     def pack8(self, a: Any, b: Any) -> Any:
         """Two i16 registers to i8 with saturation, in the order of the CPU's pack instruction (x86 only)."""
         return self.call(_PACKSSWB[self.bits], ir.VectorType(I8, 4 * self.lanes), [a, b])
+
+    def pack8_unsigned(self, a: Any, b: Any) -> Any:
+        """Two i16 registers to u8 with saturation, like `pack8`."""
+        return self.call(_PACKUSWB[self.bits], ir.VectorType(I8, 4 * self.lanes), [a, b])
 
     # ---- bfloat16 ----------------------------------------------------------------------------------
 
