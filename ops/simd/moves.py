@@ -102,6 +102,49 @@ def _emit_fill(v: Any, y: Any, pattern: Any, n: Any) -> None:
 fill = micro_kernel("fill", "ppi", _emit_fill, _twin_fill)
 
 
+# ---- rows with padding between them --------------------------------------------------------------
+
+NARROWEST = 16                        # bytes of the smallest moves of `spaced_rows`
+
+
+def spaced_reach(run: int, gap: int) -> int:
+    """Bytes that `spaced_rows` may write behind the end of a run, on any CPU: more than the gap that it is followed by."""
+    width = next((w for w in (NARROWEST, 32) if w >= max(run, gap)), 64)
+    return max(-(-run // width) * width - run, -(-max(gap, 1) // width) * width)
+
+
+def _twin_spaced(y: int, x: int, filler: int, y_stride: int, x_stride: int, rows: int, run: int, gap: int) -> None:
+    for r in range(int(rows)):
+        ctypes.memmove(int(y + r * y_stride), int(x + r * x_stride), int(run))
+        _twin_fill(int(y + r * y_stride + run), filler, gap)
+
+
+def _emit_spaced(v: Any, y: Any, x: Any, filler: Any, y_stride: Any, x_stride: Any, rows: Any, run: Any, gap: Any) -> None:
+    def tier(width: int) -> None:
+        ty = v.type("i8", width)
+        padding = v.load(ty, filler)
+
+        def short(to: Any, source: Any) -> None:
+            v.store(v.load(ty, source), to)
+            v.store(padding, v.at(to, run))
+
+        def long(to: Any, source: Any) -> None:
+            v.loop(run, [], lambda i, _: v.store(v.load(ty, source, i), to, i), step=width)
+            behind = v.at(to, run)
+            v.loop(gap, [], lambda i, _: v.store(padding, behind, i), step=width)
+
+        def all_rows(one: Any) -> None:
+            v.loop(rows, [], lambda r, _: one(v.at(y, v.mul(r, y_stride)), v.at(x, v.mul(r, x_stride))))
+        wider = (lambda: tier(2 * width)) if width < v.cpu.vbytes else (lambda: all_rows(long))
+        v.either(v.icmp("<=", v.max(run, gap), width), lambda: all_rows(short), wider)
+    tier(NARROWEST)
+
+
+# (y, x, filler, y stride, x stride, rows, run, gap): copies `run` >= 1 bytes of every row, and `gap` bytes of the filler (64
+# bytes, with a period that divides run and gap) behind them. Writes whole registers: up to `spaced_reach` bytes behind a run
+spaced_rows = micro_kernel("spaced_rows", "pppiiiii", _emit_spaced, _twin_spaced)
+
+
 # ---- transposes ----------------------------------------------------------------------------------
 
 def _twin_transpose(size: int) -> Any:

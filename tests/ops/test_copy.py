@@ -32,9 +32,10 @@ def filled(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
 
 
 class Native:
-    """Kernels compiled and called by address."""
+    """Kernels compiled and called by address, chunk by chunk; `backwards`: the last one first."""
 
-    def __init__(self) -> None:
+    def __init__(self, backwards: bool = False) -> None:
+        self._order = -1 if backwards else 1
         self._loaded: dict[str, Any] = {}
 
     def __call__(self, step: Step, record: np.ndarray) -> None:
@@ -46,7 +47,7 @@ class Native:
             call = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_int64)
             self._loaded[step.kernel.symbol] = library, call(library.address(step.kernel.symbol))
         result, error = ctypes.c_int64(), ctypes.c_void_p()
-        for c in range(step.chunks):
+        for c in range(step.chunks)[::self._order]:
             self._loaded[step.kernel.symbol][1](ctypes.byref(result), ctypes.byref(error), record.ctypes.data, c, c + 1)
             assert result.value == 0
 
