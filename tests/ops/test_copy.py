@@ -129,7 +129,7 @@ def test_single_elements_at_any_stride(rng, size, step):
 
 def test_blocks_with_gaps_write_nothing_between(rng):
     for size in (1, 2, 4, 8):
-        for rows, columns in ((3, 5), (16, 16), (70, 33), (300, 3), (5, 300)):
+        for rows, columns in ((3, 5), (2, 9), (7, 16), (12, 15), (9, 40), (16, 16), (70, 33), (300, 3), (5, 300)):
             x = filled(rng, rows * columns, size)
             check(Move((columns, rows), (1, columns), (rows + 3, 1), y_offset=2), x, columns * (rows + 3) + 2)
             check(Move((rows, columns), (columns, 1), (columns + 3, 1), y_offset=2), x, rows * (columns + 3) + 2)
@@ -144,8 +144,26 @@ def test_long_runs_are_cut_into_chunks(rng, count):
 
 def test_output_rows_that_share_a_cache_set(rng):
     x = filled(rng, 64 * 1024, 4)
-    step = check(permuted((1024, 64), (1, 0)), x, 64 * 1024)
-    assert step.params["b1"] == 16
+    for rows in (1024, 512):
+        step = check(permuted((rows, 64), (1, 0)), x, rows * 64)
+        assert step.params["b1"] == 16
+    assert check(permuted((480, 64), (1, 0)), x, 480 * 64).params["b1"] == 64
+
+
+def test_blocks_that_share_cache_lines_follow_each_other(rng):
+    """Output rows of 32 bytes: the next one along the same cache line comes from the next block of the dimension outside."""
+    x = filled(rng, 8 * 64 * 64, 4)
+    step = check(permuted((8, 64, 64), (2, 1, 0)), x, 8 * 64 * 64)
+    assert [step.params[name] for name in ("n0", "n1", "n2", "b1")] == [8, 64, 64, 16]
+    step = check(permuted((40, 3, 100), (0, 2, 1)), x, 12_000)
+    assert [step.params[name] for name in ("n0", "n1", "n2", "rank")] == [3, 100, 40, 0]
+    step = check(permuted((2, 150, 100), (0, 2, 1)), x, 30_000)
+    assert [step.params[name] for name in ("n0", "n1", "n2", "rank")] == [150, 100, 1, 1]
+
+
+def test_chunks_end_between_blocks_that_follow_each_other(rng):
+    x = filled(rng, 600 * 7 * 50, 4)
+    assert check(permuted((600, 7, 50), (0, 2, 1)), x, 600 * 7 * 50).chunks > 1
 
 
 def test_dimensions_are_merged():
