@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from litejit.compiler.cpu import executable
-from litejit.ops.base import Step
+from litejit.ops.base import Packed, Scratch, Step
 from litejit.ops.copy import PIECE, Move, Part, apply, collapse, copy_steps, many_steps, strides, whole
 from litejit.planner.graph import Node, PrepareError, Value
 
@@ -61,11 +61,15 @@ native = Native()
 
 
 def run(steps: list[Step], arrays: dict[Any, np.ndarray], how: Any = native) -> None:
-    """Do the steps, one call per chunk."""
+    """Do the steps, one call per chunk; arrays: of the Values."""
     for step in steps:
-        record = np.zeros(1, step.kernel.params)
+        record, held = np.zeros(1, step.kernel.params), dict(arrays)
         for name, item in step.params.items():
-            record[name][0] = arrays[item].ctypes.data if isinstance(item, Value) else item
+            if isinstance(item, Packed):
+                held[item] = np.concatenate([item.build().reshape(-1).view(np.uint8), np.zeros(64, np.uint8)])
+            elif isinstance(item, Scratch):
+                held[item] = np.zeros(item.nbytes, np.uint8)
+            record[name][0] = 0 if item is None else held[item].ctypes.data if item in held else item
         how(step, record)
 
 
