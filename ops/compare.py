@@ -16,7 +16,7 @@ from litejit.compiler import device
 from litejit.ops.arithmetic import mbqm, quantize_multiplier
 from litejit.ops.base import Operator, Step, Target
 from litejit.ops.binary import same_places
-from litejit.ops.broadcast import Kernels, broadcast_kernels, broadcast_step, layout, prepare_broadcast
+from litejit.ops.broadcast import Kernels, broadcast_kernels, broadcast_steps, layout, prepare_broadcast
 from litejit.ops.streams import LOAD, STORE
 from litejit.planner.graph import Node
 
@@ -71,7 +71,7 @@ class Compare(Operator):
             kernels = rescaled_kernels(relation.formula, a.type)
             (ma, ea), (mb, eb) = quantize_multiplier(float(a.scale)), quantize_multiplier(float(b.scale))
             params |= {"za": a.zero_point, "zb": b.zero_point, "ma": ma, "ea": ea, "mb": mb, "eb": eb}
-        return [broadcast_step(node, kernels, params, (a, b))]
+        return broadcast_steps(node, kernels, params, (a, b))
 
 
 _ALL = (*FLOATS, *SCALED, "i32", "i64")

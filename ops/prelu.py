@@ -9,7 +9,7 @@ from litejit.compiler import device, kernel, prange
 from litejit.compiler.lazy import Kernel
 from litejit.ops.arithmetic import mbqm, quantize_multiplier, saturate
 from litejit.ops.base import Operator, Step, Target, broadcast, chunked
-from litejit.ops.broadcast import Kernels, broadcast_kernels, broadcast_step, layout
+from litejit.ops.broadcast import Kernels, broadcast_kernels, broadcast_steps, layout
 from litejit.ops.streams import LOAD, STORE
 from litejit.ops.tables import check_codes
 from litejit.planner.graph import Q_RANGE, Node
@@ -51,7 +51,7 @@ class Prelu(Operator):
     def steps(self, node: Node, target: Target) -> list[Step]:
         x, alpha, y = node[0], node[1], node.out
         if x.type in FLOATS:
-            return [broadcast_step(node, prelu_float(x.type), {})]
+            return broadcast_steps(node, prelu_float(x.type), {})
         shape, stride = _collapsed(x.dims, alpha.dims)
         row, step = shape[-1], stride[-1]
         rows = x.size // row
