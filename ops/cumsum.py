@@ -84,7 +84,7 @@ def cumsum_kernel(type: str) -> Kernel:
                 column = (u - o * blocks) * WIDTH
                 wide = min(WIDTH, inner - column)
                 row = (o * n + (n - 1 if p.reverse else 0)) * inner + column
-                fill_bytes(acc, 0, 8 * WIDTH)
+                fill_bytes(acc, 0, 8 * wide)
                 for j in range(n):
                     at = row + j * step
                     if exclusive:
