@@ -5,8 +5,11 @@ must be made in another way. Tables, made while planning, say where the pixels l
 """
 from __future__ import annotations
 
+import ctypes
 from functools import partial
 from typing import Any
+
+import numpy as np
 
 from litejit.compiler import micro_kernel
 
@@ -19,6 +22,16 @@ def picked_reach(run: int) -> int:
     """Bytes that `picked_pixels` may write behind the end of a pixel of `run` bytes, on any CPU."""
     width = next((w for w in (NARROWEST, 32) if w >= run), 64)
     return -(-run // width) * width - run
+
+
+def _array(address: int, dtype: Any, n: int) -> np.ndarray:
+    size = n * np.dtype(dtype).itemsize
+    return np.frombuffer((ctypes.c_uint8 * size).from_address(int(address)), dtype)
+
+
+def _twin_picked(y: int, x: int, table: int, count: int, run: int) -> None:
+    for i, at in enumerate(_array(table, np.int32, int(count))):
+        ctypes.memmove(int(y + i * run), int(x + int(at) * run), int(run))
 
 
 def _emit_picked(v: Any, y: Any, x: Any, table: Any, count: Any, run: Any) -> None:
@@ -41,7 +54,19 @@ def _emit_picked(v: Any, y: Any, x: Any, table: Any, count: Any, run: Any) -> No
 
 
 # (y, x, table, count, run): pixels of `run` bytes; pixel i is that of x whose number is table[i] (int32)
-picked_pixels = micro_kernel("picked_pixels", "pppii", _emit_picked)
+picked_pixels = micro_kernel("picked_pixels", "pppii", _emit_picked, _twin_picked)
+
+
+def _twin_mix(kind: str, y: int, mixed: int, table: int, count: int, channels: int) -> None:
+    middle = np.float32 if kind == "f32" else np.int32
+    places = _array(table, np.int32, 3 * int(count)).reshape(-1, 3)
+    pixels = _array(mixed, middle, (places[:, :2].max(initial=-1) + 1) * int(channels)).reshape(-1, int(channels))
+    a, b, t = pixels[places[:, 0]], pixels[places[:, 1]], np.ascontiguousarray(places[:, 2:]).view(middle)
+    if kind == "f32":
+        made = a + (b - a) * t
+    else:
+        made = (((a << WEIGHT_BITS) + (b - a) * t + (1 << (2 * WEIGHT_BITS - 1))) >> (2 * WEIGHT_BITS)).astype(np.uint8)
+    ctypes.memmove(int(y), np.ascontiguousarray(made).tobytes(), made.nbytes)
 
 
 def _emit_mix(kind: str, v: Any, y: Any, mixed: Any, table: Any, count: Any, channels: Any) -> None:
@@ -68,4 +93,5 @@ def _emit_mix(kind: str, v: Any, y: Any, mixed: Any, table: Any, count: Any, cha
 
 # (y, mixed, table, count, channels): pixels of float32, or of codes with XNNPACK's rounding, from pixels of float32 or int32 in
 # `mixed`; table: int32 triples as in ops/resize.py: two pixels of `mixed`, the weight of the second
-MIX = {kind: micro_kernel(f"mix_pixels_{kind}", "pppii", partial(_emit_mix, kind)) for kind in ("f32", "codes")}
+MIX = {kind: micro_kernel(f"mix_pixels_{kind}", "pppii", partial(_emit_mix, kind), partial(_twin_mix, kind))
+       for kind in ("f32", "codes")}

@@ -11,11 +11,11 @@ from litejit.compiler.cpu import executable, target
 from litejit.errors import LiteJitError
 from litejit.ops.base import Target
 from litejit.ops.resize import OPERATORS
-from litejit.ops.simd.pixels import picked_reach
+from litejit.ops.simd.pixels import MIX, WEIGHT_BITS, picked_reach
 from litejit.planner.graph import Node, Value
 from litejit.schema.builder import Quant
 from tests.harness import In, Out, run_op, type_of
-from tests.ops.test_copy import Native
+from tests.ops.test_copy import Native, as_python
 from tests.ops.test_copy import run as run_steps
 
 CASES = [  # shape, size
@@ -106,7 +106,7 @@ def test_errors():
 TYPES = {np.int8: "i8", np.float32: "f32", np.uint8: "u8", np.int16: "i16"}
 
 
-def backwards(op, x, size):
+def backwards(op, x, size, how=None):
     """The output of the steps, whose last chunks run first: what reaches into another one stays to be seen. And the chunks."""
     shape, guard = (x.shape[0], *size, x.shape[3]), 64
     given = Value("x", 0, 0, TYPES[x.dtype.type], x.shape)
@@ -116,7 +116,7 @@ def backwards(op, x, size):
     node.xnn = True
     steps = OPERATORS[op].steps(node, Target(target()))
     y = np.full(out.size + guard, 3, x.dtype)
-    run_steps(steps, {given: np.concatenate([x.reshape(-1), np.zeros(guard, x.dtype)]), out: y}, Native(backwards=True))
+    run_steps(steps, {given: np.concatenate([x.reshape(-1), np.zeros(guard, x.dtype)]), out: y}, how or Native(backwards=True))
     assert (y[out.size:] == 3).all()
     return y[:out.size].reshape(shape), sum(step.chunks for step in steps)
 
@@ -134,6 +134,20 @@ def test_chunks_keep_to_themselves(arithmetic, rng, channels):
     got, more = backwards("RESIZE_BILINEAR", real, (190, 70))
     assert chunks > 1 and more > 1
     np.testing.assert_allclose(got, arithmetic.resize_bilinear_f32_xnn(real, 190, 70, False, True), rtol=1e-5, atol=3e-6)
+
+
+def test_kernels_as_python(rng):
+    x = rng.integers(-100, 100, (1, 4, 5, 6)).astype(np.int8)
+    for op, given in (("RESIZE_NEAREST_NEIGHBOR", x), ("RESIZE_NEAREST_NEIGHBOR", x.astype(np.float32)),
+                      ("RESIZE_BILINEAR", x.astype(np.float32))):
+        np.testing.assert_array_equal(*(backwards(op, given, (7, 6), how)[0] for how in (as_python, None)))
+
+
+def test_codes_are_mixed_as_python():
+    mixed = np.array([[5, -7], [9, 100]], np.int32) << WEIGHT_BITS
+    table, y = np.array([[0, 1, 1024], [1, 0, 0]], np.int32), np.zeros((2, 2), np.int8)
+    MIX["codes"](y.ctypes.data, mixed.ctypes.data, table.ctypes.data, 2, 2)
+    assert y.tolist() == [[7, 47], [9, 100]]
 
 
 def test_how_far_registers_reach():
