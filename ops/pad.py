@@ -212,17 +212,18 @@ def put_filler(y, filler, n):
 
 
 @device
-def put_lines(p, y, x, x_stride, count):
-    """What is inside of `count` lines, and the padding between them; whole registers where the next lines come behind."""
+def put_lines(p, y, x, x_stride, count, behind):
+    """What is inside of `count` >= 1 lines, with padding: between them, and `behind` bytes. In whole registers where others of
+    these lines come behind."""
     middle, gap = p.pieces * p.piece, p.left + p.right
     width, quick = middle + gap, 0
     if p.exact >= 0 and count > p.exact:
         quick = count - p.exact
         spaced_rows(y, x, p.filler, width, x_stride, quick, middle, gap)
     for k in range(quick, count):
-        put_rows(y + k * width, x + k * x_stride, p.piece, p.step, p.pieces, p.piece)
-        if k + 1 < count:
-            put_filler(y + k * width + middle, p.filler, gap)
+        to = y + k * width
+        put_rows(to, x + k * x_stride, p.piece, p.step, p.pieces, p.piece)
+        put_filler(to + middle, p.filler, gap if k + 1 < count else behind)
 
 
 @kernel(PAD)
@@ -244,13 +245,11 @@ def pad_lines(p, begin, end):
                 outside = outside or at < 0 or at >= p.inside[k]
                 x += at * p.xs[k]
                 o = rest
-            if outside or first >= after:
-                put_filler(y, p.filler, count * width)
-            else:
-                before, lines = (first - i) * width + p.left, after - first
-                put_filler(y, p.filler, before)
-                put_lines(p, y + before, x, p.xs[last], lines)
-                behind = before + lines * width - p.left - p.right
-                put_filler(y + behind, p.filler, count * width - behind)
+            lines = 0 if outside else max(0, after - first)
+            before = (first - i) * width + p.left if lines > 0 else count * width
+            put_filler(y, p.filler, before)
+            if lines > 0:
+                inside = lines * width - p.left - p.right
+                put_lines(p, y + before, x, p.xs[last], lines, count * width - before - inside)
             r += count
     return 0

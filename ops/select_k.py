@@ -181,13 +181,12 @@ def arg_kernel(type: str, largest: bool) -> Kernel:
                 for i in range(stop - start):
                     put(y, start + i, load_i32(found, i), wide)
                 continue
-            if inner == 1:
-                for u in range(start, stop):
-                    put(y, u, in_few(x, u * n, 1, n) if n <= FEW else in_run(x, u * n, n), wide)
-                continue
             for u in range(start, stop):
-                outer = u // inner
-                put(y, u, in_few(x, outer * n * inner + (u - outer * inner), inner, n), wide)
+                base = u * n
+                if inner != 1:
+                    outer = u // inner
+                    base = outer * n * inner + (u - outer * inner)
+                put(y, u, in_run(x, base, n) if inner == 1 and n > FEW else in_few(x, base, inner, n), wide)
         return 0
     return arg
 
