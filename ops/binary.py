@@ -17,7 +17,7 @@ from litejit.compiler.lazy import Device
 from litejit.ops import binary_quantised as quantised
 from litejit.ops.arithmetic import activation, float_range, integer_range
 from litejit.ops.base import Operator, Step, Target
-from litejit.ops.broadcast import GRAIN, Kernels, broadcast_kernels, broadcast_step, layout, prepare_broadcast
+from litejit.ops.broadcast import GRAIN, Kernels, broadcast_kernels, broadcast_steps, layout, prepare_broadcast
 from litejit.ops.division import checked_step, floor_div_f32, floor_div_int, floor_mod_f32, floor_mod_int, trunc_div_int
 from litejit.ops.power import power_f32, power_int
 from litejit.ops.streams import LOAD, STORE
@@ -104,10 +104,10 @@ class Binary(Operator):
         type = node[0].type
         checks = checked_step(node, self.refuses, 1 if self.refuses == "zero" else 2) if self.checks(type) else []
         if type == "c64":
-            return [broadcast_step(node, complex_kernels(), {})]
+            return broadcast_steps(node, complex_kernels(), {})
         formula = self.floats if type in FLOATS else self.whole
         low, high = self.bounds(node)
-        return [*checks, broadcast_step(node, plain_kernels(self.name, type, formula), {"low": low, "high": high},
+        return [*checks, *broadcast_steps(node, plain_kernels(self.name, type, formula), {"low": low, "high": high},
                                         grain=self.grain)]
 
     def checks(self, type: str) -> bool:
@@ -122,8 +122,8 @@ class Power(Binary):
         exponent = node[1].data
         if node[0].type == "f32" and exponent is not None and exponent.size == 1 and exponent.reshape(-1)[0] == 2:
             low, high = self.bounds(node)
-            return [broadcast_step(node, plain_kernels("MUL", "f32", mul), {"low": low, "high": high},
-                                   (node[0], node[0]))]
+            return broadcast_steps(node, plain_kernels("MUL", "f32", mul), {"low": low, "high": high},
+                                   (node[0], node[0]))
         return super().steps(node, target)
 
 

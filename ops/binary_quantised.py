@@ -28,7 +28,7 @@ from litejit.ops.arithmetic import (
     xnn_act_range,
 )
 from litejit.ops.base import Step, chunked
-from litejit.ops.broadcast import GRAIN, Kernels, broadcast_kernels, broadcast_runs, broadcast_step, collapse, layout
+from litejit.ops.broadcast import GRAIN, Kernels, broadcast_kernels, broadcast_runs, broadcast_steps, collapse, layout
 from litejit.ops.division import checked_step
 from litejit.ops.simd.scaled_binary import NAMES, left_shift, scaled_binary
 from litejit.ops.simd.xnn_product import xnn_product
@@ -109,15 +109,15 @@ def sum_steps(node: Node, name: str) -> list[Step]:
     type, sign = node[0].type, -1 if name == "SUB" else 1
     if node.xnn:
         kernels = xnn_pairs_kernels if target().arch == "x86_64" else xnn_sum_kernels
-        return [broadcast_step(node, kernels(type), _xnn_sum(node, sign))]
+        return broadcast_steps(node, kernels(type), _xnn_sum(node, sign))
     if by_shifts(node):
         ea, eb = _exponents(node)
-        return [broadcast_step(node, shifted_sum_kernels(), {**_zero_points(node), "ea": -ea, "eb": -eb, "sign": sign})]
+        return broadcast_steps(node, shifted_sum_kernels(), {**_zero_points(node), "ea": -ea, "eb": -eb, "sign": sign})
     kind = name.lower()
     params, twice = _scaled_inputs(node, left := left_shift(kind, type))
     m, e = fixed_point(twice / float(_f(1 << left) * node.out.scale), 1)
     params.update(_zero_points(node), m=int(m[0]), e=int(e[0]))
-    return [broadcast_step(node, scaled_kernels(kind, type), params)]
+    return broadcast_steps(node, scaled_kernels(kind, type), params)
 
 
 def _xnn_sum(node: Node, sign: int) -> dict[str, Any]:
@@ -200,7 +200,7 @@ def squared_difference_steps(node: Node, name: str) -> list[Step]:
     params, twice = _scaled_inputs(node, left := left_shift("square", "i8"))
     m, e = fixed_point(twice * twice / float(_f(1 << 2 * left) * node.out.scale), 1)
     params.update(_zero_points(node), low=-128, high=127, m=int(m[0]), e=int(e[0]))
-    return [broadcast_step(node, scaled_kernels("square", "i8"), params)]
+    return broadcast_steps(node, scaled_kernels("square", "i8"), params)
 
 
 # ---- MUL ---------------------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ def product_steps(node: Node, name: str) -> list[Step]:
     """MUL."""
     a, b, out = node[0], node[1], node.out
     if out.type != a.type:
-        return [broadcast_step(node, high_product_kernels(out.type), _zero_points(node))]
+        return broadcast_steps(node, high_product_kernels(out.type), _zero_points(node))
     scale = a.scale * b.scale / out.scale
     if node.xnn:
         low, high = xnn_act_range(activation(node), out.scale, out.zero_point, out.type)
@@ -222,11 +222,11 @@ def product_steps(node: Node, name: str) -> list[Step]:
             return [Step(node, xnn_rows_kernel(a.type), {
                 "x": x, "row": row, "y": out, "rows": count, "n": n, "block": block, "zx": x.zero_point, "zr": row.zero_point,
                 "zero": out.zero_point, "low": low, "high": high, "scale": scale}, chunks)]
-        return [broadcast_step(node, xnn_product_kernels(a.type), {
+        return broadcast_steps(node, xnn_product_kernels(a.type), {
             "za": a.zero_point, "zb": b.zero_point, "zero": out.zero_point, "scale": scale,
-            "low": low - out.zero_point, "high": high - out.zero_point})]
+            "low": low - out.zero_point, "high": high - out.zero_point})
     m, e = quantize_multiplier(float(scale))
-    return [broadcast_step(node, product_kernels(a.type), {**_zero_points(node), "m": m, "e": e})]
+    return broadcast_steps(node, product_kernels(a.type), {**_zero_points(node), "m": m, "e": e})
 
 
 def _squares(node: Node, q: np.ndarray) -> np.ndarray:
@@ -330,7 +330,7 @@ def quotient_steps(node: Node, name: str) -> list[Step]:
     a, b, out = node[0], node[1], node.out
     m, e = quantize_multiplier(float(a.scale / (b.scale * out.scale)))
     return [*checked_step(node, "zero", 3, b.zero_point),
-            broadcast_step(node, quotient_kernels(a.type), {**_zero_points(node), "m": m, "e": e}, grain=GRAIN // 8)]
+            *broadcast_steps(node, quotient_kernels(a.type), {**_zero_points(node), "m": m, "e": e}, grain=GRAIN // 8)]
 
 
 @device

@@ -13,12 +13,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from litejit.compiler import device, kernel, prange
+from litejit.compiler.cpu import target
 from litejit.compiler.lazy import Device, Kernel
-from litejit.ops.base import Packed, Step, broadcast, chunked
+from litejit.ops.base import Packed, Scratch, Step, broadcast, chunked
+from litejit.ops.copy import Move, copy_steps
+from litejit.ops.depthwise_rows import expanded
+from litejit.ops.simd.repeats import REPEAT
 from litejit.ops.streams import inlined
+from litejit.planner.constants import SLACK
 from litejit.planner.graph import Node, Value
 
 OUTER = 8                  # most dimensions outside the two innermost, after collapsing
+SHORT, LONG = 64, 1024     # elements of an inner loop that are too few, and that are plenty
+FEW = 64                   # short loops that may stay so
+NARROW, MOST = 128, 1 << 18  # bytes of a loop, and of all loops, for which single elements are worth repeating
 GRAIN = 16384              # elements of cheap arithmetic that are worth a chunk
 _LAYOUT = [("y", "i8"), ("a", "i8"), ("b", "i8"), ("total", "i8"), ("block", "i8"), ("n0", "i8"), ("n1", "i8"),
            ("a0", "i8"), ("b0", "i8"), ("a1", "i8"), ("b1", "i8"), ("outer", "i8"), ("dims", "i8", (OUTER,)),
@@ -83,40 +91,69 @@ def padded(numbers: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(numbers) + (0,) * (OUTER - len(numbers))
 
 
-def broadcast_step(node: Node, kernels: Kernels, params: dict[str, Any], operands: tuple[Value, Value] | None = None,
-                   grain: int = GRAIN) -> Step:
-    """The step of a pair of kernels on two operands (the inputs of the node); `params`: their further fields."""
+def broadcast_steps(node: Node, kernels: Kernels, params: dict[str, Any], operands: tuple[Value, Value] | None = None,
+                    grain: int = GRAIN) -> list[Step]:
+    """The steps of a pair of kernels on two operands (the inputs of the node); `params`: their further fields."""
     a, b = operands or (node[0], node[1])
     addresses: list[Any] = [a, b]
+    steps: list[Step] = []
     nest = collapse(a.dims, b.dims)
     if len(nest.dims) == 2:
-        nest = _repeat(addresses, nest)
+        nest, steps = _lengthened(node, addresses, nest)
     flat = nest.dims == (1,) or nest.strides == ((1,), (1,))
     (a0, a1, *sa), (b0, b1, *sb) = (s + (0,) * (2 - len(s)) for s in nest.strides)
     n0, n1, *dims = nest.dims + (1,) * (2 - len(nest.dims))
     chunks, block = chunked(node.out.size, grain)
-    return Step(node, kernels.flat if flat else kernels.nest, {
+    return [*steps, Step(node, kernels.flat if flat else kernels.nest, {
         "y": node.out, "a": addresses[0], "b": addresses[1], "total": node.out.size, "block": block, "n0": n0,
         "n1": n1, "a0": a0, "b0": b0, "a1": a1, "b1": b1, "outer": len(dims), "dims": padded(tuple(dims)),
-        "sa": padded(tuple(sa)), "sb": padded(tuple(sb)), **params}, chunks)
+        "sa": padded(tuple(sa)), "sb": padded(tuple(sb)), **params}, chunks)]
 
 
-def _repeat(addresses: list[Any], nest: Collapsed, short: int = 64, long: int = 1024) -> Collapsed:
-    """A short constant row that repeats is packed several times over, so that the inner loop gets longer."""
+def _lengthened(node: Node, addresses: list[Any], nest: Collapsed) -> tuple[Collapsed, list[Step]]:
+    """A short inner loop made longer: what repeats there is written several times over, while planning or by a step."""
     columns, rows = nest.dims
     for i, strides in enumerate(nest.strides):
-        value = addresses[i]
-        if columns >= short or strides != (1, 0) or nest.strides[1 - i] != (1, columns) or value.data is None:
+        few = rows < FEW and addresses[i].data is None
+        if columns >= SHORT or few or nest.strides[1 - i] != (1, columns):
             continue
-        times = max(n for n in range(1, long // columns + 1) if rows % n == 0)
-        if times < 4:
-            break
+        if strides == (1, 0):
+            times = max(n for n in range(1, LONG // columns + 1) if rows % n == 0)
+            if times >= 4:
+                steps = _rows_repeated(node, addresses, i, times)
+                step, outer = columns * times, rows // times
+                if outer == 1:
+                    return Collapsed((step,), ((1,), (1,))), steps
+                return Collapsed((step, outer), ((1, step), (1, 0)) if i else ((1, 0), (1, step))), steps
+        elif _narrow(columns, rows, addresses[i].itemsize):
+            return Collapsed((columns * rows,), ((1,), (1,))), _elements_repeated(node, addresses, i, columns)
+    return nest, []
+
+
+def _narrow(columns: int, rows: int, size: int) -> bool:
+    """Whether an element of `size` bytes for every loop of so many columns is worth repeating."""
+    return columns * size <= NARROW and rows * columns * size <= MOST and size in REPEAT
+
+
+def _rows_repeated(node: Node, addresses: list[Any], i: int, times: int) -> list[Step]:
+    """Operand i several times, one behind the other."""
+    value = addresses[i]
+    if value.data is not None:
         addresses[i] = Packed((value.key, f"repeated {times}"), _repeated(value.data, times))
-        if rows == times:
-            return Collapsed((columns * times,), ((1,), (1,)))
-        step = columns * times
-        return Collapsed((step, rows // times), ((1, step), (1, 0)) if i else ((1, 0), (1, step)))
-    return nest
+        return []
+    n, size = value.size, value.itemsize
+    addresses[i] = Scratch(times * n * size + SLACK)
+    return copy_steps(node, value, addresses[i], Move((times, n), (0, 1), (n, 1)), size)
+
+
+def _elements_repeated(node: Node, addresses: list[Any], i: int, times: int) -> list[Step]:
+    """Every element of operand i several times."""
+    value = addresses[i]
+    if value.data is not None:
+        addresses[i] = Packed((value.key, f"elements {times}"), lambda: np.repeat(value.data.reshape(-1), times))
+        return []
+    addresses[i], step = expanded(node, target(), value, value.size, value.itemsize, times)
+    return [step]
 
 
 def _repeated(data: np.ndarray, times: int) -> Callable[[], np.ndarray]:

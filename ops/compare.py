@@ -1,7 +1,8 @@
 """EQUAL NOT_EQUAL LESS LESS_EQUAL GREATER GREATER_EQUAL of two broadcast tensors of one type, to bool.
 
 Two formulas serve all six: operands are swapped and results inverted; floats have a third, because of NaN.
-Quantised tensors are compared after both were brought to one fixed-point scale, which cuts off low bits, as in LiteRT.
+Quantised tensors are compared after both were brought to one fixed-point scale, which cuts off low bits, as in LiteRT; but
+for the order of int16, which is that of the codes, as there.
 """
 from __future__ import annotations
 
@@ -15,12 +16,13 @@ from litejit.compiler import device
 from litejit.ops.arithmetic import mbqm, quantize_multiplier
 from litejit.ops.base import Operator, Step, Target
 from litejit.ops.binary import same_places
-from litejit.ops.broadcast import Kernels, broadcast_kernels, broadcast_step, layout, prepare_broadcast
+from litejit.ops.broadcast import Kernels, broadcast_kernels, broadcast_steps, layout, prepare_broadcast
 from litejit.ops.streams import LOAD, STORE
 from litejit.planner.graph import Node
 
 FLOATS = ("f32", "f16", "bf16")
-SCALED = ("i8", "u8", "i16")
+BYTES = ("i8", "u8")
+SCALED = (*BYTES, "i16")
 PLAIN = layout(("invert", "i8"))
 RESCALED = layout(("invert", "i8"), ("za", "i4"), ("zb", "i4"), ("ma", "i4"), ("mb", "i4"), ("ea", "i4"), ("eb", "i4"))
 
@@ -46,7 +48,7 @@ class Compare(Operator):
         node.same_type(a, b)
         node.types(a, *self.accepted)
         node.check(node.out.type == "bool", lambda: f"output->type != BOOL: {node.out!r}")
-        if a.type in ("i8", "u8"):
+        if a.type in BYTES:
             for value in (a, b):
                 node.check(value.quantised, f"{value!r} needs quantization parameters")
         return [prepare_broadcast(node, a, b)]
@@ -65,11 +67,11 @@ class Compare(Operator):
             a, b = b, a
         params: dict[str, Any] = {"invert": int(relation.invert)}
         kernels = plain_kernels(relation.formula, "u8" if a.type == "bool" else a.type)
-        if a.type in SCALED and (a.quantised or b.quantised):
+        if (a.type in BYTES or (a.type == "i16" and relation.formula == "equal")) and (a.quantised or b.quantised):
             kernels = rescaled_kernels(relation.formula, a.type)
             (ma, ea), (mb, eb) = quantize_multiplier(float(a.scale)), quantize_multiplier(float(b.scale))
             params |= {"za": a.zero_point, "zb": b.zero_point, "ma": ma, "ea": ea, "mb": mb, "eb": eb}
-        return [broadcast_step(node, kernels, params, (a, b))]
+        return broadcast_steps(node, kernels, params, (a, b))
 
 
 _ALL = (*FLOATS, *SCALED, "i32", "i64")

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from litejit.ops import reference_float
+from litejit.ops import depthwise_int8, reference_float
 from litejit.ops.arithmetic import act_range, activation, float_range, xnn_act_range
 from litejit.ops.base import Operator, Scratch, Step, Target
 from litejit.ops.conv_16x8 import Rounding16, conv_16_steps
 from litejit.ops.conv_bf16 import conv_bf16_steps
 from litejit.ops.conv_f32 import conv_f32_steps
 from litejit.ops.conv_geometry import Windows, windows
-from litejit.ops.conv_groups import merged
+from litejit.ops.conv_groups import as_depthwise, by_channels, merged
 from litejit.ops.conv_hybrid import hybrid_steps
 from litejit.ops.conv_int8 import Weights, codes_steps, fixed_steps
 from litejit.ops.conv_winograd import Tiling, tiling, winograd_steps
 from litejit.ops.conv_winograd_int8 import tile_size_int8, winograd_int8_steps
 from litejit.ops.copy import Move, copy_steps, strides
+from litejit.ops.depthwise_f32 import depthwise_f32_steps
+from litejit.ops.depthwise_rows import expanded
 from litejit.ops.float_product import Matrix, convert, float_steps, narrow_f16, takes_pitch, widen_f16
 from litejit.ops.integer_product import XNN, Layout, Rounding
 from litejit.ops.packed_product import quantised_steps
@@ -61,7 +63,9 @@ class Conv2D(Operator):
         return [(x.dims[0], made.out_height, made.out_width, w.dims[0])]
 
     def widens(self, node: Node, target: Target) -> bool:
-        return takes_pitch(node, target) and (node.tail is None or _tiling(node, target, windows_of(node)) is None)
+        made = windows_of(node)
+        free = node.tail is None or _tiling(node, target, made) is None
+        return takes_pitch(node, target) and free and not by_channels(target.cpu, node[1], node.optional(2), made)
 
     def steps(self, node: Node, target: Target) -> list[Step]:
         x, w, bias = node[0], node[1], node.optional(2)
@@ -77,6 +81,8 @@ class Conv2D(Operator):
         w_zero = w.zero_point if w.type == "u8" else 0
         if node.xnn and made.kh * made.kw == made.groups == 1:
             return _rows_of_codes(node, target, made, w_zero)
+        if x.type != "i16" and by_channels(target.cpu, w, bias, made):
+            return _channels_of_codes(node, target, made)
         w, made = merged(target.cpu, w, made, w_zero, in_place=node.xnn)
         if x.type == "i16":
             return conv_16_steps(node, target, w, made, Rounding16(bias, real_scales(node), w.dims[0]), code_range(node))
@@ -113,6 +119,10 @@ def _float(node: Node, target: Target, x: Value | Scratch, y: Value | Scratch, w
     if made.pointwise:
         matrix = Matrix(w, columns=w.dims[0], depth=w.dims[3], transposed=True)
         return float_steps(node, target, x, y, matrix, bias, bounds=bounds, m=made.m)
+    if by_channels(target.cpu, w, bias, made):
+        times = w.dims[0] // made.channels
+        weights, wide = as_depthwise(w, made)
+        return depthwise_f32_steps(node, target.cpu, x, y, weights, bias, wide, times, bounds)
     choice = _tiling(node, target, made)
     if choice is not None:
         return [*winograd_steps(node, target, x, y, w, bias, made, bounds, choice), *tail_steps(node)]
@@ -133,6 +143,18 @@ def _rows_of_codes(node: Node, target: Target, made: Windows, w_zero: int) -> li
     return steps + quantised_steps(node, target, x, y, w, bias, rounding, w_zero, Layout(made.m, w.dims[0], made.k), source)
 
 
+def _channels_of_codes(node: Node, target: Target, made: Windows) -> list[Step]:
+    """A convolution of codes with one channel a group: a depthwise one."""
+    x, steps = node[0], []
+    w, wide = as_depthwise(node[1], made)
+    source: Value | Scratch = x
+    if wide.channels > made.channels:
+        source, step = expanded(node, target.cpu, x, x.size, 1, wide.channels // made.channels)
+        steps.append(step)
+    return steps + depthwise_int8.quantised_steps(node, target, source, w, node.optional(2), wide, xnn_scales(node),
+                                                  real_scales(node), code_range(node))
+
+
 def _half(node: Node, target: Target, made: Windows) -> list[Step]:
     """float16 tensors: computed in float32, rounded once."""
     x, y = node[0], node.out
@@ -149,8 +171,7 @@ def widened(node: Node, value: Value) -> Value:
     if value.type == "f32":
         return value
     node.check(value.data is not None, f"{node.op} in float16 needs constant weights and bias")
-    return Value(value.name, value.index, value.subgraph, "f32", value.shape,
-                 data=np.asarray(value.data).astype(np.float32), key=(value.key, "f32"))
+    return value.derived("f32", np.asarray(value.data).astype(np.float32), "f32")
 
 
 def check_types(node: Node) -> None:

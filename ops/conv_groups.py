@@ -1,8 +1,10 @@
-"""Grouped convolutions with integer weights: neighbouring groups as one, with zeros where a channel does not belong.
+"""Grouped convolutions: those of one channel a group as depthwise ones, and neighbouring groups of integers as one.
+
+A depthwise convolution with a multiplier is the same sums, made a register of channels at a time.
 
 A panel of weights has columns for many outputs, and every group fills panels of its own: of groups with few outputs most
-columns are empty. Merged groups share panels, and the pixels' channels are gathered in longer pieces. Sums stay the same: they
-are exact. (Zeros times infinities are not, so float32 groups stay apart.)
+columns are empty. Merged groups share panels, and the pixels' channels are gathered in longer pieces; there are zeros where a
+channel does not belong. Sums stay the same: they are exact. (Zeros times infinities are not, so float32 groups stay apart.)
 """
 from __future__ import annotations
 
@@ -14,6 +16,23 @@ from litejit.compiler.cpu import Cpu
 from litejit.ops.conv_geometry import Windows
 from litejit.ops.conv_ways import gathered, in_rows
 from litejit.planner.graph import Value
+
+MANY_TAPS = 9                         # for which channels are worth repeating, though a group's outputs fill registers
+
+
+def by_channels(cpu: Cpu, w: Value, bias: Value | None, windows: Windows) -> bool:
+    """Whether a convolution with weights [O, kh, kw, depth] is faster as a depthwise one."""
+    constant = w.data is not None and (bias is None or bias.data is not None)
+    few = w.dims[0] < cpu.lanes * windows.groups or windows.kh * windows.kw >= MANY_TAPS
+    return constant and few and windows.depth == 1 < windows.groups
+
+
+def as_depthwise(w: Value, windows: Windows) -> tuple[Value, Windows]:
+    """Weights [1, kh, kw, O] of [O, kh, kw, 1], and the windows of the image with all output channels."""
+    wide = copy.copy(windows)
+    wide.channels = wide.depth = w.dims[0]
+    made = w.derived("depthwise", np.asarray(w.data).reshape(w.dims).transpose(3, 1, 2, 0))
+    return made, wide
 
 
 def merged(cpu: Cpu, w: Value, windows: Windows, zero: int, in_place: bool) -> tuple[Value, Windows]:
@@ -48,6 +67,4 @@ def _widened(w: Value, times: int, groups: int, zero: int) -> Value:
     made = np.full((groups // times, times, o // groups, kh, kw, times, depth), zero, data.dtype)
     for j in range(times):
         made[:, j, ..., j, :] = data[:, j]
-    dims = (o, kh, kw, times * depth)
-    return Value(w.name, w.index, w.subgraph, w.type, dims, scales=w.scales, zero_points=w.zero_points, dimension=w.dimension,
-                 data=made.reshape(dims), key=(w.key, "merged", times))
+    return w.derived(("merged", times), made.reshape(o, kh, kw, times * depth))

@@ -31,12 +31,13 @@ OUTER = 14                            # most dimensions outside of the two that 
 GRAIN = 1 << 16                       # bytes written that are worth a chunk
 PIECE = 1 << 16                       # a contiguous run longer than this is cut
 TILE = 256                            # bytes of a side of the blocks of a transpose
-CONFLICT = 4096                       # output rows this far apart share a set of the first level cache
+LINE = 64                             # bytes of a cache line
+CONFLICT = 2048                       # output rows this far apart share two sets of the first level cache
 LONG = 2048                           # a row of more bytes is left to memmove
 
 COPY = np.dtype([("x", "i8"), ("y", "i8"), ("x0", "i8"), ("y0", "i8"), ("units", "i8"), ("block", "i8"),
                  ("n0", "i8"), ("xs0", "i8"), ("ys0", "i8"), ("n1", "i8"), ("xs1", "i8"), ("ys1", "i8"),
-                 ("b0", "i8"), ("b1", "i8"), ("tail", "i8"), ("rank", "i8"),
+                 ("n2", "i8"), ("xs2", "i8"), ("ys2", "i8"), ("b0", "i8"), ("b1", "i8"), ("tail", "i8"), ("rank", "i8"),
                  ("extents", "i8", (OUTER,)), ("xs", "i8", (OUTER,)), ("ys", "i8", (OUTER,))], align=True)
 MANY = np.dtype([(f"{side}{k}", "i8") for side in "xy" for k in "abcdefgh"] + [
     ("rows", "i8"), ("block", "i8"), ("band", "i8"), ("count", "i8"), ("run", "i8", (8,)),
@@ -193,21 +194,25 @@ def _rows(node: Node, params: dict[str, Any], run: int, dims: list[Dim]) -> Step
 
 
 def _blocked(node: Node, kernel_: Any, params: dict[str, Any], size: int, first: Dim, second: Dim, b0: int, b1: int,
-             outer: list[Dim]) -> Step:
-    """A kernel over blocks of b0 x b1 of its two inner dimensions."""
-    units = _count(outer) * -(-first[0] // b0) * -(-second[0] // b1)
+             outer: list[Dim], third: Dim = (1, 0, 0)) -> Step:
+    """A kernel over blocks of b0 x b1 of its two inner dimensions; a block is done for all of `third` in a row."""
+    units = _count([third, *outer]) * -(-first[0] // b0) * -(-second[0] // b1)
     chunks, block = chunked(units, max(1, GRAIN // (b0 * b1 * size)))
-    params.update(_outer(outer), units=units, block=block, n0=first[0], xs0=first[1], ys0=first[2], n1=second[0],
-                  xs1=second[1], ys1=second[2], b0=b0, b1=b1)
+    params.update(_outer(outer), units=units, block=block, b0=b0, b1=b1)
+    for k, dim in enumerate((first, second, third)):
+        params.update(zip((f"n{k}", f"xs{k}", f"ys{k}"), dim))
     return Step(node, kernel_, params, chunks)
 
 
 def _transpose(node: Node, params: dict[str, Any], size: int, row: Dim, column: Dim, outer: list[Dim]) -> Step:
-    side = TILE // size
-    if size >= 4 and column[2] % CONFLICT == 0:      # one cache line of every row, and only so many output rows
-        return _blocked(node, TRANSPOSES[size], params, size, row, column, min(row[0], side * side), 64 // size, outer)
-    b1 = min(column[0], max(side, side * side // row[0]))
-    b0 = min(row[0], max(side, side * side // b1 // side * side))
+    side, part = TILE // size, row[0] * size < LINE      # part: another block fills what is left of the cache lines
+    if size >= 4 and column[2] % (CONFLICT // 2 if part else CONFLICT) == 0:
+        b0, b1 = min(row[0], side * side), LINE // size  # one cache line of every row, and only so many output rows
+    else:
+        b1 = min(column[0], max(side, side * side // row[0]))
+        b0 = min(row[0], max(side, side * side // b1 // side * side))
+    if outer and (part or (b0 >= row[0] and b1 >= column[0])):
+        return _blocked(node, TRANSPOSES[size], params, size, row, column, b0, b1, outer[:-1], outer[-1])
     return _blocked(node, TRANSPOSES[size], params, size, row, column, b0, b1, outer)
 
 
@@ -317,10 +322,17 @@ def _transpose_kernel(size: int) -> Any:
     @kernel(COPY, name=f"copy_transpose_{size}")
     def copy_transpose(p, begin, end):
         for c in prange(begin, end):
-            for unit in range(c * p.block, min(p.units, (c + 1) * p.block)):
-                o, i, n0, j, n1 = corner(p, unit)
+            unit, stop = c * p.block, min(p.units, (c + 1) * p.block)
+            while unit < stop:
+                first = unit // p.n2
+                k = unit - first * p.n2
+                o, i, n0, j, n1 = corner(p, first)
                 x, y = place(p, o)
-                move(y + i * size + j * p.ys1, x + i * p.xs0 + j * size, p.ys1, p.xs0, n0, n1)
+                x, y = x + i * p.xs0 + j * size, y + i * size + j * p.ys1
+                last = min(p.n2, k + stop - unit)
+                for q in range(k, last):
+                    move(y + q * p.ys2, x + q * p.xs2, p.ys1, p.xs0, n0, n1)
+                unit += last - k
         return 0
     return copy_transpose
 

@@ -70,21 +70,21 @@ def cumsum_kernel(type: str) -> Kernel:
         blocks = (inner + WIDTH - 1) // WIDTH
         units = outer * blocks
         for c in prange(begin, end):
-            acc = p.acc + c * 8 * WIDTH
-            for u in range(units * c // p.chunks, units * (c + 1) // p.chunks):
+            acc, last = p.acc + c * 8 * WIDTH, units * (c + 1) // p.chunks
+            if inner == 1:
+                for o in range(units * c // p.chunks, last):
+                    total, first = kind(0), o * n + (n - 1 if p.reverse else 0)
+                    for at in range(first, first + n * step, step):
+                        after = kind(total + load(x, at))
+                        store(y, at, total if exclusive else after)
+                        total = after
+                continue
+            for u in range(units * c // p.chunks, last):
                 o = u // blocks
                 column = (u - o * blocks) * WIDTH
                 wide = min(WIDTH, inner - column)
                 row = (o * n + (n - 1 if p.reverse else 0)) * inner + column
-                if wide == 1:
-                    total = kind(0)
-                    for j in range(n):
-                        at = row + j * step
-                        after = kind(total + load(x, at))
-                        store(y, at, total if exclusive else after)
-                        total = after
-                    continue
-                fill_bytes(acc, 0, 8 * WIDTH)
+                fill_bytes(acc, 0, 8 * wide)
                 for j in range(n):
                     at = row + j * step
                     if exclusive:

@@ -10,30 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from litejit.compiler import kernel, prange
 from litejit.compiler.cpu import Cpu
-from litejit.compiler.primitives import load_f32, store_f32
 from litejit.ops import reference_float
 from litejit.ops.arithmetic import activation, float_range
-from litejit.ops.base import Operator, Packed, Scratch, Step, Target
+from litejit.ops.base import Operator, Scratch, Step, Target
 from litejit.ops.conv import BIASES, PLAIN, check_scales, code_range, real_scales, weight_scales, widened, xnn_scales
 from litejit.ops.conv import OPERATORS as CONV
 from litejit.ops.conv_geometry import Windows, windows
 from litejit.ops.depthwise_16x8 import depthwise_16_steps
-from litejit.ops.depthwise_f32 import depthwise_params
-from litejit.ops.depthwise_int8 import Weights, codes_steps, fixed_steps, hybrid_steps
+from litejit.ops.depthwise_f32 import depthwise_f32_steps
+from litejit.ops.depthwise_int8 import hybrid_steps, quantised_steps
 from litejit.ops.depthwise_rows import expanded
-from litejit.ops.depthwise_tiles import depthwise_tiles
 from litejit.ops.float_product import convert, narrow_f16, widen_f16
-from litejit.ops.pixel_sums import mean_steps, sums_params
-from litejit.ops.simd.depthwise_f32 import pack_depthwise_f32
-from litejit.ops.tails import tail_params
 from litejit.planner.graph import Node, Value
 
 WEIGHTS = {"f32": ("f32", "i8"), "f16": ("f16",), "i8": ("i8", "i4"), "u8": ("u8",), "i16": ("i8", "i4", "i16")}
-F32_0 = np.float32(0)
-PACK = np.dtype([("w", "i8"), ("bias", "i8"), ("packed", "i8"), ("kh", "i8"), ("kw", "i8"), ("channels", "i8"),
-                 ("lanes", "i8")], align=True)
 
 
 class DepthwiseConv2D(Operator):
@@ -85,11 +76,8 @@ class DepthwiseConv2D(Operator):
         source, made, first = repeated(node, target.cpu, x, x.itemsize)
         if x.type == "i16":
             return first + depthwise_16_steps(node, target, source, w, bias, made, real_scales(node), code_range(node))
-        weights = Weights(w, bias)
-        scales = xnn_scales(node)
-        if node.xnn and weights.fits(scales):
-            return first + codes_steps(node, target, source, weights, made, scales, code_range(node))
-        return first + fixed_steps(node, target, source, weights, made, real_scales(node), code_range(node))
+        return first + quantised_steps(node, target, source, w, bias, made, xnn_scales(node), real_scales(node),
+                                       code_range(node))
 
     def _half(self, node: Node, target: Target) -> list[Step]:
         x, y = node[0], node.out
@@ -110,9 +98,7 @@ def _is_conv(node: Node, target: Target) -> bool:
 def _as_conv(node: Node) -> Node:
     """The node with weights [O, kh, kw, 1]."""
     w = node[1]
-    dims = (w.dims[3], w.dims[1], w.dims[2], 1)
-    weights = Value(w.name, w.index, w.subgraph, w.type, dims, scales=w.scales, zero_points=w.zero_points,
-                    data=np.asarray(w.data).transpose(3, 1, 2, 0), key=(w.key, "conv"), spec=w.spec)
+    weights = w.derived("conv", np.asarray(w.data).reshape(w.dims).transpose(3, 1, 2, 0))
     made = Node(node.op, node.operator, node.index, node.subgraph, (node[0], weights, *node.inputs[2:]), node.outputs,
                 node.options, version=node.version, spec=node.spec)
     made.xnn, made.tail = node.xnn, node.tail
@@ -137,46 +123,12 @@ def repeated(node: Node, cpu: Cpu, x: Any, itemsize: int) -> tuple[Any, Windows,
 
 
 def _float(node: Node, target: Target, x: Any, y: Any, w: Value, bias: Value | None) -> list[Step]:
-    cpu, bounds = target.cpu, float_range(activation(node), node.xnn)
+    bounds = float_range(activation(node), node.xnn)
     if target.mode == "ref" and reference_float.fits(w, bias):
         made = windows(node, (w.dims[1], w.dims[2]), 1)
         return reference_float.depthwise_steps(node, x, y, w, bias, made, w.dims[3] // node[0].dims[3], bounds)
-    source, made, steps = repeated(node, cpu, x, 4)
-    taps, channels = made.kh * made.kw, made.channels
-    packed: Packed | Scratch
-    if w.data is None or (bias is not None and bias.data is None):
-        packed = Scratch(-(-channels // cpu.lanes) * cpu.lanes * (taps + 1) * 4)
-        steps.append(Step(node, pack_depthwise, {"w": w, "bias": bias, "packed": packed, "kh": made.kh, "kw": made.kw,
-                                                 "channels": channels, "lanes": cpu.lanes}))
-    else:
-        packed = packed_weights(cpu, made, w, bias)
-    params, chunks = depthwise_params(cpu, made, source, packed, y, bounds, node.pixel or 4 * channels)
-    params.update(**tail_params(node, chunks), **sums_params(node, chunks, channels))
-    steps.append(Step(node, depthwise_tiles, params, chunks, macs=made.m * channels * taps))
-    return steps + mean_steps(node, params, chunks)
-
-
-def packed_weights(cpu: Cpu, made: Windows, w: Value, bias: Value | None) -> Packed:
-    """Constant float32 weights and bias as the tiles want them."""
-    data, b, taps = w.data, None if bias is None else bias.data, made.kh * made.kw
-    return Packed((w.key, None if bias is None else bias.key, "depthwise f32", cpu.lanes),
-                  lambda: pack_depthwise_f32(cpu, np.asarray(data, np.float32).reshape(
-                      made.kh, made.kw, made.channels).transpose(1, 0, 2).reshape(taps, made.channels), b))
+    times = w.dims[3] // node[0].dims[3]
+    return depthwise_f32_steps(node, target.cpu, x, y, w, bias, wide_windows(node), times, bounds)
 
 
 OPERATORS: dict[str, Operator] = {"DEPTHWISE_CONV_2D": DepthwiseConv2D()}
-
-
-@kernel(PACK)
-def pack_depthwise(p, begin, end):
-    """Weights and bias that are not constant, packed while running."""
-    lanes, taps = p.lanes, p.kh * p.kw
-    for _ in prange(begin, end):
-        for c in range((p.channels + lanes - 1) // lanes * lanes):
-            to = c // lanes * (taps + 1) * lanes + c % lanes
-            inside = c < p.channels
-            store_f32(p.packed, to, load_f32(p.bias, c) if inside and p.bias != 0 else F32_0)
-            for tap in range(taps):
-                at = tap % p.kh * p.kw + tap // p.kh
-                store_f32(p.packed, to + (tap + 1) * lanes, load_f32(p.w, at * p.channels + c) if inside else F32_0)
-    return 0

@@ -88,6 +88,15 @@ def constant(array: np.ndarray) -> Packed:
     return Packed(("array", array.dtype.str, array.tobytes()), lambda: array)
 
 
+def quantised_steps(node: Node, target: Target, x: Any, w: Value, bias: Value | None, windows: Windows, scales: np.ndarray,
+                    reals: np.ndarray, bounds: tuple[int, int]) -> list[Step]:
+    """i8 or u8 as the node's arithmetic wants it: XNNPACK's float32 scales, or the kernels' real ones."""
+    weights = Weights(w, bias)
+    if node.xnn and weights.fits(scales):
+        return codes_steps(node, target, x, weights, windows, scales, bounds)
+    return fixed_steps(node, target, x, weights, windows, reals, bounds)
+
+
 def codes_steps(node: Node, target: Target, x: Any, weights: Weights, windows: Windows, scales: np.ndarray,
                 bounds: tuple[int, int]) -> list[Step]:
     """XNNPACK's codes of i8 or u8 with float32 scales, one or one per channel."""

@@ -38,15 +38,16 @@ class FloatChain(Operator):
         blocks, count = -(-n // block), max(slots.values()) + 1
         chunks, per = chunked(blocks, max(1, GRAIN // block // len(chain)))
         fixed = [Scratch(4 * block) if blocks == 1 else None for _ in range(count)]
-        calls, places, at = [], [], 0
+        calls, places, at, first = [], [], 0, []
         for part in chain:
-            step, moved = _call(part, block, {value: (slot, fixed[slot]) for value, slot in slots.items()}, target)
+            step, moved, before = _call(part, block, {value: (slot, fixed[slot]) for value, slot in slots.items()}, target)
             calls.append(step)
+            first += before
             places += [(at // 8 + word, 4 * block * slot) for word, slot in moved]
             at += step.room
         copied = at if chunks > 1 else 0
         size = copied + 4 * block * count + 64
-        return [Step(node, float_chain, {
+        return [*first, Step(node, float_chain, {
             "count": len(calls), "moved": len(places) if blocks > 1 else 0, "blocks": blocks, "per": per, "copied": copied,
             "block_bytes": 4 * block, "places": Packed(("places", tuple(places)), lambda: np.array(places, np.int64)),
             "scratch": Scratch(chunks * size) if blocks > 1 else None, "scratch_bytes": size}, chunks, calls=calls)]
@@ -71,13 +72,14 @@ def block_of(node: Node) -> int:
 
 
 def _call(part: Node, block: int, slots: dict[Value, tuple[int, Scratch | None]], target: Target
-          ) -> tuple[Step, list[tuple[int, int]]]:
-    """The step of an operator, a block a chunk, and (word of its parameters, place of what is between that it names)."""
-    (step,) = part.operator.steps(part, target)
+          ) -> tuple[Step, list[tuple[int, int]], list[Step]]:
+    """The step of an operator, a block a chunk; (word of its parameters, place of what is between that it names); and the steps
+    that make operands for it out of smaller ones, before the chain runs."""
+    *before, step = part.operator.steps(part, target)
     fields = step.kernel.params.fields
     named = {name: slots[value] for name, value in step.params.items() if isinstance(value, Value) and value in slots}
     step.params.update({name: scratch for name, (_, scratch) in named.items()}, block=block)
-    return step, [(fields[name][1] // 8, slot) for name, (slot, _) in named.items()]
+    return step, [(fields[name][1] // 8, slot) for name, (slot, _) in named.items()], before
 
 
 FLOAT_CHAIN = FloatChain()

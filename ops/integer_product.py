@@ -157,8 +157,12 @@ def _dot(load_x: Any, load_w: Any, wide: bool) -> Any:
     @device
     def dot64(x, x_step, w, w_step, k, x_zero, w_zero):
         acc = np.int64(0)
-        for i in range(k):
-            acc += np.int64(np.int32(load_x(x, i * x_step) * load_w(w, i * w_step)))
+        if x_step == 1 and w_step == 1:
+            for i in range(k):
+                acc += np.int64(np.int32(np.int32(load_x(x, i)) * np.int32(load_w(w, i))))
+        else:
+            for i in range(k):
+                acc += np.int64(np.int32(load_x(x, i * x_step) * load_w(w, i * w_step)))
         return acc
     return dot64 if wide else dot32
 
@@ -185,16 +189,21 @@ def _product(types: tuple[str, str]) -> Kernel:
     def product(p, begin, end):
         m, n, step = p.m, p.n, max(p.x_row, 1)
         for c in prange(begin, end):
-            for i in range(c * p.block, min(p.total, (c + 1) * p.block)):
-                row, column = i // n, i % n
+            first, stop = c * p.block, min(p.total, (c + 1) * p.block)
+            while first < stop:
+                row = first // n
+                column, last = first - row * n, min(n, stop - row * n)
                 batch = row // m
-                place = load_i64(p.offsets, 2 * batch) + row % m * p.x_row
-                w = p.w + w_size * (load_i64(p.offsets, 2 * batch + 1) + column * p.w_column)
+                place = load_i64(p.offsets, 2 * batch) + (row - batch * m) * p.x_row
+                w = p.w + w_size * load_i64(p.offsets, 2 * batch + 1)
                 zero = p.x_zero if p.rounding < HYBRID_XNN else np.int64(load_i32(p.terms, 2 * (place // step)))
-                acc = dot(p.x + x_size * place, p.x_step, w, p.w_step, p.k, zero, p.w_zero)
-                if p.rounding == HYBRID_SIGN:
-                    acc += turned_signs(p.x + place, w, p.k - p.k % 16)
-                finish(acc, place // step, column, i, p)
+                for j in range(column, last):
+                    at = w + w_size * j * p.w_column
+                    acc = dot(p.x + x_size * place, p.x_step, at, p.w_step, p.k, zero, p.w_zero)
+                    if p.rounding == HYBRID_SIGN:
+                        acc += turned_signs(p.x + place, at, p.k - p.k % 16)
+                    finish(acc, place // step, j, row * n + j, p)
+                first = row * n + last
         return 0
     return product
 
@@ -220,12 +229,13 @@ class Layout:
 
 
 def product_step(node: Node, x: Any, w: Value, y: Value, bias: Value | None, layout: Layout, rounding: Rounding,
-                 x_zero: int = 0, w_zero: int = 0, x_type: str = "", terms: Any = None) -> Step:
-    """The step of a product; `x` may be a Scratch of type `x_type`, with the rows' terms where it was quantised."""
+                 x_zero: int = 0, w_zero: int = 0, x_type: str = "", terms: Any = None, w_place: Any = None) -> Step:
+    """The step of a product; `x` may be a Scratch of type `x_type`, with the rows' terms where it was quantised. w_place: where
+    w lies, if it was moved."""
     types = (x_type or x.type, w.type if w.type == "i16" or (x_type or x.type) == "u8" else "i8")
     total = len(layout.x_at) * layout.m * layout.n
     chunks, block = chunked(total, max(1, GRAIN // max(layout.k, 1)))
-    params = {**rounding.params(y, layout.n, bias), "x": x, "w": w, "terms": terms, "offsets": layout.offsets(),
+    params = {**rounding.params(y, layout.n, bias), "x": x, "w": w_place or w, "terms": terms, "offsets": layout.offsets(),
               "m": layout.m, "n": layout.n, "k": layout.k, "x_row": layout.x_row, "x_step": layout.x_step,
               "w_column": layout.w_column, "w_step": layout.w_step, "x_zero": x_zero, "w_zero": w_zero, "total": total,
               "block": block}

@@ -10,7 +10,7 @@ from litejit.compiler import device, kernel, prange
 from litejit.compiler.lazy import Device
 from litejit.ops.base import Operator, Step, Target, chunked
 from litejit.ops.binary import no_constants, same_places
-from litejit.ops.broadcast import GRAIN, Kernels, broadcast_kernels, broadcast_step, layout, prepare_broadcast
+from litejit.ops.broadcast import GRAIN, Kernels, broadcast_kernels, broadcast_steps, layout, prepare_broadcast
 from litejit.ops.streams import LOAD, STORE
 from litejit.planner.graph import Node
 
@@ -39,7 +39,7 @@ class Logical(Operator):
         return same_places(node)
 
     def steps(self, node: Node, target: Target) -> list[Step]:
-        return [broadcast_step(node, logical_kernels(self.name.lower(), self.formula), {})]
+        return broadcast_steps(node, logical_kernels(self.name.lower(), self.formula), {})
 
 
 class LogicalNot(Operator):

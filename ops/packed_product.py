@@ -181,7 +181,7 @@ def signed(w: Value) -> Value:
     """Weights whose bytes are int8: LiteRT reads those of uint8 so in hybrid products."""
     if w.type != "u8" or w.data is None:
         return w
-    return Value(w.name, w.index, w.subgraph, "i8", w.dims, key=(w.key, "int8"), data=np.asarray(w.data).view(np.int8))
+    return w.derived("int8", np.asarray(w.data).reshape(w.dims).view(np.int8), "i8")
 
 
 def with_signs(weights: np.ndarray, count: int) -> np.ndarray:

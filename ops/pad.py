@@ -12,8 +12,8 @@ import numpy as np
 
 from litejit.compiler import device, kernel, prange
 from litejit.ops.base import Operator, Packed, Scratch, Step, Target, chunked
-from litejit.ops.copy import GRAIN, PIECE, Move, Place, apply, copy_steps, plain, put_rows, strides
-from litejit.ops.simd.moves import fill
+from litejit.ops.copy import GRAIN, LONG, PIECE, Move, Place, apply, copy_steps, plain, put_rows, strides
+from litejit.ops.simd.moves import fill, spaced_reach, spaced_rows
 from litejit.planner.graph import Node, Value
 
 Shape = tuple[int, ...]
@@ -24,8 +24,8 @@ FILLER = 64                           # bytes of the block of padding values
 
 PAD = np.dtype([("x", "i8"), ("y", "i8"), ("filler", "i8"), ("x0", "i8"), ("y0", "i8"), ("units", "i8"),
                 ("block", "i8"), ("rank", "i8"), ("left", "i8"), ("right", "i8"), ("pieces", "i8"), ("piece", "i8"),
-                ("step", "i8"), ("extents", "i8", (MOST,)), ("before", "i8", (MOST,)), ("inside", "i8", (MOST,)),
-                ("xs", "i8", (MOST,))], align=True)
+                ("step", "i8"), ("exact", "i8"), ("extents", "i8", (MOST,)), ("before", "i8", (MOST,)),
+                ("inside", "i8", (MOST,)), ("xs", "i8", (MOST,))], align=True)
 
 
 class Border(NamedTuple):
@@ -120,15 +120,22 @@ def border_step(node: Node, x: Place, y: Place, filler: Place, borders: list[Bor
     """A dense block of lines at byte y0 of y, taken from byte x0 of x where all borders and the line are inside."""
     if len(borders) > MOST:
         node.fail(f"at most {MOST + 1} padded dimensions are supported, here are {len(borders) + 1}")
+    borders = borders or [Border(0, 1, 0, 0)]
     rest = (1,) * (MOST - len(borders))
-    before, inside, after, steps = zip(*borders) if borders else ((), (), (), ())
+    before, inside, after, steps = zip(*borders)
     extents = tuple(map(sum, zip(before, inside, after)))
     units = prod(extents)
     chunks, block = chunked(units, max(1, GRAIN // (line.left + line.pieces * line.piece + line.right)))
     return Step(node, pad_lines, {
         "x": x, "y": y, "filler": filler, "x0": x0, "y0": y0, "units": units, "block": block, "rank": len(borders),
-        **line._asdict(), "extents": extents + rest, "before": before + rest, "inside": inside + rest,
+        **line._asdict(), "exact": _exact(line), "extents": extents + rest, "before": before + rest, "inside": inside + rest,
         "xs": steps + rest}, chunks)
+
+
+def _exact(line: Line) -> int:
+    """How many of the last lines of a run must not be written in whole registers; -1: none may be."""
+    run, gap = line.piece, line.left + line.right
+    return -1 if line.pieces != 1 or not 0 < run <= LONG else -(-spaced_reach(run, gap) // (run + gap))
 
 
 def _merged(shape: Shape, pads: Pads, size: int) -> list[tuple[int, int, int]]:
@@ -204,26 +211,45 @@ def put_filler(y, filler, n):
         put_rows(y, filler, 0, 0, 1, n)
 
 
+@device
+def put_lines(p, y, x, x_stride, count, behind):
+    """What is inside of `count` >= 1 lines, with padding: between them, and `behind` bytes. In whole registers where others of
+    these lines come behind."""
+    middle, gap = p.pieces * p.piece, p.left + p.right
+    width, quick = middle + gap, 0
+    if p.exact >= 0 and count > p.exact:
+        quick = count - p.exact
+        spaced_rows(y, x, p.filler, width, x_stride, quick, middle, gap)
+    for k in range(quick, count):
+        to = y + k * width
+        put_rows(to, x + k * x_stride, p.piece, p.step, p.pieces, p.piece)
+        put_filler(to + middle, p.filler, gap if k + 1 < count else behind)
+
+
 @kernel(PAD)
 def pad_lines(p, begin, end):
-    """Lines of the output: padding, pieces of the input, padding; or padding only."""
-    middle = p.pieces * p.piece
+    """Lines of the output, run by run along the last of the outer dimensions: padding, what is inside, padding."""
+    last, middle = p.rank - 1, p.pieces * p.piece
     width = p.left + middle + p.right
     for c in prange(begin, end):
-        for r in range(c * p.block, min(p.units, (c + 1) * p.block)):
-            x, y, o, outside = p.x + p.x0, p.y + p.y0 + r * width, r, 0
-            for k in range(p.rank - 1, -1, -1):
+        r, stop = c * p.block, min(p.units, (c + 1) * p.block)
+        while r < stop:
+            o = r // p.extents[last]
+            i = r - o * p.extents[last]
+            count = min(p.extents[last] - i, stop - r)
+            first, after = max(p.before[last], i), min(p.before[last] + p.inside[last], i + count)
+            x, y, outside = p.x + p.x0 + (first - p.before[last]) * p.xs[last], p.y + p.y0 + r * width, middle == 0
+            for k in range(last - 1, -1, -1):
                 rest = o // p.extents[k]
-                i = o - rest * p.extents[k] - p.before[k]
-                if i < 0 or i >= p.inside[k]:
-                    outside = 1
-                x += i * p.xs[k]
+                at = o - rest * p.extents[k] - p.before[k]
+                outside = outside or at < 0 or at >= p.inside[k]
+                x += at * p.xs[k]
                 o = rest
-            if outside:
-                put_filler(y, p.filler, width)
-            else:
-                put_filler(y, p.filler, p.left)
-                if middle > 0:
-                    put_rows(y + p.left, x, p.piece, p.step, p.pieces, p.piece)
-                put_filler(y + p.left + middle, p.filler, p.right)
+            lines = 0 if outside else max(0, after - first)
+            before = (first - i) * width + p.left if lines > 0 else count * width
+            put_filler(y, p.filler, before)
+            if lines > 0:
+                inside = lines * width - p.left - p.right
+                put_lines(p, y + before, x, p.xs[last], lines, count * width - before - inside)
+            r += count
     return 0

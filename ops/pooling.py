@@ -1,6 +1,7 @@
 """AVERAGE_POOL_2D and MAX_POOL_2D over NHWC tensors, with fused activation.
 
-A unit of work is a row of output pixels; the elements of a window are combined in registers along the channels.
+A unit of work is a row of output pixels; the elements of a window are combined in registers along the channels, and, where
+windows begin a pixel apart, along the row.
 Averages divide by the number of elements inside the tensor. Codes are averaged as they are: input and output
 quantisation are taken to be equal, as LiteRT does; the fused activation clamps with the output's.
 """
@@ -135,7 +136,8 @@ def window_kernel(what: str, type: str) -> Kernel:
                             n += 1
                     many = max(inside - ox, 1) if left >= 0 else 1
                     part, half = ONE / np.float32(n), np.float32(n >> 1) + HALF
-                    combined(start + a * pixel, table, n, many, step * pixel, y + ox * made, p.channels, low, high, part,
+                    pixels, elements = (1, many * p.channels) if step * pixel == made else (many, p.channels)
+                    combined(start + a * pixel, table, n, pixels, step * pixel, y + ox * made, elements, low, high, part,
                              half, nan)
                     ox += many
         return 0

@@ -5,10 +5,11 @@ import functools
 
 import numpy as np
 
-from litejit.compiler import kernel, prange
+from litejit.compiler import device, kernel, prange
 from litejit.compiler.lazy import Kernel
 from litejit.ops.arithmetic import mbqm, quantize_multiplier, saturate
 from litejit.ops.base import Operator, Step, Target, broadcast, chunked
+from litejit.ops.broadcast import Kernels, broadcast_kernels, broadcast_steps, layout
 from litejit.ops.streams import LOAD, STORE
 from litejit.ops.tables import check_codes
 from litejit.planner.graph import Q_RANGE, Node
@@ -19,6 +20,7 @@ PARAMS = np.dtype([
     ("dims", "i8"),
     ("shape", "i8", (DIMS,)), ("stride", "i8", (DIMS,)), ("x_zero", "i8"), ("alpha_zero", "i8"), ("y_zero", "i8"),
     ("rise", "i8"), ("rise_shift", "i8"), ("fall", "i8"), ("fall_shift", "i8")], align=True)
+PLAIN = layout()
 GRAIN = 16384
 FLOATS = ("f32", "f16")
 
@@ -48,6 +50,8 @@ class Prelu(Operator):
 
     def steps(self, node: Node, target: Target) -> list[Step]:
         x, alpha, y = node[0], node[1], node.out
+        if x.type in FLOATS:
+            return broadcast_steps(node, prelu_float(x.type), {})
         shape, stride = _collapsed(x.dims, alpha.dims)
         row, step = shape[-1], stride[-1]
         rows = x.size // row
@@ -60,12 +64,11 @@ class Prelu(Operator):
         params: dict[str, object] = {
             "x": x, "alpha": alpha, "y": y, "rows": rows, "row": row, "block": block, "step": step, "dims": len(outer),
             "shape": tuple(d for d, _ in outer) + (1,) * fill, "stride": tuple(s for _, s in outer) + (0,) * fill}
-        if x.type not in FLOATS:
-            rise = quantize_multiplier(float(x.scale / y.scale))
-            fall = quantize_multiplier(float(x.scale * alpha.scale / y.scale))
-            params |= {"x_zero": x.zero_point, "alpha_zero": alpha.zero_point, "y_zero": y.zero_point, "rise": rise[0],
-                       "rise_shift": rise[1], "fall": fall[0], "fall_shift": fall[1]}
-        return [Step(node, (prelu_float if x.type in FLOATS else prelu_quantised)(x.type), params, chunks)]
+        rise = quantize_multiplier(float(x.scale / y.scale))
+        fall = quantize_multiplier(float(x.scale * alpha.scale / y.scale))
+        params |= {"x_zero": x.zero_point, "alpha_zero": alpha.zero_point, "y_zero": y.zero_point, "rise": rise[0],
+                   "rise_shift": rise[1], "fall": fall[0], "fall_shift": fall[1]}
+        return [Step(node, prelu_quantised(x.type), params, chunks)]
 
 
 def _collapsed(shape: tuple[int, ...], small: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -90,36 +93,25 @@ def _collapsed(shape: tuple[int, ...], small: tuple[int, ...]) -> tuple[tuple[in
 OPERATORS: dict[str, Operator] = {"PRELU": Prelu()}
 
 
-@functools.cache
-def prelu_float(type: str) -> Kernel:
-    """Rows of one x and of alpha, which moves with x or stays."""
-    load, store = LOAD[type], STORE[type]
+@device
+def nothing(p):
+    return 0
 
-    @kernel(PARAMS, name=f"prelu_{type}")
-    def run(p, begin, end):
-        x, y, alpha, n, step, dims = p.x, p.y, p.alpha, p.row, p.step, p.dims
-        for c in prange(begin, end):
-            for r in range(c * p.block, min(p.rows, (c + 1) * p.block)):
-                at, rest = 0, r
-                for d in range(dims):
-                    at += rest % p.shape[d] * p.stride[d]
-                    rest //= p.shape[d]
-                if step == 0:
-                    slope = load(alpha, at)
-                    for i in range(r * n, (r + 1) * n):
-                        v = load(x, i)
-                        store(y, i, v * slope if v < 0 else v)
-                else:
-                    for i in range(n):
-                        v, slope = load(x, r * n + i), load(alpha, at + i)
-                        store(y, r * n + i, v * slope if v < 0 else v)
-        return 0
-    return run
+
+@device
+def rectified(k, x, alpha):
+    return x * alpha if x < 0 else x
+
+
+@functools.cache
+def prelu_float(type: str) -> Kernels:
+    """x and alpha, element by element."""
+    return broadcast_kernels(f"prelu_{type}", PLAIN, LOAD[type], STORE[type], nothing, rectified)
 
 
 @functools.cache
 def prelu_quantised(type: str) -> Kernel:
-    """The same on codes."""
+    """Rows of one x and of alpha, which moves with x or stays, in codes."""
     load, store, narrow = LOAD[type], STORE[type], {"i8": np.int8, "u8": np.uint8, "i16": np.int16}[type]
     low, high = Q_RANGE[type]
 

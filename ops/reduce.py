@@ -178,12 +178,13 @@ def strided_kernel(what: str, type: str) -> Kernel:
     else:
         @device
         def finish(p, u, acc):
-            if what == "sum":
+            if what == "sum" and p.divisor > 1:
                 size = abs(acc) // p.divisor
                 acc = -size if acc < 0 else size
             store(p.y, u, narrow(acc))
     name = f"reduce_{what}_{type}_strided"
-    return strided(name, PLAIN, LOAD[type], wide(_neutral(what, type)), COMBINE[what], finish)
+    kept = "i64" if wide is np.int64 else "f32" if floats else type
+    return strided(name, PLAIN, streams.LOAD[type], kept, wide(_neutral(what, type)), COMBINE[what], finish)
 
 
 @cache

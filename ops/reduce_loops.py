@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from litejit.compiler import kernel, prange
+from litejit.compiler import device, kernel, prange
 from litejit.compiler.lazy import Device, Kernel, MicroKernel
 from litejit.compiler.primitives import copy_bytes, load_i64
+from litejit.ops import streams
 from litejit.ops.base import Packed, Scratch, chunked
 from litejit.ops.simd.reductions import ROWS
 
@@ -23,6 +24,7 @@ WIDTH = 1024                # accumulators of a block of columns: they stay in t
 NARROW = 256                # of several rows taken as one
 BLOCK, REGISTER = 128, 16   # columns that are added up at once, and of those that are left over
 ACC_BYTES = 4 * WIDTH + 512  # with room for registers that stand out
+SOME = 128                  # neighbours that are reduced at a time where there are no vectors for them
 GRAIN = 1 << 16             # elements read by a chunk
 
 LOOP: list[Any] = [(name, "i8") for name in (
@@ -84,10 +86,10 @@ def rows_params(shape: Geometry) -> tuple[dict[str, Any], int]:
     """(fields of LOOP but for x and y, number of chunks) for a kernel made by `strided` or `runs`."""
     chunks, block = chunked(shape.outputs, max(1, GRAIN // max(shape.depth, 8)))
     (inner, inner_step), (count, step) = shape.kept[-1], shape.reduced[-1]
-    offsets = _offsets(shape.reduced)
+    offsets, acc_bytes = _offsets(shape.reduced), max(4 * block + 64, 8 * SOME)
     return {"bases": _table(_offsets(shape.kept)), "rows": _table(offsets), "inner": inner, "inner_step": inner_step,
             "pieces": len(offsets), "count": count, "step": step, "total": shape.outputs, "block": block,
-            "acc": Scratch(chunks * (4 * block + 64)), "acc_bytes": 4 * block + 64}, chunks
+            "acc": Scratch(chunks * acc_bytes), "acc_bytes": acc_bytes}, chunks
 
 
 def _rows_together(inner: int) -> int:
@@ -118,22 +120,48 @@ def columns_params(shape: Geometry, neutral: float, dtype: str) -> tuple[dict[st
             "together": together, "width": width, "total": units, "block": block}, chunks
 
 
-def strided(name: str, params: np.dtype, load: Any, start: Any, combine: Device, finish: Device) -> Kernel:
+def strided(name: str, params: np.dtype, load: Any, acc_type: str, start: Any, combine: Device, finish: Device) -> Kernel:
     """A kernel whose units are outputs: acc = combine(p, acc, load(x, i)) over elements any step apart, then
-    finish(p, u, acc) stores it. For types that are rarely reduced in bulk."""
+    finish(p, u, acc) stores it. For types that are rarely reduced in bulk. Outputs that are neighbours are reduced some at a
+    time, in accumulators of `acc_type`."""
+    past, keep = streams.LOAD[acc_type], streams.STORE[acc_type]
+
+    @device
+    def side_by_side(p, acc, base, first, many):
+        x, n, step = p.x, p.count, p.step
+        for j in range(many):
+            keep(acc, j, start)
+        for k in range(p.pieces):
+            row = base + load_i64(p.rows, k)
+            for i in range(n):
+                for j in range(many):
+                    keep(acc, j, combine(p, past(acc, j), load(x, row + i * step + j)))
+        for j in range(many):
+            finish(p, first + j, past(acc, j))
+
     @kernel(params, name=name)
     def reduce_strided(p, begin, end):
         x, n, step, inner = p.x, p.count, p.step, p.inner
         for c in prange(begin, end):
-            for u in range(c * p.block, min(p.total, (c + 1) * p.block)):
+            u, stop = c * p.block, min(p.total, (c + 1) * p.block)
+            while u < stop:
                 outer = u // inner
-                base = load_i64(p.bases, outer) + (u - outer * inner) * p.inner_step
-                acc = start
-                for k in range(p.pieces):
-                    row = base + load_i64(p.rows, k)
-                    for i in range(n):
-                        acc = combine(p, acc, load(x, row + i * step))
-                finish(p, u, acc)
+                column = u - outer * inner
+                base = load_i64(p.bases, outer) + column * p.inner_step
+                many = min(inner - column, stop - u)
+                if p.inner_step == 1 and many > 1:
+                    many = min(many, SOME)
+                    side_by_side(p, p.acc + c * p.acc_bytes, base, u, many)
+                else:
+                    for j in range(many):
+                        acc = start
+                        for k in range(p.pieces):
+                            row = base + load_i64(p.rows, k)
+                            for i in range(n):
+                                acc = combine(p, acc, load(x, row + i * step))
+                        finish(p, u + j, acc)
+                        base += p.inner_step
+                u += many
         return 0
     return reduce_strided
 

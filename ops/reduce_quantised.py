@@ -13,7 +13,7 @@ import numpy as np
 
 from litejit.compiler import device
 from litejit.compiler.lazy import Kernel
-from litejit.compiler.primitives import LOAD, STORE, load_i32, rint_f32, store_i32
+from litejit.compiler.primitives import STORE, load_i32, rint_f32, store_i32
 from litejit.ops import streams
 from litejit.ops.arithmetic import mbqm, mbqm64, quantize_multiplier, round_away_f32, round_half_away, saturate, wrap32
 from litejit.ops.base import Step
@@ -136,10 +136,13 @@ def sum_kernel(type: str, walk: str) -> Kernel:
     if walk == "strided":
         @device
         def finish(p, u, acc):
-            code = fixed(acc, p.offset, p.multiplier, p.shift, p.zero, p.low, p.high)
-            code = even(acc, p.scale, p.bias, p.least, p.most) if p.how == EVEN else code
-            store(p.y, u, narrow(away(acc, p.scale, p.bias, p.zero, p.low, p.high) if p.how == AWAY else code))
-        return strided(name, CODES, LOAD[type], ZERO, add_wide, finish)
+            if p.how == EVEN:
+                store(p.y, u, narrow(even(acc, p.scale, p.bias, p.least, p.most)))
+            elif p.how == AWAY:
+                store(p.y, u, narrow(away(acc, p.scale, p.bias, p.zero, p.low, p.high)))
+            else:
+                store(p.y, u, narrow(fixed(acc, p.offset, p.multiplier, p.shift, p.zero, p.low, p.high)))
+        return strided(name, CODES, streams.LOAD[type], "i64", ZERO, add_wide, finish)
 
     @device
     def finish_all(p, acc, to, n):
@@ -169,4 +172,4 @@ def product_kernel(type: str) -> Kernel:
     def finish(p, u, acc):
         code = saturate(wrap32(mbqm64(wrap32(acc), p.multiplier, p.shift) + p.zero), p.low, p.high)
         store(p.y, u, narrow(p.how if acc == NOTHING else code))
-    return strided(f"reduce_prod_codes_{type}", CODES, LOAD[type], NOTHING, times, finish)
+    return strided(f"reduce_prod_codes_{type}", CODES, streams.LOAD[type], "i64", NOTHING, times, finish)

@@ -16,14 +16,15 @@ from litejit.compiler.lazy import Kernel
 from litejit.compiler.primitives import STORE, copy_bytes
 from litejit.ops import streams
 from litejit.ops.base import Operator, Packed, Scratch, Step, Target, chunked
+from litejit.ops.simd.pixels import MIX, STEP, picked_pixels, picked_reach
 from litejit.planner.graph import Node
 
 RESIZE = np.dtype([(name, "i8") for name in (
-    "x", "y", "mixed", "mixed_bytes", "down", "across", "each", "height", "width", "channels", "out_height",
+    "x", "y", "mixed", "mixed_bytes", "reach", "down", "across", "each", "height", "width", "channels", "out_height",
     "out_width", "total", "block")], align=True)
 
 GRAIN = 1 << 14                       # output elements of a chunk
-FEW = 8                               # channels below which pixels are mixed through a table with an entry per element
+FEW = 3                               # channels below which pixels are mixed through a table with an entry per element
 NEAREST_TYPES = ("f32", "f16", "bf16", "i8", "u8", "i16", "u16", "i32", "u32", "bool")
 
 
@@ -53,6 +54,8 @@ class Nearest(Resize):
 
     def steps(self, node: Node, target: Target) -> list[Step]:
         x, out = node[0], node.out
+        if out.size == 0:
+            return []
         n, h, w, c = x.dims
         _, out_h, out_w, _ = out.dims
         pixel = c * x.itemsize
@@ -61,7 +64,7 @@ class Nearest(Resize):
         return [Step(node, nearest_kernel(unit), {
             "x": x, "y": out, "down": _nearest(node, h, out_h), "across": _nearest(node, w, out_w), "height": h,
             "width": w, "channels": pixel // unit, "out_height": out_h, "out_width": out_w, "total": n * out_h,
-            "block": block}, chunks)]
+            "block": block, "reach": -(-picked_reach(pixel) // unit)}, chunks)]
 
 
 class Bilinear(Resize):
@@ -78,18 +81,20 @@ class Bilinear(Resize):
 
     def steps(self, node: Node, target: Target) -> list[Step]:
         x, out = node[0], node.out
+        if out.size == 0:
+            return []
         n, h, w, c = x.dims
         _, out_h, out_w, _ = out.dims
         way = "float" if x.type == "f32" or (x.type == "u8" and not node.xnn) else "xnn" if node.xnn else "fixed"
         chunks, block = chunked(n * out_h, max(1, GRAIN // max(out_w * c, 1)))
-        size = w * c * (8 if x.type == "i16" else 4)
+        size = (w * c + STEP) * (8 if x.type == "i16" else 4)
         mixed_bytes = -(-size // 64) * 64
         made = four_point_kernel() if x.type == "u8" and way == "float" else bilinear_kernel(x.type, way)
         return [Step(node, made, {
             "x": x, "y": out, "mixed": Scratch(chunks * mixed_bytes), "mixed_bytes": mixed_bytes,
             "down": _bilinear(node, h, out_h, way), "across": _bilinear(node, w, out_w, way),
             "each": _bilinear(node, w, out_w, way, c) if c < FEW else None, "height": h, "width": w, "channels": c,
-            "out_height": out_h, "out_width": out_w, "total": n * out_h, "block": block}, chunks)]
+            "out_height": out_h, "out_width": out_w, "total": n * out_h, "block": block, "reach": -c % STEP}, chunks)]
 
 
 OPERATORS: dict[str, Operator] = {"RESIZE_BILINEAR": Bilinear(), "RESIZE_NEAREST_NEIGHBOR": Nearest()}
@@ -176,9 +181,17 @@ def _fixed_places(size: int, out: int, align: bool, half: bool) -> tuple[np.ndar
 # ---- kernels -------------------------------------------------------------------------------------
 
 _UNITS = {1: "u8", 2: "u16", 4: "u32", 8: "u64"}
+DTYPES = {"f32": "f4", "i8": "i1", "u8": "u1", "i16": "i2"}
 _KINDS: dict[str, Any] = {"i8": np.int8, "u8": np.uint8, "i16": np.int16}
 ONE, HALF = np.float32(1), np.float32(0.5)
 load_f32, load_i32 = streams.LOAD["f32"], streams.LOAD["i32"]
+
+
+@device
+def whole_pixels(p, rows):
+    """Pixels of a row that may be made in whole registers; it is the first of `rows` rows that are written in order."""
+    quick = rows * p.out_width - (p.reach + p.channels - 1) // p.channels
+    return max(0, min(p.out_width, quick))
 
 
 @cache
@@ -192,8 +205,8 @@ def nearest_kernel(unit: int) -> Kernel:
         n, wide, high, width = p.channels, p.out_width, p.out_height, p.width
         many = wide * n
         for c in prange(begin, end):
-            before = -1
-            for u in range(c * p.block, min(p.total, (c + 1) * p.block)):
+            before, stop = -1, min(p.total, (c + 1) * p.block)
+            for u in range(c * p.block, stop):
                 image = u // high
                 row = image * p.height + load_i32(down, u - image * high)
                 to = u * many
@@ -206,7 +219,9 @@ def nearest_kernel(unit: int) -> Kernel:
                     for i in range(many):
                         store(y, to + i, load(source, load_i32(across, i)))
                     continue
-                for i in range(wide):
+                quick = whole_pixels(p, stop - u)
+                picked_pixels(y + to * unit, source, across, quick, n * unit)
+                for i in range(quick, wide):
                     at = load_i32(across, i) * n
                     for k in range(n):
                         store(y, to + i * n + k, load(source, at + k))
@@ -244,6 +259,19 @@ def bilinear_kernel(type: str, way: str) -> Kernel:
         def finish(v):
             up = half if way == "xnn" or v >= 0 else half - 1
             return kind(narrow(v + up) >> (2 * bits))
+    if way == "fixed":
+        @device
+        def quick_pixels(p, y, mixed, rows):
+            return 0
+    else:
+        mix_pixels = MIX["f32" if way == "float" else "codes"]
+
+        @device
+        def quick_pixels(p, y, mixed, rows):
+            quick = whole_pixels(p, rows)
+            mix_pixels(y, mixed, p.across, quick, p.channels)
+            return quick
+    out_size = np.dtype(DTYPES[type]).itemsize
 
     @kernel(RESIZE, name=f"resize_bilinear_{type}_{way}")
     def resize_bilinear(p, begin, end):
@@ -251,8 +279,8 @@ def bilinear_kernel(type: str, way: str) -> Kernel:
         n, wide, high, size = p.channels, p.out_width, p.out_height, p.mixed_bytes
         line, many = p.width * n, wide * n
         for c in prange(begin, end):
-            mixed = p.mixed + c * size
-            for u in range(c * p.block, min(p.total, (c + 1) * p.block)):
+            mixed, stop = p.mixed + c * size, min(p.total, (c + 1) * p.block)
+            for u in range(c * p.block, stop):
                 image = u // high
                 row = 3 * (u - image * high)
                 t = weight(down, row + 2)
@@ -267,7 +295,8 @@ def bilinear_kernel(type: str, way: str) -> Kernel:
                         s = weight(each, 3 * i + 2)
                         store(y, to + i, finish(mix(load_mixed(mixed, a), load_mixed(mixed, b), s)))
                     continue
-                for i in range(wide):
+                quick = quick_pixels(p, y + to * out_size, mixed, stop - u)
+                for i in range(quick, wide):
                     a, b = load_i32(across, 3 * i) * n, load_i32(across, 3 * i + 1) * n
                     s = weight(across, 3 * i + 2)
                     for k in range(n):

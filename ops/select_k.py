@@ -21,6 +21,7 @@ ARG = np.dtype([(name, "i8") for name in ("x", "y", "found", "count", "inner", "
 TOP = np.dtype([(name, "i8") for name in ("x", "values", "indices", "heap", "count", "k", "short", "total", "block")],
                align=True)
 GRAIN = 1 << 15                       # elements read by a chunk
+FEW = 6                               # elements that are compared one by one
 BLOCK = 1024                          # elements of a run whose best is found before it is looked at closely
 
 
@@ -55,7 +56,7 @@ class ArgBest(Operator):
         made = arg_kernel("u8" if x.type == "bool" else x.type, self.largest)
         return [Step(node, made, {
             "x": x, "y": node.out, "found": Scratch(chunks * 4 * block), "count": count, "inner": inner,
-            "wide": node.out.type == "i64", "short": inner == 1 and count <= REGISTERS * target.cpu.lanes,
+            "wide": node.out.type == "i64", "short": inner == 1 and FEW < count <= REGISTERS * target.cpu.lanes,
             "total": node.out.size, "block": block}, chunks)]
 
 
@@ -144,17 +145,29 @@ def arg_kernel(type: str, largest: bool) -> Kernel:
     @device
     def in_run(x, base, n):
         """Position of the best in a run of neighbours: its block first, then the place in the block."""
-        best, start = np.int32(LEAST), 0
+        best, start, first = np.int32(LEAST), 0, plain(x, base)
+        if first != first:
+            return 0
         for b in range(0, n, BLOCK):
             found = np.int32(LEAST)
             for i in range(base + b, base + min(b + BLOCK, n)):
                 found = max(found, key(x, i))
             if found > best:
                 best, start = found, b
-        for i in range(start, n):
-            if key(x, base + i) == best:
-                return i
-        return 0
+        at = np.int32(n)
+        for i in range(start, min(start + BLOCK, n)):
+            at = min(at, np.int32(i) if key(x, base + i) == best else np.int32(n))
+        return at if at < n else 0
+
+    @device
+    def in_few(x, base, step, n):
+        """The same, element by element, `step` apart. A NaN is never better, nor is anything than a first NaN."""
+        best, at = plain(x, base), 0
+        for i in range(1, n):
+            other = plain(x, base + i * step)
+            better = other > best if largest else other < best
+            best, at = other if better else best, i if better else at
+        return at
 
     @kernel(ARG, name=f"arg_{'max' if largest else 'min'}_{type}")
     def arg(p, begin, end):
@@ -169,20 +182,11 @@ def arg_kernel(type: str, largest: bool) -> Kernel:
                     put(y, start + i, load_i32(found, i), wide)
                 continue
             for u in range(start, stop):
-                outer = u // inner
-                base = outer * n * inner + (u - outer * inner)
-                first = plain(x, base)
-                at = 0
-                if first == first:
-                    if inner == 1:
-                        at = in_run(x, base, n)
-                    else:
-                        best = key(x, base)
-                        for i in range(1, n):
-                            other = key(x, base + i * inner)
-                            if other > best:
-                                best, at = other, i
-                put(y, u, at, wide)
+                base = u * n
+                if inner != 1:
+                    outer = u // inner
+                    base = outer * n * inner + (u - outer * inner)
+                put(y, u, in_run(x, base, n) if inner == 1 and n > FEW else in_few(x, base, inner, n), wide)
         return 0
     return arg
 

@@ -13,8 +13,8 @@ from litejit.compiler import device, kernel, prange
 from litejit.compiler.lazy import Kernel
 from litejit.ops.arithmetic import activation, float_range
 from litejit.ops.base import MAX_CHUNKS, Operator, Packed, Scratch, Step, Target
-from litejit.ops.depthwise import packed_weights, wide_windows
-from litejit.ops.depthwise_f32 import float_params, tile_shape
+from litejit.ops.depthwise import wide_windows
+from litejit.ops.depthwise_f32 import float_params, packed_weights, tile_shape
 from litejit.ops.depthwise_tiles import TILED, band, make_block, table_bytes
 from litejit.ops.float_product import Matrix
 from litejit.ops.pixel_sums import SUMS, add_pixels, clear_sums, mean_steps, sums_params

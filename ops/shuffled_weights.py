@@ -13,7 +13,7 @@ from litejit.ops.arithmetic import act_range, activation
 from litejit.ops.base import Step, Target
 from litejit.ops.integer_product import FIXED, Rounding
 from litejit.ops.packed_product import quantised_steps
-from litejit.planner.graph import Node, Value
+from litejit.planner.graph import Node
 
 WORKSPACE = np.dtype([("x", "i8"), ("y", "i8"), ("n", "i8")], align=True)
 
@@ -38,8 +38,7 @@ def steps(node: Node, target: Target) -> list[Step]:
     x, w, y, workspace = node[0], node[1], node.out, node.outputs[1]
     outputs, depth = w.dims
     blocks = np.asarray(w.data).view(np.int8).reshape(outputs // 4, depth // 16, 4, 16)
-    plain = Value(w.name, w.index, w.subgraph, "i8", w.dims, key=(w.key, "shuffled"),
-                  data=np.ascontiguousarray(blocks.transpose(0, 2, 1, 3)).reshape(w.dims))
+    plain = w.derived("shuffled", np.ascontiguousarray(blocks.transpose(0, 2, 1, 3)).reshape(w.dims), "i8")
     real = np.float64(np.float32(x.scale * w.scale)) / np.float64(y.scale)
     rounding = Rounding(FIXED, real, 0, act_range(activation(node), y.scale, 0, "i16"))
     params = {"x": x, "y": workspace, "n": min(workspace.size, x.size)}

@@ -99,6 +99,12 @@ class Value:
         self.key = key  # names the constant's contents among all of the Model
         self.spec = spec  # the Model's tensor
 
+    def derived(self, purpose: Any, data: np.ndarray, type: str = "") -> Value:
+        """A constant made of this one for a purpose, which tells it from others: with its name and quantisation per tensor or
+        per channel of the first dimension."""
+        return Value(self.name, self.index, self.subgraph, type or self.type, data.shape, scales=self.scales,
+                     zero_points=self.zero_points, data=data, key=(self.key, purpose), spec=self.spec)
+
     @property
     def folded(self) -> bool:
         """A constant that is not in the file: computed from others while planning."""

@@ -83,7 +83,7 @@ class Codes:
 
 
 def range_of(low: int, high: int, zero_point: int) -> str:
-    """"positive": codes from -128, which stands for 0, to 127 (behind RELU and RELU6); "whole": others from -128 to 127; or ""."""
+    """"positive": codes from -128, which stands for 0, to 127 (behind RELU, RELU6); "whole": others from -128 to 127; or ""."""
     if (low, high) != (-128, 127):
         return ""
     return "positive" if zero_point == -128 else "whole"

@@ -110,8 +110,8 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
               signed: bool = False, range_: str = "") -> Callable[..., None]:
     """Generator of tiles below each other, whole ones or one with fewer rows, of `m` rows in all.
 
-    Arguments: a, lda, panel, c, ldc, m, groups, columns, terms, lo, hi, zero_point, out_flip[, segments, offsets]. rows: terms of
-    the rows are added; hybrid: they multiply `first`, minus the weights' sum (FLOATS always); lo, hi of FLOATS are bits of
+    Arguments: a, lda, panel, c, ldc, m, groups, columns, terms, lo, hi, zero_point, out_flip[, segments, offsets]. rows: terms
+    of the rows are added; hybrid: they multiply `first`, minus the weights' sum (FLOATS always); lo, hi of FLOATS are bits of
     floats. signed: a is codes of i8 as they lie (VNNI, which wants them less -128), not staged rows. range_: see `range_of` in
     epilogues.py. segments: rows lie in so many pieces of `groups` groups of k: row r begins lda[r] (i64) bytes after a, piece s
     offsets[s] bytes further; otherwise a row is one piece. Then the tile itself sums the rows for their terms, factor * (sum -

@@ -102,6 +102,49 @@ def _emit_fill(v: Any, y: Any, pattern: Any, n: Any) -> None:
 fill = micro_kernel("fill", "ppi", _emit_fill, _twin_fill)
 
 
+# ---- rows with padding between them --------------------------------------------------------------
+
+NARROWEST = 16                        # bytes of the smallest moves of `spaced_rows`
+
+
+def spaced_reach(run: int, gap: int) -> int:
+    """Bytes that `spaced_rows` may write behind the end of a run, on any CPU: more than the gap that it is followed by."""
+    width = next((w for w in (NARROWEST, 32) if w >= max(run, gap)), 64)
+    return max(-(-run // width) * width - run, -(-max(gap, 1) // width) * width)
+
+
+def _twin_spaced(y: int, x: int, filler: int, y_stride: int, x_stride: int, rows: int, run: int, gap: int) -> None:
+    for r in range(int(rows)):
+        ctypes.memmove(int(y + r * y_stride), int(x + r * x_stride), int(run))
+        _twin_fill(int(y + r * y_stride + run), filler, gap)
+
+
+def _emit_spaced(v: Any, y: Any, x: Any, filler: Any, y_stride: Any, x_stride: Any, rows: Any, run: Any, gap: Any) -> None:
+    def tier(width: int) -> None:
+        ty = v.type("i8", width)
+        padding = v.load(ty, filler)
+
+        def short(to: Any, source: Any) -> None:
+            v.store(v.load(ty, source), to)
+            v.store(padding, v.at(to, run))
+
+        def long(to: Any, source: Any) -> None:
+            v.loop(run, [], lambda i, _: v.store(v.load(ty, source, i), to, i), step=width)
+            behind = v.at(to, run)
+            v.loop(gap, [], lambda i, _: v.store(padding, behind, i), step=width)
+
+        def all_rows(one: Any) -> None:
+            v.loop(rows, [], lambda r, _: one(v.at(y, v.mul(r, y_stride)), v.at(x, v.mul(r, x_stride))))
+        wider = (lambda: tier(2 * width)) if width < v.cpu.vbytes else (lambda: all_rows(long))
+        v.either(v.icmp("<=", v.max(run, gap), width), lambda: all_rows(short), wider)
+    tier(NARROWEST)
+
+
+# (y, x, filler, y stride, x stride, rows, run, gap): copies `run` >= 1 bytes of every row, and `gap` bytes of the filler (64
+# bytes, with a period that divides run and gap) behind them. Writes whole registers: up to `spaced_reach` bytes behind a run
+spaced_rows = micro_kernel("spaced_rows", "pppiiiii", _emit_spaced, _twin_spaced)
+
+
 # ---- transposes ----------------------------------------------------------------------------------
 
 def _twin_transpose(size: int) -> Any:
@@ -168,8 +211,8 @@ def _emit_transpose(size: int, v: Any, y: Any, x: Any, y_stride: Any, x_stride: 
         if j + 2 < len(registers):
             v.either(v.icmp(">", columns, j + 1), lambda: put(registers, to, j + 1))
 
-    def tiles(count: int, width: int, r: Any, strips: int) -> None:
-        """Rows r .. r + k * count * strips - 1 of all columns; the last of several tiles overlaps the one before it."""
+    def tiles(count: int, width: int, r: Any, strips: int, start: Any, end: Any) -> None:
+        """Rows r .. r + k * count * strips - 1 of the columns start .. end; the last tile may overlap the one before it."""
         source, to = v.at(x, v.mul(r, x_stride)), v.at(y, v.mul(r, size))
 
         def tile(c: Any, _: Any) -> None:
@@ -179,7 +222,7 @@ def _emit_transpose(size: int, v: Any, y: Any, x: Any, y_stride: Any, x_stride: 
                 here = v.at(v.at(source, v.mul(c, size)), v.mul(x_stride, s * k * count))
                 for j, register in enumerate(_tile(v, size, count, here, x_stride, width > k)):
                     v.store(register, at, v.add(v.mul(y_stride, j), s * k * count * size))
-        v.loop(columns, [], tile, step=width)
+        v.loop(end, [], tile, step=width, start=start)
 
     def columns_of(count: int, r: Any, strips: int = 1) -> None:
         def few() -> None:
@@ -187,15 +230,23 @@ def _emit_transpose(size: int, v: Any, y: Any, x: Any, y_stride: Any, x_stride: 
                 row = v.add(r, s * k * count)
                 put(_tile(v, size, count, v.at(x, v.mul(row, x_stride)), x_stride, False), v.at(y, v.mul(row, size)))
 
-        def narrow() -> None:
-            v.either(v.icmp(">=", columns, k), lambda: tiles(count, k, r, strips), few)
-        if count > 1 and size >= 4:
-            v.either(v.icmp(">=", columns, k * count), lambda: tiles(count, k * count, r, strips), narrow)
-        else:
-            narrow()
+        def many() -> None:
+            wide = count > 1 and size >= 4
+            if wide:
+                tiles(count, k * count, r, strips, 0, whole)
+            tiles(count, k, r, strips, whole if wide else 0, columns)
+        v.either(v.icmp(">=", columns, k), many, few)
+
+    def whole_tiles(width: int) -> Any:
+        """Columns that tiles of `width` make: all of them, if a narrow one or two would not do what is left."""
+        left = v.b.srem(columns, v.i(width))
+        all_of_them = v.b.and_(v.icmp(">", left, 2 * k), v.icmp(">=", columns, width))
+        return v.select(all_of_them, columns, v.sub(columns, left))
 
     def narrow_rows(start: Any) -> None:
         v.loop(rows, [], lambda r, _: columns_of(1, v.min(r, v.sub(rows, k))), step=k, start=start)
+
+    whole = whole_tiles(k * lanes)
 
     def vectors() -> None:
         start: Any = 0
@@ -212,7 +263,32 @@ def _emit_transpose(size: int, v: Any, y: Any, x: Any, y_stride: Any, x_stride: 
             source, to = v.at(x, v.mul(r, x_stride)), v.at(y, v.mul(r, size))
             v.loop(columns, [], lambda c, _: v.store(v.load(ty, source, v.mul(c, size)), to, v.mul(c, y_stride)))
         v.loop(rows, [], row)
-    v.either(v.icmp(">=", rows, k), vectors if lanes > 1 else lambda: narrow_rows(0), scalars)
+
+    def few_rows(half: int) -> None:
+        """Tiles of `half` rows, the last of two overlaps the first, or of half as many where there are not so many."""
+        if half == 1:
+            scalars()
+        else:
+            v.either(v.icmp(">=", rows, half), lambda: v.loop(
+                rows, [], lambda r, _: flat_tiles(half, v.min(r, v.sub(rows, half))), step=half), lambda: few_rows(half // 2))
+
+    def flat_tiles(count: int, r: Any) -> None:
+        """Rows r .. r + count - 1, count < k, of all columns: registers hold several columns."""
+        source, to = v.at(x, v.mul(r, x_stride)), v.at(y, v.mul(r, size))
+
+        def tile(c: Any) -> list[Any]:
+            here = v.at(source, v.mul(c, size))
+            loaded = [v.load(v.type(f"i{8 * size}", k), here, v.mul(x_stride, i)) for i in range(count)]
+            wide = [v.b.bitcast(register, v.type(f"i{8 * size * count}", k // count))
+                    for register in _transposed(v, loaded, _in_lanes(k, 1))]
+            return [v.lane(register, j) for register in wide for j in range(k // count)]
+
+        def whole(c: Any, _: Any) -> None:
+            c = v.min(c, v.sub(columns, k))
+            for j, column in enumerate(tile(c)):
+                v.store(column, to, v.mul(y_stride, v.add(c, j)))
+        v.either(v.icmp(">=", columns, k), lambda: v.loop(columns, [], whole, step=k), lambda: put(tile(v.i(0)), to))
+    v.either(v.icmp(">=", rows, k), vectors if lanes > 1 else lambda: narrow_rows(0), lambda: few_rows(k // 2))
 
 
 # by bytes of an element; (y, x, y stride, x stride, rows, columns) does y[c * y stride + r * size] = x[r * x stride +

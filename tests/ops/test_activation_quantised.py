@@ -121,7 +121,7 @@ def test_prelu(name, arithmetic, rng):
 
 def test_prelu_of_floats(rng):
     for shape, small in (((2, 3, 4, 5), (5,)), ((2, 3, 4, 5), (3, 1, 5)), ((2, 3, 4, 5), (1, 4, 1)), ((7,), (1,)),
-                         ((2, 3, 2, 3, 2), (3, 1, 3, 1)), ((40, 30, 30), (30, 30)), ((), ())):
+                         ((2, 3, 2, 3, 2), (3, 1, 3, 1)), ((40, 30, 30), (30, 30)), ((), ()), ((1, 31, 17, 10), (1, 1, 10))):
         x, alpha = rng.normal(size=shape).astype("f"), rng.normal(size=small).astype("f")
         got = run_op("PRELU", [In(x), In(alpha, constant=True)], Out(shape=shape))
         np.testing.assert_array_equal(got, np.where(x < 0, x * alpha, x))

@@ -104,3 +104,19 @@ def test_int16(rng, arithmetic, adj, constant) -> None:
                      Out("INT16", Quant([y_scale], [0])), version=4, adj_x=adj[0], adj_y=adj[1])
         want = arithmetic.gemm16x8_requant(sums.reshape(-1, sums.shape[-1]), None, F32(0.01), [F32(0.02)], y_scale, "NONE")
         np.testing.assert_array_equal(got, want.reshape(sums.shape))
+
+
+@pytest.mark.parametrize("adj", [(False, False), (False, True), (True, False), (True, True)])
+def test_int16_of_both_sides(rng, arithmetic, adj) -> None:
+    """Columns that do not lie in one piece are turned first; chunks begin and end within rows."""
+    for left, right in [((17, 33), (33, 40)), ((3, 90, 16), (16, 70)), ((1, 130), (130, 7)), ((4, 61, 50), (4, 50, 33)),
+                        ((2, 9, 1), (2, 1, 7))]:
+        x, w = (rng.integers(-32768, 32767, shape, np.int16, endpoint=True) for shape in (left, right))
+        sums = np.matmul(x.astype(np.int64), w.astype(np.int64))
+        y_scale = F32(F32(0.01) * F32(0.02) * np.abs(sums).max() / 30000)
+        given = [In(turn(x, adj[0]), Quant([0.01], [0])), In(turn(w, adj[1]), Quant([0.02], [0]))]
+        want = arithmetic.gemm16x8_requant(sums.reshape(-1, sums.shape[-1]), None, F32(0.01), [F32(0.02)], y_scale, "NONE")
+        for threads in (1, 3):
+            got = run_op("BATCH_MATMUL", given, Out("INT16", Quant([y_scale], [0])), version=4, num_threads=threads,
+                         adj_x=adj[0], adj_y=adj[1])
+            np.testing.assert_array_equal(got, want.reshape(sums.shape))

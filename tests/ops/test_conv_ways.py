@@ -12,8 +12,9 @@ from litejit.interpreter import Interpreter
 from litejit.ops import conv, conv_groups, conv_int8, conv_rows, conv_ways
 from litejit.ops.conv_geometry import Windows
 from litejit.planner.graph import Value
-from litejit.schema.builder import Quant
-from tests.harness import In, Out, op_model
+from litejit.schema.builder import ModelBuilder, Quant
+from tests.harness import In, Out, op_model, run_model, run_op
+from tests.twins.conv import conv_sums
 
 VNNI = LEVELS["avx512vnni"]
 
@@ -107,6 +108,68 @@ def test_merged_groups_give_the_same_codes(monkeypatch: pytest.MonkeyPatch, rng:
             patch.setattr(conv, "merged", lambda cpu, w, windows, zero, in_place: (w, windows))
             want, _ = outputs(content, image, type)
         assert np.array_equal(got, want)
+
+
+# ---- groups of one channel ---------------------------------------------------------------------------
+
+ONE_EACH = [((1, 7, 9, 64), (64, 3, 3, 1), {}), ((2, 6, 5, 3), (6, 5, 3, 1), {"stride_w": 2}),
+            ((1, 9, 1, 5), (20, 3, 1, 1), {}), ((1, 12, 10, 2), (70, 3, 3, 1), {"padding": "VALID", "dilation_h_factor": 2})]
+
+
+def test_when_groups_are_a_depthwise_convolution() -> None:
+    def found(channels: int, kernel: tuple[int, ...], data: bool = True) -> bool:
+        w = Value("w", 0, 0, "f32", kernel, data=np.ones(kernel, np.float32) if data else None, key="w")
+        windows = Windows((1, 14, 14, channels), kernel[1:3], kernel[3], padding="SAME")
+        return conv_groups.by_channels(VNNI, w, None, windows)
+    assert found(8, (8, 3, 3, 1)) and found(4, (128, 3, 3, 1)) and found(16, (48, 1, 1, 1))
+    assert not found(4, (128, 1, 1, 1)) and not found(1, (8, 3, 3, 1)) and not found(8, (8, 3, 3, 2))
+    assert not found(8, (8, 3, 3, 1), data=False)
+
+
+@pytest.mark.parametrize("image, kernel, options", ONE_EACH)
+@pytest.mark.parametrize("type", [np.int8, np.uint8])
+def test_depthwise_groups_give_the_same_codes(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator, type: type,
+                                              image: tuple[int, ...], kernel: tuple[int, ...],
+                                              options: dict[str, Any]) -> None:
+    content = codes_model(rng, image, kernel, type, **options)
+    got, names = outputs(content, image, type)
+    assert names[-1].startswith("depthwise")
+    monkeypatch.setattr(conv, "by_channels", lambda *_: False)
+    want, names = outputs(content, image, type)
+    assert "conv" in names[-1] or "winograd" in names[-1]
+    assert np.array_equal(got, want)
+
+
+@pytest.mark.parametrize("image, kernel, options", ONE_EACH)
+def test_depthwise_groups_give_the_same_sums(rng: np.random.Generator, image: tuple[int, ...], kernel: tuple[int, ...],
+                                             options: dict[str, Any]) -> None:
+    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in (image, kernel))
+    bias = rng.standard_normal(kernel[0]).astype(np.float32)
+    given = {"padding": "SAME", "stride_w": 1, "stride_h": 1, **options}
+    want = conv_sums(x, w, (1, given["stride_w"]), (given.get("dilation_h_factor", 1), 1), given["padding"]) + bias
+    inputs = [In(x), In(w, constant=True), In(bias, constant=True)]
+    for mode in ("auto", "ref"):
+        got = run_op("CONV_2D", inputs, Out("FLOAT32"), mode=mode, **given)
+        np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
+    half = [In(each.astype(np.float16), constant=constant) for each, constant in ((x, False), (w, True), (bias, True))]
+    got = run_op("CONV_2D", half, Out("FLOAT16"), **given)
+    np.testing.assert_allclose(got, want, atol=4e-3 * np.abs(want).max())
+
+
+def test_depthwise_groups_keep_their_place_in_a_concatenation(rng: np.random.Generator) -> None:
+    """Rows of a depthwise convolution lie side by side: its output is copied into the wider one."""
+    image = (1, 6, 7, 8)
+    x, w = rng.standard_normal(image).astype(np.float32), rng.standard_normal((16, 3, 3, 1)).astype(np.float32)
+    builder = ModelBuilder()
+    graph = builder.subgraph("main")
+    a = graph.input("x", image)
+    plain = {"padding": "SAME", "stride_w": 1, "stride_h": 1}
+    parts = [graph.add("CONV_2D", [a, graph.constant(f"w{k}", w * k), graph.constant(f"b{k}", np.zeros(16, np.float32))],
+                       (f"y{k}", (1, 6, 7, 16)), **plain) for k in (1, 2)]
+    graph.outputs(graph.add("CONCATENATION", parts, ("y", (1, 6, 7, 32)), axis=3))
+    got = run_model(builder.build(), [x])[0]
+    want = conv_sums(x, w)
+    np.testing.assert_allclose(got, np.concatenate([want, 2 * want], 3), atol=1e-5 * np.abs(want).max())
 
 
 # ---- signals -----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from litejit.compiler.cpu import executable
-from litejit.ops.base import Step
+from litejit.ops.base import Packed, Scratch, Step
 from litejit.ops.copy import PIECE, Move, Part, apply, collapse, copy_steps, many_steps, strides, whole
 from litejit.planner.graph import Node, PrepareError, Value
 
@@ -32,9 +32,10 @@ def filled(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
 
 
 class Native:
-    """Kernels compiled and called by address."""
+    """Kernels compiled and called by address, chunk by chunk; `backwards`: the last one first."""
 
-    def __init__(self) -> None:
+    def __init__(self, backwards: bool = False) -> None:
+        self._order = -1 if backwards else 1
         self._loaded: dict[str, Any] = {}
 
     def __call__(self, step: Step, record: np.ndarray) -> None:
@@ -46,7 +47,7 @@ class Native:
             call = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_int64)
             self._loaded[step.kernel.symbol] = library, call(library.address(step.kernel.symbol))
         result, error = ctypes.c_int64(), ctypes.c_void_p()
-        for c in range(step.chunks):
+        for c in range(step.chunks)[::self._order]:
             self._loaded[step.kernel.symbol][1](ctypes.byref(result), ctypes.byref(error), record.ctypes.data, c, c + 1)
             assert result.value == 0
 
@@ -60,11 +61,15 @@ native = Native()
 
 
 def run(steps: list[Step], arrays: dict[Any, np.ndarray], how: Any = native) -> None:
-    """Do the steps, one call per chunk."""
+    """Do the steps, one call per chunk; arrays: of the Values."""
     for step in steps:
-        record = np.zeros(1, step.kernel.params)
+        record, held = np.zeros(1, step.kernel.params), dict(arrays)
         for name, item in step.params.items():
-            record[name][0] = arrays[item].ctypes.data if isinstance(item, Value) else item
+            if isinstance(item, Packed):
+                held[item] = np.concatenate([item.build().reshape(-1).view(np.uint8), np.zeros(64, np.uint8)])
+            elif isinstance(item, Scratch):
+                held[item] = np.zeros(item.nbytes, np.uint8)
+            record[name][0] = 0 if item is None else held[item].ctypes.data if item in held else item
         how(step, record)
 
 
@@ -131,7 +136,7 @@ def test_single_elements_at_any_stride(rng, size, step):
 
 def test_blocks_with_gaps_write_nothing_between(rng):
     for size in (1, 2, 4, 8):
-        for rows, columns in ((3, 5), (16, 16), (70, 33), (300, 3), (5, 300)):
+        for rows, columns in ((3, 5), (2, 9), (7, 16), (12, 15), (9, 40), (16, 16), (70, 33), (300, 3), (5, 300)):
             x = filled(rng, rows * columns, size)
             for shape, steps in (((columns, rows), (1, columns)), ((rows, columns), (columns, 1))):
                 pitch = shape[1] + 3
@@ -149,9 +154,28 @@ def test_long_runs_are_cut_into_chunks(rng, count):
 
 def test_output_rows_that_share_a_cache_set(rng):
     x = filled(rng, 64 * 1024, 4)
-    step, wrong = copied(permuted((1024, 64), (1, 0)), x, 64 * 1024)
-    assert wrong == []
-    assert step.params["b1"] == 16
+    for rows in (1024, 512):
+        step, wrong = copied(permuted((rows, 64), (1, 0)), x, rows * 64)
+        assert wrong == [] and step.params["b1"] == 16
+    step, wrong = copied(permuted((480, 64), (1, 0)), x, 480 * 64)
+    assert wrong == [] and step.params["b1"] == 64
+
+
+def test_blocks_that_share_cache_lines_follow_each_other(rng):
+    """Output rows of 32 bytes: the next one along the same cache line comes from the next block of the dimension outside."""
+    x = filled(rng, 8 * 64 * 64, 4)
+    step, wrong = copied(permuted((8, 64, 64), (2, 1, 0)), x, 8 * 64 * 64)
+    assert wrong == [] and [step.params[name] for name in ("n0", "n1", "n2", "b1")] == [8, 64, 64, 16]
+    step, wrong = copied(permuted((40, 3, 100), (0, 2, 1)), x, 12_000)
+    assert wrong == [] and [step.params[name] for name in ("n0", "n1", "n2", "rank")] == [3, 100, 40, 0]
+    step, wrong = copied(permuted((2, 150, 100), (0, 2, 1)), x, 30_000)
+    assert wrong == [] and [step.params[name] for name in ("n0", "n1", "n2", "rank")] == [150, 100, 1, 1]
+
+
+def test_chunks_end_between_blocks_that_follow_each_other(rng):
+    x = filled(rng, 600 * 7 * 50, 4)
+    step, wrong = copied(permuted((600, 7, 50), (0, 2, 1)), x, 600 * 7 * 50)
+    assert wrong == [] and step.chunks > 1
 
 
 def test_dimensions_are_merged():

@@ -13,6 +13,7 @@ CASES = [  # shape, filter, stride, padding
     ((2, 9, 9, 33), (3, 3), (2, 2), "SAME"), ((1, 7, 7, 130), (7, 7), (1, 1), "VALID"),
     ((1, 12, 5, 3), (5, 2), (3, 1), "SAME"), ((3, 6, 6, 1), (2, 3), (1, 2), "VALID"), ((1, 5, 5, 7), (9, 9), (1, 1), "SAME"),
     ((1, 4, 4, 5), (1, 1), (2, 2), "VALID"), ((1, 3, 90, 17), (3, 4), (1, 1), "SAME"),
+    ((2, 5, 60, 3), (3, 3), (1, 1), "SAME"), ((1, 4, 33, 2), (2, 2), (2, 1), "VALID"),
 ]
 
 
@@ -61,6 +62,16 @@ def test_sums_of_extreme_codes(rng):
         x[0, rng.integers(0, 3, 600), rng.integers(0, 3, 600), np.arange(600)] ^= rng.integers(0, 16, 600).astype(dtype)
         case = ((3, 3), (1, 1), "VALID")
         np.testing.assert_array_equal(run("average", x, case, Quant([1.0], [0])), pool(x, "average", *case))
+
+
+def test_windows_side_by_side_are_one_row(rng):
+    """Windows a pixel apart, inside of the image: a row of elements, with other floats between them than in other rows."""
+    x = rng.standard_normal((1, 7, 40, 5)).astype(np.float32)
+    x[0, 3, 20, 2], x[0, 5, 0] = np.nan, np.inf
+    for what in OPS:
+        got = run(what, x, ((3, 3), (1, 1), "SAME"))
+        want = run(what, np.concatenate([x, x], 3), ((3, 3), (1, 1), "SAME"))
+        np.testing.assert_array_equal(got, want[..., :5])
 
 
 def test_not_numbers():

@@ -186,3 +186,16 @@ def test_refusals():
         run("REDUCE_ANY", x, (1,), version=1)
     with pytest.raises(LiteJitError, match="at most 8 dimensions"):
         run("SUM", np.zeros((1,) * 9, np.float32), (1,), version=1)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.int64, np.float16])
+def test_neighbours_some_at_a_time(rng, dtype):
+    """Types without vectors of their own: blocks of neighbouring outputs, and chunks that end within them."""
+    for shape, axes in (((5, 300), (0,)), ((3, 40, 7), (1,)), ((2, 3, 260, 2), (1,)), ((2, 3, 129), (0,)), ((300, 700), (0,)),
+                        ((4, 6, 5, 3), (0, 2)), ((900, 5), (1,)), ((3, 1, 1), (1,))):
+        x = rng.integers(-9, 10, shape).astype(dtype)
+        for op, twin in (("SUM", np.sum), ("REDUCE_MAX", np.max), ("REDUCE_MIN", np.min)):
+            want = twin(x.astype(np.int64), axis=axes).astype(dtype)
+            for threads in (1, 3):
+                got = run_op(op, [In(x), In(np.array(axes, np.int32), constant=True)], Out(type_of(x)), num_threads=threads)
+                np.testing.assert_array_equal(got, want)

@@ -1,10 +1,22 @@
 """RESIZE_BILINEAR and RESIZE_NEAREST_NEIGHBOR against the oracles of LiteRT's arithmetic."""
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from litejit.compiler.cpu import executable, target
 from litejit.errors import LiteJitError
+from litejit.ops.base import Target
+from litejit.ops.resize import OPERATORS
+from litejit.ops.simd.pixels import MIX, WEIGHT_BITS, picked_reach
+from litejit.planner.graph import Node, Value
 from litejit.schema.builder import Quant
 from tests.harness import In, Out, run_op, type_of
+from tests.ops.test_copy import Native, as_python
+from tests.ops.test_copy import run as run_steps
 
 CASES = [  # shape, size
     ((1, 2, 3, 3), (4, 6)), ((2, 5, 7, 20), (3, 4)), ((1, 4, 4, 17), (8, 8)), ((1, 6, 5, 1), (1, 1)), ((1, 1, 1, 3), (3, 2)),
@@ -87,3 +99,69 @@ def test_errors():
         run("RESIZE_NEAREST_NEIGHBOR", x[0], (4, 4), {})
     with pytest.raises(LiteJitError, match="INT32 .*not supported"):
         run("RESIZE_BILINEAR", x.astype(np.int32), (4, 4), {})
+
+
+# ---- whole registers -----------------------------------------------------------------------------
+
+TYPES = {np.int8: "i8", np.float32: "f32", np.uint8: "u8", np.int16: "i16"}
+
+
+def backwards(op, x, size, how=None):
+    """The output of the steps, whose last chunks run first: what reaches into another one stays to be seen. And the chunks."""
+    shape, guard = (x.shape[0], *size, x.shape[3]), 64
+    given = Value("x", 0, 0, TYPES[x.dtype.type], x.shape)
+    wanted = Value("size", 1, 0, "i32", (2,), data=np.array(size, np.int32), key="size")
+    out = Value("y", 2, 0, TYPES[x.dtype.type], shape)
+    node = Node(op, None, 0, 0, [given, wanted], [out], SimpleNamespace(align_corners=False, half_pixel_centers=True))
+    node.xnn = True
+    steps = OPERATORS[op].steps(node, Target(target()))
+    y = np.full(out.size + guard, 3, x.dtype)
+    run_steps(steps, {given: np.concatenate([x.reshape(-1), np.zeros(guard, x.dtype)]), out: y}, how or Native(backwards=True))
+    assert (y[out.size:] == 3).all()
+    return y[:out.size].reshape(shape), sum(step.chunks for step in steps)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 5, 8, 15, 16, 17, 31, 40, 70])
+def test_chunks_keep_to_themselves(arithmetic, rng, channels):
+    x = rng.integers(-100, 100, (2, 24, 31, channels)).astype(np.int8)
+    for dtype in (np.int8, np.float32, np.int16):
+        got, chunks = backwards("RESIZE_NEAREST_NEIGHBOR", x.astype(dtype), (190, 70))
+        assert chunks > 1
+        np.testing.assert_array_equal(got, nearest(x, (190, 70), False, True))
+    got, chunks = backwards("RESIZE_BILINEAR", x, (190, 70))
+    np.testing.assert_array_equal(got, arithmetic.resize_bilinear_xnn_int(x, 190, 70, False, True))
+    real = rng.standard_normal(x.shape).astype(np.float32)
+    got, more = backwards("RESIZE_BILINEAR", real, (190, 70))
+    assert chunks > 1 and more > 1
+    np.testing.assert_allclose(got, arithmetic.resize_bilinear_f32_xnn(real, 190, 70, False, True), rtol=1e-5, atol=3e-6)
+
+
+def test_kernels_as_python(rng):
+    x = rng.integers(-100, 100, (1, 4, 5, 6)).astype(np.int8)
+    for op, given in (("RESIZE_NEAREST_NEIGHBOR", x), ("RESIZE_NEAREST_NEIGHBOR", x.astype(np.float32)),
+                      ("RESIZE_BILINEAR", x.astype(np.float32))):
+        np.testing.assert_array_equal(*(backwards(op, given, (7, 6), how)[0] for how in (as_python, None)))
+
+
+def test_codes_are_mixed_as_python():
+    mixed = np.array([[5, -7], [9, 100]], np.int32) << WEIGHT_BITS
+    table, y = np.array([[0, 1, 1024], [1, 0, 0]], np.int32), np.zeros((2, 2), np.int8)
+    MIX["codes"](y.ctypes.data, mixed.ctypes.data, table.ctypes.data, 2, 2)
+    assert y.tolist() == [[7, 47], [9, 100]]
+
+
+def test_how_far_registers_reach():
+    assert [picked_reach(run) for run in (1, 15, 16, 17, 33, 64, 65)] == [15, 1, 0, 15, 31, 0, 63]
+
+
+
+@pytest.mark.parametrize("level", [cpu.name for cpu in executable()][1:])
+def test_other_cpus(level):
+    """The same tests on code for lesser CPUs, in a process of their own."""
+    if "LITEJIT_TARGET" in os.environ:
+        pytest.skip("runs for a chosen target already")
+    chosen = "floats or codes or chunks"
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", chosen]
+    done = subprocess.run(command, env={**os.environ, "LITEJIT_TARGET": level}, capture_output=True, text=True,
+                          timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:]

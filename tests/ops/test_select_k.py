@@ -6,7 +6,7 @@ from litejit.errors import LiteJitError
 from tests.harness import In, Out, run_op, type_of
 
 SHAPES = [((7,), 0), ((3, 21), 1), ((2, 9), -2), ((2, 5, 6), 1), ((300, 2), 1), ((4, 33), -1), ((3, 100), 1), ((2, 5000), 1),
-          ((1, 64), 1), ((1, 65), 1), ((5, 1), 1)]
+          ((1, 64), 1), ((1, 65), 1), ((5, 1), 1), ((40, 3), 1), ((9, 6), 1), ((3, 2050), 1)]
 
 
 def arg(op, x, axis, out="INT32", **arguments):
@@ -43,7 +43,7 @@ def test_all_different(rng):
         np.testing.assert_array_equal(arg("ARG_MIN", x, axis), x.argmin(axis))
 
 
-@pytest.mark.parametrize("width", [4, 100])
+@pytest.mark.parametrize("width", [4, 7, 100, 2000])
 def test_not_numbers_and_zeros(width):
     """A NaN wins only where it comes first; -0 equals 0."""
     rows = [[np.nan, 1, 3], [1, np.nan, 3], [-0.0, 0.0, -1], [0.0, -0.0, -1], [-np.inf, np.nan, -np.inf], [np.nan] * 3]

@@ -169,7 +169,15 @@ def test_a_chain_is_one_step(name: str, shape: tuple[int, ...], monkeypatch: pyt
     make, count = CHAINS[name]
     net = Net(*shape)
     plan, plain = same_bits(net.finish(make(net, net.input())), monkeypatch)
-    assert len(plan.steps) == 1 and len(plain.steps) == count
+    repeated = ("copy_rows", "repeat_channels")                 # steps that write short operands several times over
+    assert [sum(step.kernel.name not in repeated for step in p.steps) for p in (plan, plain)] == [1, count]
+
+
+def test_short_operands_are_repeated_before_the_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Net(40, 50, 6)
+    x = net.op("MUL", net.input(), net.input(1, 1, 6))
+    plan, _ = same_bits(net.finish(net.op("SUB", net.input(40, 50, 1), net.op("ADD", x, net.input()))), monkeypatch)
+    assert [step.kernel.name for step in plan.steps] == ["copy_rows", "repeat_channels", "float_chain"]
 
 
 def test_large_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
