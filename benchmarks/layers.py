@@ -19,7 +19,7 @@ import numpy as np
 from litejit.schema.builder import ModelBuilder, Quant, TensorRef
 
 RANGE = (-4.0, 4.0)                    # of activations that nobody measured
-POSITIVE = {"RELU": (0.0, 4.0), "RELU6": (0.0, 6.0)}          # the same behind some of the functions
+POSITIVE = {"RELU": (0.0, 4.0), "RELU6": (0.0, 6.0)}          # by activation
 INT8_VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "HARD_SWISH": 1, "RESHAPE": 1}
 MOVES = {"RESHAPE", "MAX_POOL_2D", "TRANSPOSE", "PAD", "CONCATENATION"}     # outputs are numbers of the first input
 FIXED = {"SOFTMAX": Quant(1 / 256, -128), "LOGISTIC": Quant(1 / 256, -128), "TANH": Quant(1 / 128, 0)}
@@ -31,6 +31,7 @@ class Net:
     def __init__(self, description: str = "", type: str = "f32", seed: int = 0,
                  ranges: Mapping[str, tuple[float, float]] | None = None) -> None:
         self.int8, self.ranges, self.rng = type == "int8", ranges or {}, np.random.default_rng(seed)
+        self.behind: Mapping[str, tuple[float, float]] = {}      # ranges of what nobody measured, by activation
         self.model = ModelBuilder(f"{description or 'benchmark'}, random weights")
         self.graph = self.model.subgraph("main")
         self.count = 0
@@ -176,7 +177,7 @@ class Net:
     def _kind(self, name: str, activation: str = "") -> tuple[str, Quant | None]:
         if not self.int8:
             return "FLOAT32", None
-        low, high = self.ranges.get(name, POSITIVE.get(activation, RANGE))
+        low, high = self.ranges.get(name, self.behind.get(activation, RANGE))
         low, high = min(low, 0.0), max(high, 0.0, 1e-6)
         scale = (high - low) / 255
         return "INT8", Quant(scale, int(np.clip(round(-128 - low / scale), -128, 127)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from common import Case
-from layers import Net, TensorRef
+from layers import POSITIVE, Net, TensorRef
 
 # 1x1 convolutions: image, channels in, channels out
 POINTWISE = (
@@ -34,6 +34,7 @@ TYPES = ("f32", "int8")
 def model(layer: Callable[[Net, TensorRef], TensorRef], *shape: int, type: str = "f32") -> bytes:
     """A model of one layer of an input of `shape`."""
     net = Net("one layer", type)
+    net.behind = POSITIVE
     net.output(layer(net, net.input(*shape)))
     return net.build()
 

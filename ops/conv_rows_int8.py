@@ -15,7 +15,7 @@ from litejit.ops.base import Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import FIELDS, Windows
 from litejit.ops.conv_ways import band, pieces
 from litejit.ops.simd.epilogues import range_of
-from litejit.ops.simd.gemm_int8 import HEADER, SEGMENT_ARGUMENTS, tile_pair
+from litejit.ops.simd.gemm_int8 import HEADER, SEGMENT_ARGUMENTS, TILES_OF, Kind
 from litejit.ops.simd.stage_int8 import fill_staged, flip, k_group, stage, stage_bytes
 from litejit.ops.simd.tiles import int8_columns, int8_rows
 from litejit.planner.graph import Node
@@ -44,7 +44,7 @@ def rows_step(node: Node, target: Target, windows: Windows, x_type: str, panels:
     chunk, chunks = made.staged * made.pitch + 128, windows.images * row_chunks
     factor, zero = numbers.pop("row_factor"), numbers.pop("sum_zero")
     codes = range_of(numbers["low"], numbers["high"], numbers["zero_point"]) if cpu.vbytes == 64 else ""
-    tile, half_tile = tile_pair("code", rows=factor != 0, segments=True, range_=codes)
+    tile, half_tile = TILES_OF[Kind("code", rows=factor != 0, segments=True, range=codes)]
     pixel = windows.channels * size
     starts = _offsets((made.block, windows.sh * made.pitch), (windows.out_width, windows.sw * pixel))
     taps = _offsets((windows.kh, windows.dh * made.pitch), (windows.kw if count > windows.kh else 1, windows.dw * pixel))

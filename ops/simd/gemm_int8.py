@@ -21,9 +21,8 @@ Codes are made as int8; uint8 ones with out_flip 0x80, and zero_point and bounds
 """
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -286,16 +285,35 @@ TILE_ARGS = "pippiiiipiiii"
 SEGMENT_ARGUMENTS = "pp" + TILE_ARGS[2:] + "ip"
 
 
-@functools.cache
-def tile_pair(end: str, rows: bool = False, wide: bool = False, hybrid: bool = False, signed: bool = False,
-              segments: bool = False, range_: str = "") -> tuple[MicroKernel, MicroKernel]:
-    """The micro-kernels of tiles of a panel and of half a panel; see `emit_tile`, and `range_of` in epilogues.py."""
-    marks = "".join(f"_{mark}" for mark, on in (("rows", rows), ("wide", wide), ("hybrid", hybrid), ("signed", signed),
-                                                ("segments", segments), (range_, range_)) if on)
-    arguments = SEGMENT_ARGUMENTS if segments else TILE_ARGS
-    whole, half = (micro_kernel(f"gemm_int8_{end}{marks}{'_narrow' if narrow else ''}", arguments,
-                                emit_tile(end, narrow, rows, wide, hybrid, signed, range_)) for narrow in (False, True))
-    return whole, half
+class Kind(NamedTuple):
+    """What tells tiles from each other: see `emit_tile`, and for range `range_of` in epilogues.py."""
+
+    end: str
+    rows: bool = False
+    wide: bool = False
+    hybrid: bool = False
+    signed: bool = False
+    segments: bool = False
+    range: str = ""
+
+    def pair(self) -> tuple[MicroKernel, MicroKernel]:
+        """The micro-kernels of tiles of a panel and of half a panel."""
+        marks = "".join(f"_{name}" for name in ("rows", "wide", "hybrid", "signed", "segments") if getattr(self, name))
+        name = f"gemm_int8_{self.end}{marks}{self.range and '_' + self.range}"
+        arguments = SEGMENT_ARGUMENTS if self.segments else TILE_ARGS
+        whole, half = (micro_kernel(name + ("_narrow" if narrow else ""), arguments, emit_tile(
+            self.end, narrow, self.rows, self.wide, self.hybrid, self.signed, self.range)) for narrow in (False, True))
+        return whole, half
+
+
+RANGES = ("", "whole", "positive")
+_KINDS = [
+    *(Kind("code", rows=rows, segments=segments, range=x)
+      for x in RANGES for rows in (False, True) for segments in (False, True)),
+    *(Kind("code", range=x, signed=True) for x in RANGES), Kind("fixed", rows=True),
+    Kind("double", rows=True), Kind("i32", rows=True), Kind("i32", wide=True), Kind("i32", hybrid=True),
+    *(Kind(end, hybrid=True) for end in FLOATS), *(Kind(end, wide=True) for end in CODES16)]
+TILES_OF = {kind: kind.pair() for kind in _KINDS}
 
 
 # ---- device functions --------------------------------------------------------------------------
@@ -314,7 +332,7 @@ def tile_params(cpu: Cpu, end: str, rows: bool = False, wide: bool = False, hybr
                 range_: str = "") -> dict[str, Any]:
     """Values of the fields TILES for an end."""
     hybrid = hybrid or end in FLOATS
-    whole, half = tile_pair(end, rows, wide, hybrid, signed, range_=range_ if cpu.vbytes == 64 else "")
+    whole, half = TILES_OF[Kind(end, rows, wide, hybrid, signed, range=range_ if cpu.vbytes == 64 else "")]
     return {"tile": whole, "half_tile": half, "tile_rows": tiles(cpu).int8[0], "k_group": k_group(cpu, wide),
             "term_bytes": 8 if rows or hybrid else 0,
             "out_bytes": {**dict.fromkeys(CODES, 1), **dict.fromkeys(CODES16, 2)}.get(end, 4)}

@@ -17,7 +17,7 @@ Ends = Sequence[Callable[[], None]]
 
 def overlapped(v: Any, m: Any, rows: int, parts: int, places: list[Any], move: Callable[[list[Any]], list[Any]],
                products: Callable[[list[Any], Ends], list[Any]], finish: Callable[[int, list[Any], list[Any]], None]) -> None:
-    """Tiles of `rows` of m rows; m: a multiple, or less than those of one.
+    """Tiles of `rows` of m rows; m: a multiple, also none, or less than those of one.
 
     places: what differs from tile to tile, which `move` takes to the next one; products(places, ends): the sums of a tile, with
     the ends of the one before; finish(part, places, sums): the end of a part of a tile's rows.
@@ -26,7 +26,10 @@ def overlapped(v: Any, m: Any, rows: int, parts: int, places: list[Any], move: C
         before, sums = carried[:len(places)], carried[len(places):]
         here = move(before)
         return [*here, *products(here, [partial(finish, part, before, sums) for part in range(parts)])]
-    last = v.loop(v.sub(m, rows), [*places, *products(places, ())], next_tile, step=rows)
-    for part in range(parts):
-        finish(part, last[:len(places)], last[len(places):])
+
+    def tiles() -> None:
+        last = v.loop(v.sub(m, rows), [*places, *products(places, ())], next_tile, step=rows)
+        for part in range(parts):
+            finish(part, last[:len(places)], last[len(places):])
+    v.either(v.icmp(">", m, 0), tiles)
 

@@ -132,6 +132,7 @@ def test_depthwise_groups_give_the_same_codes(monkeypatch: pytest.MonkeyPatch, r
                                               image: tuple[int, ...], kernel: tuple[int, ...],
                                               options: dict[str, Any]) -> None:
     content = codes_model(rng, image, kernel, type, **options)
+    monkeypatch.setattr(conv, "by_channels", lambda *_: True)
     got, names = outputs(content, image, type)
     assert names[-1].startswith("depthwise")
     monkeypatch.setattr(conv, "by_channels", lambda *_: False)
