@@ -27,7 +27,9 @@ def suits(cpu: Cpu, windows: Windows, weights: np.ndarray) -> bool:
 def dot_step(node: Node, target: Target, windows: Windows, x: Any, weights: np.ndarray, w: Packed, pad: Packed,
              bounds: tuple[int, int], zero_point: Packed) -> Step:
     """Codes of i8 or u8; w: `weights` [taps, channels] packed; zero_point: that of the output, an i32."""
-    parts = _PARTS[node.out.type, "code", is_wide(weights), special(windows)]
+    lowest = -128 if node.out.type == "i8" else 0
+    end = "positive" if (*bounds, node.out.zero_point) == (lowest, lowest + 255, lowest) else "code"
+    parts = _PARTS[node.out.type, end, is_wide(weights), special(windows)]
     return _step(node, target.cpu, windows, parts, x, w, pad, bounds, zero_point)
 
 
@@ -63,7 +65,8 @@ def by_columns(width: int) -> bool:
 
 
 _PARTS = {(type, end, wide, shape): _parts(type, end, wide, *shape) for type, end, wide in (
-    ("i8", "code", False), ("u8", "code", False), ("u8", "code", True), ("i8", "f32", False)) for shape in SHAPES}
+    *((type, end, wide) for end in ("code", "positive") for type, wide in (("i8", False), ("u8", False), ("u8", True))),
+    ("i8", "f32", False)) for shape in SHAPES}
 
 
 # ---- kernels -------------------------------------------------------------------------------------

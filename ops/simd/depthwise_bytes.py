@@ -92,16 +92,23 @@ def emit_bytes(type: str, single: bool, v: Any, table: Any, pairs: Any, tiles_: 
     v.loop(tiles_, [offset, y], tile)
 
 
-def code_bytes(v: Any, type: str, lo: Any, hi: Any, zero_point: Any) -> Callable[[list[Any], list[Any]], Any]:
-    """(four registers of accumulators, their scales) -> a register of codes; packing undoes the interleaving."""
+def code_bytes(v: Any, type: str, lo: Any, hi: Any, zero_point: Any, positive: bool = False
+               ) -> Callable[[list[Any], list[Any]], Any]:
+    """(four registers of accumulators, their scales) -> a register of codes; packing undoes the interleaving.
+
+    positive: the lowest code stands for 0, and all codes are allowed (`range_of` in epilogues.py): packing clamps by itself.
+    """
     size, shift = v.cpu.vbytes, 0 if type == "i8" else 128              # u8 codes are made as i8 ones
     low, high = (v.splat(v.trunc(v.sub(x, shift), "i8"), size) for x in (lo, hi))
     zero, flip = v.splat(v.trunc(v.sub(zero_point, shift), "i16"), size // 2), v.const(v.type("i8", size), -128)
 
     def finish(acc: list[Any], scale: list[Any]) -> Any:
         q = [v.nearest(v.fmul(v.to_float(a), s)) for a, s in zip(acc, scale)]
-        words = [v.sat_add(v.pack16(q[h], q[h + 1]), zero) for h in (0, 2)]
-        code = v.min(v.max(v.pack8(*words), low), high)
+        words = [v.pack16(q[h], q[h + 1]) for h in (0, 2)]
+        if positive:
+            code = v.pack8_unsigned(*words)
+            return code if shift else v.xor(code, flip)
+        code = v.min(v.max(v.pack8(*(v.sat_add(x, zero) for x in words)), low), high)
         return v.xor(code, flip) if shift else code
     return finish
 

@@ -15,6 +15,7 @@ channels in the order that interleaving leaves. Signed codes are made unsigned b
 are sums of two, whose groups follow each other. Two ends:
 
     "code"   clamp(nearest((first + sum) * scale) + zero_point)                              XNNPACK's requantisation
+    "positive"   the same where the lowest code stands for 0, and all codes are allowed      (behind RELU, RELU6)
     "f32"    clamp(f32(sum - zero * first) * scale * factor + bias), bias after the scale     LiteRT's hybrid products
 
 of which the second one has the sums of the weights as `first`. The last argument of a tile is the address of what else an end
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,7 +40,7 @@ from litejit.ops.simd.tiles import tiles
 DOWN = 4                              # input rows that are interleaved
 ALONG = 5                             # width of kernels whose last row is taken along
 TWO_ROWS = (3, 1)                     # (width, stride) of kernels whose tiles have two rows
-HEADS = {"code": 2, "f32": 3}         # numbers in front of a block of weights, by end
+HEADS = {"code": 2, "positive": 2, "f32": 3}         # numbers in front of a block of weights, by end
 
 
 def has_dot_tiles(cpu: Cpu) -> bool:
@@ -143,11 +145,11 @@ def emit_dot(type: str, end: str, wide: bool, width: int, stride: int, part: str
             offset, y = moved
 
             def made(x: Any, here: Any, c: Any) -> Any:
-                store = _stores(x, v.sub(channels, c), 1 if end == "code" else 4)
+                store = _stores(x, v.sub(channels, c), 4 if end == "f32" else 1)
 
                 def write(t: int, r: int, values: list[Any]) -> None:
                     def column() -> None:
-                        store(values, v.at(v.at(y, y_at[t][r]), c if end == "code" else v.shl(c, 2)))
+                        store(values, v.at(v.at(y, y_at[t][r]), v.shl(c, 2) if end == "f32" else c))
                     if part == "half" and t:                                # one column may be left as well
                         v.either(v.icmp("<", v.i(t), columns), column)
                     else:
@@ -183,9 +185,9 @@ End = tuple[Callable[[Any], Any], Callable[..., list[Any]]]
 """(`first` -> what an accumulator begins with; four of them, and what else is in front of the weights -> what is written)."""
 
 
-def _code_end(v: Any, type: str, lo: Any, hi: Any, terms: Any) -> End:
+def _code_end(positive: bool, v: Any, type: str, lo: Any, hi: Any, terms: Any) -> End:
     low, high, zero_point = (v.sext(x, "i64") for x in (v.truncate(lo), v.truncate(hi), v.load(v.type("i32"), terms)))
-    finish = code_bytes(v, type, low, high, zero_point)
+    finish = code_bytes(v, type, low, high, zero_point, positive)
     return lambda first: first, lambda acc, scale: [finish(acc, scale)]
 
 
@@ -199,7 +201,8 @@ def _float_end(v: Any, type: str, lo: Any, hi: Any, terms: Any) -> End:
     return lambda first: v.mul(first, moved), finish
 
 
-ENDS: dict[str, Callable[..., End]] = {"code": _code_end, "f32": _float_end}
+ENDS: dict[str, Callable[..., End]] = {"code": partial(_code_end, False), "positive": partial(_code_end, True),
+                                       "f32": _float_end}
 
 
 def in_order(v: Any, x: list[Any]) -> list[Any]:
