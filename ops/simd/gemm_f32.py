@@ -72,13 +72,14 @@ def usual_rows(cpu: Cpu) -> int:
 
 
 def emit_tile(kind: str, quarters: int = 4, rows_of: Callable[[Cpu], int] = usual_rows,
-              times: Callable[..., list[Any]] | None = None) -> Callable[..., None]:
+              times: Callable[..., list[Any]] | None = None, overlap: bool = True) -> Callable[..., None]:
     """Generator of tiles below each other, of whole tiles or of one with fewer rows, and up to nr * quarters / 4 columns.
 
     "rows": rows as they lie, (a, lda, panel, c, ldc, m, k, columns, lo, hi[, other]). "table": (table, segments, ..., moved),
     each row's piece of k values lies `moved` bytes after the address at table[tile][segment][row of the tile]. "segments":
     (a, lda, ..., segments, step), the pieces of a row `step` bytes apart. m: a multiple of a tile's rows, or less than those of
-    one. times: what adds the products, if not `multiply`.
+    one. times: what adds the products, if not `multiply`. overlap: see ops/simd/overlap.py; without, code
+    compiles in half the time.
     """
     def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, k: Any, columns: Any, lo: Any,
              hi: Any, other: Any = None, step: Any = None) -> None:
@@ -122,7 +123,7 @@ def emit_tile(kind: str, quarters: int = 4, rows_of: Callable[[Cpu], int] = usua
             for j, x in enumerate(acc[r * nv:(r + 1) * nv]):
                 v.store(v.clamp(x, *bounds[j]), v.at(places[1], c_rows[r]), j * size)
         residual = kind == "rows" and other is not None
-        if kind == "table" or v.cpu.vbytes < 64:
+        if not overlap or v.cpu.vbytes < 64:
             v.loop(m, [a, c], tile, step=mr)
             return
         fits = v.and_(v.icmp(">=", columns, sum(ty.count for ty in types)), v.icmp(">", k, 0))
@@ -238,10 +239,10 @@ _tile = micro_kernel("gemm_f32", "pippiiiiffi", emit_tile("rows"))
 _less = micro_kernel("gemm_f32_less", "pippiiiiffi", emit_tile("rows", 4, lambda cpu: usual_rows(cpu) - 1))
 _tile_narrow = micro_kernel("gemm_f32_narrow", "pippiiiiffi", emit_tile("rows", 2))
 _tile_three = micro_kernel("gemm_f32_three", "pippiiiiffi", emit_tile("rows", 3))
-_tall = micro_kernel("gemm_f32_tall", "pippiiiiff", emit_tile("rows", 4, tall_rows))
-_short = micro_kernel("gemm_f32_short", "pippiiiiff", emit_tile("rows", 4, lambda cpu: tall_rows(cpu) - 1))
-_table = micro_kernel("gemm_f32_table", "pippiiiiffi", emit_tile("table"))
-_table_narrow = micro_kernel("gemm_f32_table_narrow", "pippiiiiffi", emit_tile("table", 2))
+_tall = micro_kernel("gemm_f32_tall", "pippiiiiff", emit_tile("rows", 4, tall_rows, overlap=False))
+_short = micro_kernel("gemm_f32_short", "pippiiiiff", emit_tile("rows", 4, lambda cpu: tall_rows(cpu) - 1, overlap=False))
+_table = micro_kernel("gemm_f32_table", "pippiiiiffi", emit_tile("table", overlap=False))
+_table_narrow = micro_kernel("gemm_f32_table_narrow", "pippiiiiffi", emit_tile("table", 2, overlap=False))
 _segments = micro_kernel("gemm_f32_segments", "pippiiiiffii", emit_tile("segments"))
 _segments_narrow = micro_kernel("gemm_f32_segments_narrow", "pippiiiiffii", emit_tile("segments", 2))
 _vector = micro_kernel("gemv_f32", "ppppiiff", emit_vector(_float_lane))
