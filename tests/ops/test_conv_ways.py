@@ -9,7 +9,7 @@ import pytest
 
 from litejit.compiler.cpu import LEVELS, target
 from litejit.interpreter import Interpreter
-from litejit.ops import conv, conv_groups, conv_int8, conv_rows, conv_ways
+from litejit.ops import conv, conv_groups, conv_int8, conv_rows, conv_rows_int8, conv_ways, packed_product
 from litejit.ops.conv_geometry import Windows
 from litejit.planner.graph import Value
 from litejit.schema.builder import ModelBuilder, Quant
@@ -20,7 +20,7 @@ VNNI = LEVELS["avx512vnni"]
 
 
 def codes_model(rng: np.random.Generator, image: tuple[int, ...], kernel: tuple[int, ...], type: type = np.int8,
-                **options: Any) -> bytes:
+                out: Quant | None = None, **options: Any) -> bytes:
     """A CONV_2D of codes with constant weights."""
     zero, name = (120, "UINT8") if type is np.uint8 else (-3, "INT8")
     w = rng.integers(0 if type is np.uint8 else -127, 255 if type is np.uint8 else 127, kernel).astype(type)
@@ -28,8 +28,8 @@ def codes_model(rng: np.random.Generator, image: tuple[int, ...], kernel: tuple[
     x = np.zeros(image, type)
     given = [In(x, Quant([0.02], [zero])), In(w, Quant([0.01], [117 if type is np.uint8 else 0]), constant=True),
              In(bias, constant=True)]
-    return op_model("CONV_2D", given, Out(name, Quant([0.3], [zero])), version=3, **{"padding": "SAME", "stride_w": 1,
-                                                                                       "stride_h": 1, **options})
+    options = {"padding": "SAME", "stride_w": 1, "stride_h": 1, **options}
+    return op_model("CONV_2D", given, Out(name, out or Quant([0.3], [zero])), version=3, **options)
 
 
 def outputs(content: bytes, image: tuple[int, ...], type: type = np.int8, seed: int = 0) -> tuple[np.ndarray, list[str]]:
@@ -85,6 +85,29 @@ def test_rows_read_in_place_give_the_same_codes(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(conv_int8, "in_rows", lambda *_: math.inf)
     want, names = outputs(content, image, type)
     assert names == ["conv_int8"] and np.array_equal(got, want)
+
+
+# ---- codes of the whole range ------------------------------------------------------------------------
+
+@pytest.mark.parametrize("image, kernel", [((2, 9, 7, 20), (70, 1, 1, 20)), ((1, 9, 9, 5), (40, 3, 3, 5)),
+                                           ((1, 8, 9, 300), (33, 2, 2, 300))])
+@pytest.mark.parametrize("type, zero, wanted", [(np.int8, -128, "positive"), (np.int8, 9, "whole"), (np.uint8, 0, "positive"),
+                                                (np.uint8, 130, "whole")])
+def test_packing_clamps_codes_of_the_whole_range(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator, type: type,
+                                                 zero: int, wanted: str, image: tuple[int, ...], kernel: tuple[int, ...]
+                                                 ) -> None:
+    monkeypatch.setattr(conv, "tile_size_int8", lambda *_: 0)
+    content = codes_model(rng, image, kernel, type, out=Quant([0.01], [zero]))
+    got, _ = outputs(content, image, type)
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    marks = interpreter.plan.steps[-1].params["tile"].name.split("_")
+    assert (wanted in marks) is (target().vbytes == 64)
+    for module in (conv_int8, conv_rows_int8, packed_product):
+        monkeypatch.setattr(module, "range_of", lambda *_: "")
+    want, _ = outputs(content, image, type)
+    info = np.iinfo(type)
+    assert np.array_equal(got, want) and got.min() == info.min and got.max() == info.max
 
 
 # ---- merged groups -----------------------------------------------------------------------------------
