@@ -153,6 +153,7 @@ def multiply(v: Any, acc: list[Any], rows: list[Any], weights: Any, pitch: int, 
             at_a, at_b = v.shl(i, 2), v.mul(i, pitch)
             if moved is not None:
                 (at_a,) = v.opaque([v.add(moved, at_a)])         # or LLVM adds `moved` to the address of every row
+            (again,) = v.opaque([at_a]) if mixed else (at_a,)    # or LLVM would load once for both: 12 cycles of a tile, not 11
             for line in range(0, times * pitch, LINE):
                 v.prefetch(weights, v.add(v.add(at_b, panel), line))
             for t in range(times):
@@ -161,10 +162,10 @@ def multiply(v: Any, acc: list[Any], rows: list[Any], weights: Any, pitch: int, 
                 for r, row in enumerate(rows):
                     if ends:
                         ends[r]()
-                    x = v.fsplat(row, v.add(at_a, 4 * t))
-                    if mixed:
-                        (x,) = v.opaque([x])         # LLVM would load the smaller one, and make the other one of it
-                    made += [v.fma(_first(v, x, y), y, acc[r * nv + j]) for j, y in enumerate(b)]
+                    x = v.load(v.type("f32"), row, v.add(at_a, 4 * t), 4)
+                    z = v.load(v.type("f32"), row, v.add(again, 4 * t), 4) if mixed else x
+                    made += [v.fma(v.splat(x if y.type == v.f32 else z, y.type.count), y, acc[r * nv + j])
+                             for j, y in enumerate(b)]
                 acc = made
             return acc
         return body
@@ -173,11 +174,6 @@ def multiply(v: Any, acc: list[Any], rows: list[Any], weights: Any, pitch: int, 
     whole = v.add(v.and_(v.sub(k, first), -UNROLL), first)
     acc = v.loop(whole, acc, steps(UNROLL), step=UNROLL, start=first)
     return v.loop(k, acc, steps(1), start=whole)
-
-
-def _first(v: Any, x: Any, like: Any) -> Any:
-    """The first lanes of x, as many as `like` has."""
-    return x if x.type == like.type else v.shuffle(x, None, list(range(like.type.count)))
 
 
 def store_tile(v: Any, acc: list[Any], rows: list[Any], columns: Any, nv: int, size: int) -> None:
