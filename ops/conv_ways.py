@@ -17,6 +17,7 @@ from litejit.ops.simd.tiles import grain, tile_shape
 
 BAND_BYTES = 1 << 15                  # of input rows that stay in L1 while the panels of a group pass
 MOST_BYTES = 1 << 18                  # of a band, which every chunk has: dilation may put much between the rows of a window
+MORE = 64                             # rows that a chunk may have beside those that are worth one
 LINE = 64                             # bytes of a cache line
 PIXEL, SUM, RUN = 12, 14, 3           # gathering: a pixel of a group, the sum of its window, a run of its window
 ROW = 20                              # staging a row of the image
@@ -57,12 +58,14 @@ def band(cpu: Cpu, windows: Windows, n: int) -> Band:
 
     def tiles(rows: int) -> int:
         """What is left over of a block of rows fills no tile."""
-        return sum(-(-min(most, rows - top) * width // mr) for top in range(0, rows, most))
+        blocks, rest = divmod(rows, most)
+        return blocks * -(-most * width // mr) + -(-rest * width // mr)
 
     def of_image(rows: int) -> int:
         return height // rows * tiles(rows) + tiles(height % rows)
     worth = max(1, grain(cpu, "int8") // max(1, width * windows.groups * n * windows.k), -(-height // MAX_CHUNKS))
-    rows = min(range(min(worth, height), max(min(worth, height), -(-height // 4)) + 1), key=of_image)
+    least = min(worth, height)
+    rows = min(range(least, max(least, min(least + MORE, -(-height // 4))) + 1), key=of_image)
     block = min(rows, most)
     return Band(seen, pitch, (block - 1) * windows.sh + halo, block, rows, of_image(rows))
 

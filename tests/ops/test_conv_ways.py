@@ -10,6 +10,7 @@ import pytest
 from litejit.compiler.cpu import LEVELS, target
 from litejit.interpreter import Interpreter
 from litejit.ops import conv, conv_groups, conv_int8, conv_rows, conv_rows_int8, conv_ways, packed_product
+from litejit.ops.base import MAX_CHUNKS
 from litejit.ops.conv_geometry import Windows
 from litejit.planner.graph import Value
 from litejit.schema.builder import ModelBuilder, Quant
@@ -85,6 +86,15 @@ def test_rows_read_in_place_give_the_same_codes(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(conv_int8, "in_rows", lambda *_: math.inf)
     want, names = outputs(content, image, type)
     assert names == ["conv_int8"] and np.array_equal(got, want)
+
+
+def test_bands_of_tall_images_are_planned_at_once() -> None:
+    """A million rows: what their tiles are is a formula, and few numbers of rows are looked at."""
+    windows = Windows((1, 1_000_000, 3, 4), (3, 3), 4, padding="SAME")
+    made = conv_ways.band(VNNI, windows, 8)
+    assert made.rows * MAX_CHUNKS >= windows.out_height and made.tiles * 7 >= windows.m
+    small = conv_ways.band(VNNI, Windows((1, 10, 10, 4), (3, 3), 4, padding="SAME"), 8)
+    assert small.tiles == sum(-(-min(small.rows, 10 - top) * 10 // 7) for top in range(0, 10, small.rows))
 
 
 # ---- codes of the whole range ------------------------------------------------------------------------
