@@ -13,6 +13,7 @@ from litejit.ops.base import Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import Windows
 from litejit.ops.depthwise_tiles import PARTS, SHAPES, depthwise_tiles, special, tiled_params, walk_params
 from litejit.ops.simd.depthwise_dot import ALONG, TWO_ROWS, columns_dot, dot_shape, has_dot_tiles, is_wide
+from litejit.ops.simd.epilogues import range_of
 from litejit.ops.simd.tiles import grain
 from litejit.planner.graph import Node
 
@@ -27,8 +28,9 @@ def suits(cpu: Cpu, windows: Windows, weights: np.ndarray) -> bool:
 def dot_step(node: Node, target: Target, windows: Windows, x: Any, weights: np.ndarray, w: Packed, pad: Packed,
              bounds: tuple[int, int], zero_point: Packed) -> Step:
     """Codes of i8 or u8; w: `weights` [taps, channels] packed; zero_point: that of the output, an i32."""
-    lowest = -128 if node.out.type == "i8" else 0
-    end = "positive" if (*bounds, node.out.zero_point) == (lowest, lowest + 255, lowest) else "code"
+    shift = 128 if node.out.type == "u8" else 0
+    positive = range_of(bounds[0] - shift, bounds[1] - shift, node.out.zero_point - shift) == "positive"
+    end = "positive" if positive else "code"
     parts = _PARTS[node.out.type, end, is_wide(weights), special(windows)]
     return _step(node, target.cpu, windows, parts, x, w, pad, bounds, zero_point)
 
