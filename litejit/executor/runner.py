@@ -38,7 +38,7 @@ class Runner:
         self.words[image.own] += own
         for word, symbol in image.functions:
             self.words[word] = self.library.address(symbol)  # type: ignore[union-attr]
-        self._shared = shared(plan)
+        self._shared = threads > 1 and shared(plan)
         self._call = self._make_call(fuse, own)
         self._views: dict[Value, np.ndarray] = {}
 
@@ -51,7 +51,7 @@ class Runner:
             from litejit.compiler.runtime import runtime_library
 
             driver = runtime_library().address("lj_loop")
-        if self.threads > 1 and self._shared:
+        if self._shared:
             return team().make_call(driver, table, len(self.plan.records), self.threads)
         return make_call(driver, table)
 
@@ -77,7 +77,7 @@ class Runner:
 
         table = padded(np.concatenate([records, [END, 0, 0, 0]])).view(np.int64)
         loop, address = runtime_library().address("lj_loop"), int(table.ctypes.data)
-        if self.threads > 1 and self._shared and records.size and records[3] > 1:
+        if self._shared and records.size and records[3] > 1:
             call = team().make_call(loop, address, 1, self.threads)
         else:
             call = make_call(loop, address)
