@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 
+from litejit.compiler.cpu import executable
 from litejit.interpreter import Interpreter, OpResolverType
 from litejit.schema.builder import ModelBuilder, Quant
 
@@ -16,6 +21,17 @@ MODES = {
     "ref": OpResolverType.BUILTIN_REF,
     "opt": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
 }
+LESSER = [cpu.name for cpu in executable()][1:]  # levels below that of this machine
+
+
+def passes_as(level: str, file: str, chosen: str) -> tuple[int, str]:
+    """(exit code, end of the output) of a file's `chosen` tests on code for a level, in a process of their own."""
+    if "LITEJIT_TARGET" in os.environ:
+        pytest.skip("runs for a chosen target already")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", file, "-k", chosen]
+    environment = {**os.environ, "LITEJIT_TARGET": level}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    return done.returncode, done.stdout[-3000:]
 
 
 class In:

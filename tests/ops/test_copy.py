@@ -2,18 +2,15 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
 import pytest
 
-from litejit.compiler.cpu import executable
 from litejit.ops.base import Packed, Scratch, Step
 from litejit.ops.copy import PIECE, Move, Part, apply, collapse, copy_steps, many_steps, strides, whole
 from litejit.planner.graph import Node, PrepareError, Value
+from tests.harness import LESSER, passes_as
 
 TYPES = {1: ("u8", np.uint8), 2: ("i16", np.uint16), 4: ("f32", np.uint32), 8: ("i64", np.uint64),
          16: ("c128", np.complex128)}
@@ -210,13 +207,8 @@ def test_side_by_side(rng):
         assert not out[count * total:].any()
 
 
-@pytest.mark.parametrize("level", [cpu.name for cpu in executable()][1:])
+@pytest.mark.parametrize("level", LESSER)
 def test_other_cpus(level):
     """The same tests on code for lesser CPUs, in a process of their own."""
-    if "LITEJIT_TARGET" in os.environ:
-        pytest.skip("runs for a chosen target already")
-    chosen = "transposes or any_stride or gaps or side_by_side"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", chosen]
-    done = subprocess.run(command, env={**os.environ, "LITEJIT_TARGET": level}, capture_output=True, text=True,
-                          timeout=300)
-    assert done.returncode == 0, done.stdout[-3000:]
+    code, text = passes_as(level, __file__, "transposes or any_stride or gaps or side_by_side")
+    assert code == 0, text

@@ -1,20 +1,17 @@
 """RESIZE_BILINEAR and RESIZE_NEAREST_NEIGHBOR against the oracles of LiteRT's arithmetic."""
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from litejit.compiler.cpu import executable, target
+from litejit.compiler.cpu import target
 from litejit.errors import LiteJitError
 from litejit.ops.base import Target
 from litejit.ops.resize import OPERATORS
 from litejit.ops.simd.pixels import MIX, WEIGHT_BITS, picked_reach
 from litejit.planner.graph import Node, Value
 from litejit.schema.builder import Quant
-from tests.harness import In, Out, run_op, type_of
+from tests.harness import LESSER, In, Out, passes_as, run_op, type_of
 from tests.ops.test_copy import Native, as_python
 from tests.ops.test_copy import run as run_steps
 
@@ -154,14 +151,8 @@ def test_how_far_registers_reach():
     assert [picked_reach(run) for run in (1, 15, 16, 17, 33, 64, 65)] == [15, 1, 0, 15, 31, 0, 63]
 
 
-
-@pytest.mark.parametrize("level", [cpu.name for cpu in executable()][1:])
+@pytest.mark.parametrize("level", LESSER)
 def test_other_cpus(level):
     """The same tests on code for lesser CPUs, in a process of their own."""
-    if "LITEJIT_TARGET" in os.environ:
-        pytest.skip("runs for a chosen target already")
-    chosen = "floats or codes or chunks"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", chosen]
-    done = subprocess.run(command, env={**os.environ, "LITEJIT_TARGET": level}, capture_output=True, text=True,
-                          timeout=300)
-    assert done.returncode == 0, done.stdout[-3000:]
+    code, text = passes_as(level, __file__, "floats or codes or chunks")
+    assert code == 0, text
