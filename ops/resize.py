@@ -229,6 +229,23 @@ def nearest_kernel(unit: int) -> Kernel:
     return resize_nearest
 
 
+def _quick_pixels(way: str) -> Any:
+    """Device function: mixes the pixels of a row that may be made in whole registers, and says how many those are."""
+    if way == "fixed":
+        @device
+        def none(p, y, mixed, rows):
+            return 0
+        return none
+    mix_pixels = MIX["f32" if way == "float" else "codes"]
+
+    @device
+    def quick_pixels(p, y, mixed, rows):
+        quick = whole_pixels(p, rows)
+        mix_pixels(y, mixed, p.across, quick, p.channels)
+        return quick
+    return quick_pixels
+
+
 @cache
 def bilinear_kernel(type: str, way: str) -> Kernel:
     """The kernel of a type: "float" (f32), "xnn" (i8, u8) or "fixed" (i8, i16) weights."""
@@ -259,18 +276,7 @@ def bilinear_kernel(type: str, way: str) -> Kernel:
         def finish(v):
             up = half if way == "xnn" or v >= 0 else half - 1
             return kind(narrow(v + up) >> (2 * bits))
-    if way == "fixed":
-        @device
-        def quick_pixels(p, y, mixed, rows):
-            return 0
-    else:
-        mix_pixels = MIX["f32" if way == "float" else "codes"]
-
-        @device
-        def quick_pixels(p, y, mixed, rows):
-            quick = whole_pixels(p, rows)
-            mix_pixels(y, mixed, p.across, quick, p.channels)
-            return quick
+    quick_pixels = _quick_pixels(way)
     out_size = np.dtype(DTYPES[type]).itemsize
 
     @kernel(RESIZE, name=f"resize_bilinear_{type}_{way}")

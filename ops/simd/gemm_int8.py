@@ -127,12 +127,12 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
         made = _ends(v, end, panel, (nv, width), (lo, hi, zero_point, out_flip), range_)
 
         def start(terms: Any) -> list[Any]:
-            acc, first = [], [v.load(v.i32, panel, j * size) for j in range(nv)]
-            for r in row:
-                term = v.isplat(terms, v.shl(r, 3)) if (rows or hybrid) and not summed else None
-                acc += [x if term is None else v.mul(x, term) if hybrid else v.add(x, term) for x in first]
-                acc += [v.zero(v.i32)] if summed else []
-            return acc
+            first = [v.load(v.i32, panel, j * size) for j in range(nv)]
+            if summed:
+                return [*first, v.zero(v.i32)] * mr
+            if not (rows or hybrid):
+                return first * mr
+            return [(v.mul if hybrid else v.add)(x, v.isplat(terms, v.shl(r, 3))) for r in row for x in first]
 
         def dots(accs: list[Any], x: Any, ws: list[Any]) -> list[Any]:
             x = v.xor(x, signs) if signed else x
@@ -141,10 +141,8 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
 
         def products(places: list[Any], ends: Ends = ()) -> list[Any]:
             at, _, terms_at = places
-            if segments is None:
-                a_rows = [v.at(at, v.mul(lda, r)) for r in row]
-            else:
-                a_rows = [v.at(a, v.load(v.type("i64"), at, v.shl(r, 3), 8)) for r in row]
+            begins = [v.mul(lda, r) if segments is None else v.load(v.type("i64"), at, v.shl(r, 3), 8) for r in row]
+            a_rows = [v.at(at if segments is None else a, begin) for begin in begins]
 
             def piece(acc: list[Any], weights: Any, moved: Any = None, ends: Ends = ()) -> list[Any]:
                 return multiply_groups(v, dots, acc, a_rows, weights, groups, (nv, width),

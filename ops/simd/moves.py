@@ -201,6 +201,25 @@ def _transposed(v: Any, registers: list[Any], picks: tuple[list[int], list[int]]
     return registers
 
 
+def _flat_tile(v: Any, size: int, count: int, x: Any, x_stride: Any) -> list[Any]:
+    """The columns of `count` rows, fewer than a register has elements, as integers of all rows' bytes."""
+    k = LANE // size
+    loaded = [v.load(v.type(f"i{8 * size}", k), x, v.mul(x_stride, i)) for i in range(count)]
+    wide = [v.b.bitcast(register, v.type(f"i{8 * size * count}", k // count))
+            for register in _transposed(v, loaded, _in_lanes(k, 1))]
+    return [v.lane(register, j) for register in wide for j in range(k // count)]
+
+
+def _scalars(v: Any, size: int, y: Any, x: Any, y_stride: Any, x_stride: Any, rows: Any, columns: Any) -> None:
+    """Element by element."""
+    ty = v.type(f"i{8 * size}")
+
+    def row(r: Any, _: Any) -> None:
+        source, to = v.at(x, v.mul(r, x_stride)), v.at(y, v.mul(r, size))
+        v.loop(columns, [], lambda c, _: v.store(v.load(ty, source, v.mul(c, size)), to, v.mul(c, y_stride)))
+    v.loop(rows, [], row)
+
+
 def _emit_transpose(size: int, v: Any, y: Any, x: Any, y_stride: Any, x_stride: Any, rows: Any, columns: Any) -> None:
     k = LANE // size
     lanes = v.cpu.vbytes // LANE
@@ -256,18 +275,10 @@ def _emit_transpose(size: int, v: Any, y: Any, x: Any, y_stride: Any, x_stride: 
             start = whole
         narrow_rows(start)
 
-    def scalars() -> None:
-        ty = v.type(f"i{8 * size}")
-
-        def row(r: Any, _: Any) -> None:
-            source, to = v.at(x, v.mul(r, x_stride)), v.at(y, v.mul(r, size))
-            v.loop(columns, [], lambda c, _: v.store(v.load(ty, source, v.mul(c, size)), to, v.mul(c, y_stride)))
-        v.loop(rows, [], row)
-
     def few_rows(half: int) -> None:
         """Tiles of `half` rows, the last of two overlaps the first, or of half as many where there are not so many."""
         if half == 1:
-            scalars()
+            _scalars(v, size, y, x, y_stride, x_stride, rows, columns)
         else:
             v.either(v.icmp(">=", rows, half), lambda: v.loop(
                 rows, [], lambda r, _: flat_tiles(half, v.min(r, v.sub(rows, half))), step=half), lambda: few_rows(half // 2))
@@ -276,18 +287,12 @@ def _emit_transpose(size: int, v: Any, y: Any, x: Any, y_stride: Any, x_stride: 
         """Rows r .. r + count - 1, count < k, of all columns: registers hold several columns."""
         source, to = v.at(x, v.mul(r, x_stride)), v.at(y, v.mul(r, size))
 
-        def tile(c: Any) -> list[Any]:
-            here = v.at(source, v.mul(c, size))
-            loaded = [v.load(v.type(f"i{8 * size}", k), here, v.mul(x_stride, i)) for i in range(count)]
-            wide = [v.b.bitcast(register, v.type(f"i{8 * size * count}", k // count))
-                    for register in _transposed(v, loaded, _in_lanes(k, 1))]
-            return [v.lane(register, j) for register in wide for j in range(k // count)]
-
-        def whole(c: Any, _: Any) -> None:
+        def tile(c: Any, _: Any) -> None:
             c = v.min(c, v.sub(columns, k))
-            for j, column in enumerate(tile(c)):
+            for j, column in enumerate(_flat_tile(v, size, count, v.at(source, v.mul(c, size)), x_stride)):
                 v.store(column, to, v.mul(y_stride, v.add(c, j)))
-        v.either(v.icmp(">=", columns, k), lambda: v.loop(columns, [], whole, step=k), lambda: put(tile(v.i(0)), to))
+        v.either(v.icmp(">=", columns, k), lambda: v.loop(columns, [], tile, step=k),
+                 lambda: put(_flat_tile(v, size, count, source, x_stride), to))
     v.either(v.icmp(">=", rows, k), vectors if lanes > 1 else lambda: narrow_rows(0), lambda: few_rows(k // 2))
 
 
