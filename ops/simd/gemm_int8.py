@@ -126,14 +126,6 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
         (signs,) = v.opaque([v.const(v.i32, SIGNS)]) if signed else (None,)          # LLVM does not end where it knows them
         made = _ends(v, end, panel, (nv, width), (lo, hi, zero_point, out_flip), range_)
 
-        def start(terms: Any) -> list[Any]:
-            first = [v.load(v.i32, panel, j * size) for j in range(nv)]
-            if summed:
-                return [*first, v.zero(v.i32)] * mr
-            if not (rows or hybrid):
-                return first * mr
-            return [(v.mul if hybrid else v.add)(x, v.isplat(terms, v.shl(r, 3))) for r in row for x in first]
-
         def dots(accs: list[Any], x: Any, ws: list[Any]) -> list[Any]:
             x = v.xor(x, signs) if signed else x
             made = v.dots(accs[:nv], x, ws[:nv], wide)
@@ -152,7 +144,8 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
             def segment(s: Any, acc: list[Any], ends: Ends = ()) -> list[Any]:
                 moved = v.load(v.type("i64"), offsets, v.shl(s, 3), 8)
                 return piece(acc, v.at(weights, v.mul(v.mul(s, groups), width * size)), moved, ends)
-            acc = start(terms_at)
+            first = [v.load(v.i32, panel, j * size) for j in range(nv)]
+            acc = [*first, v.zero(v.i32)] * mr if summed else _begun(v, first, row, terms_at, rows, hybrid)
             if segments is None:
                 return piece(acc, weights, None, ends)
             acc = segment(v.i(0), acc, ends) if ends else acc
@@ -182,6 +175,13 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
                  lambda: overlapped(v, m, mr, -(-mr // together), places, move, products, finish),
                  lambda: v.loop(m, places, tile, step=mr))
     return emit
+
+
+def _begun(v: Any, first: list[Any], row: list[Any], terms: Any, rows: bool, hybrid: bool) -> list[Any]:
+    """What the sums of a tile begin with: `first` of the columns, with the terms of the rows."""
+    if not (rows or hybrid):
+        return first * len(row)
+    return [(v.mul if hybrid else v.add)(x, v.isplat(terms, v.shl(r, 3))) for r in row for x in first]
 
 
 def _ends(v: Any, end: str, panel: Any, shape: tuple[int, int], bounds: tuple[Any, ...], range_: str

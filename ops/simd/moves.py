@@ -210,6 +210,13 @@ def _flat_tile(v: Any, size: int, count: int, x: Any, x_stride: Any) -> list[Any
     return [v.lane(register, j) for register in wide for j in range(k // count)]
 
 
+def _put(v: Any, columns: Any, y_stride: Any, registers: list[Any], to: Any, j: int = 0) -> None:
+    """Store as many of the registers as there are columns; only the first is sure to have one."""
+    v.store(registers[j], to, v.mul(y_stride, j))
+    if j + 2 < len(registers):
+        v.either(v.icmp(">", columns, j + 1), lambda: _put(v, columns, y_stride, registers, to, j + 1))
+
+
 def _scalars(v: Any, size: int, y: Any, x: Any, y_stride: Any, x_stride: Any, rows: Any, columns: Any) -> None:
     """Element by element."""
     ty = v.type(f"i{8 * size}")
@@ -224,11 +231,7 @@ def _emit_transpose(size: int, v: Any, y: Any, x: Any, y_stride: Any, x_stride: 
     k = LANE // size
     lanes = v.cpu.vbytes // LANE
 
-    def put(registers: list[Any], to: Any, j: int = 0) -> None:
-        """Store as many of the registers as there are columns; only the first is sure to have one."""
-        v.store(registers[j], to, v.mul(y_stride, j))
-        if j + 2 < len(registers):
-            v.either(v.icmp(">", columns, j + 1), lambda: put(registers, to, j + 1))
+    put = partial(_put, v, columns, y_stride)
 
     def tiles(count: int, width: int, r: Any, strips: int, start: Any, end: Any) -> None:
         """Rows r .. r + k * count * strips - 1 of the columns start .. end; the last tile may overlap the one before it."""
