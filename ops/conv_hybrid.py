@@ -47,7 +47,7 @@ def hybrid_steps(node: Node, target: Target, w: Value, bias: Value | None, windo
         return np.stack([pack_int8(cpu, one, -one.sum(axis=1, dtype=np.int64), part, shift) for one, part, shift in
                          zip(data, scale.reshape(groups, n), offsets.reshape(groups, n))])
     key = (w.key, None if bias is None else bias.key, "conv hybrid", cpu.name, groups, scale.tobytes())
-    tiles = tile_params(cpu, "f32") if node.xnn else tile_params(cpu, "i32", hybrid=True)
+    tiles = tile_params(cpu, n, "f32") if node.xnn else tile_params(cpu, n, "i32", hybrid=True)
     params, chunks = gather_params(target, windows, made.codes, "i8", n, tiles=tiles, panels=Packed(key, build), pad=0)
     params.update(y=y, factors=made.terms, offset=staged_offset(cpu, "i8"), low=float_bits(bounds[0]),
                   high=float_bits(bounds[1]))

@@ -128,7 +128,7 @@ def _codes_step(node: Node, target: Target, weights: Weights, windows: Windows, 
     if in_place:
         return rows_step(node, target, windows, x.type, panels, n, x.zero_point, last)
     codes = range_of(last["low"], last["high"], last["zero_point"]) if end == "code" else ""
-    tiles = tile_params(cpu, end, rows=end != "code" or sums, range_=codes)
+    tiles = tile_params(cpu, n, end, rows=end != "code" or sums, range_=codes)
     params, chunks = gather_params(target, windows, x, x.type, n, tiles=tiles, panels=panels, pad=x.zero_point)
     params.update(y=y, **last)
     return Step(node, conv_int8, params, chunks, macs=windows.m * node[1].size)

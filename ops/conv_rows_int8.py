@@ -15,13 +15,13 @@ from litejit.ops.base import Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import FIELDS, Windows
 from litejit.ops.conv_ways import band, pieces
 from litejit.ops.simd.epilogues import range_of
-from litejit.ops.simd.gemm_int8 import HEADER, SEGMENT_ARGUMENTS, TILES_OF, Kind
+from litejit.ops.simd.gemm_int8 import HEADER, SEGMENT_ARGUMENTS, Kind, panel_tiles
 from litejit.ops.simd.stage_int8 import fill_staged, flip, k_group, stage, stage_bytes
 from litejit.ops.simd.tiles import int8_columns, int8_rows
 from litejit.planner.graph import Node
 
 ROWS = np.dtype([*FIELDS, *((name, "i8") for name in (
-    "x", "w", "y", "n", "groups", "tile", "half_tile", "starts", "pieces", "offsets", "steps", "scratch",
+    "x", "w", "y", "n", "groups", "tile", "last_tile", "starts", "pieces", "offsets", "steps", "scratch",
     "scratch_size", "terms", "pitch", "seen", "flip", "pad", "rows", "row_chunks", "block", "low", "high", "zero_point",
     "out_flip"))], align=True)
 
@@ -43,14 +43,14 @@ def rows_step(node: Node, target: Target, windows: Windows, x_type: str, panels:
     size, row_chunks = 1 if cpu.dot else 2, -(-windows.out_height // made.rows)
     chunk, chunks = made.staged * made.pitch + 128, windows.images * row_chunks
     factor, zero = numbers.pop("row_factor"), numbers.pop("sum_zero")
-    codes = range_of(numbers["low"], numbers["high"], numbers["zero_point"]) if cpu.vbytes == 64 else ""
-    tile, half_tile = TILES_OF[Kind("code", rows=factor != 0, segments=True, range=codes)]
+    codes = range_of(numbers["low"], numbers["high"], numbers["zero_point"])
+    tiles = panel_tiles(cpu, Kind("code", rows=factor != 0, segments=True, range=codes), n)
     pixel = windows.channels * size
     starts = _offsets((made.block, windows.sh * made.pitch), (windows.out_width, windows.sw * pixel))
     taps = _offsets((windows.kh, windows.dh * made.pitch), (windows.kw if count > windows.kh else 1, windows.dw * pixel))
     return Step(node, conv_rows_int8, {
-        **windows.params(), "x": node[0], "w": panels, "y": node.out, "n": n, "groups": windows.groups, "tile": tile,
-        "half_tile": half_tile, "starts": starts, "pieces": count, "offsets": taps, "steps": -(-run // k_group(cpu)),
+        **windows.params(), "x": node[0], "w": panels, "y": node.out, "n": n, "groups": windows.groups, **tiles,
+        "starts": starts, "pieces": count, "offsets": taps, "steps": -(-run // k_group(cpu)),
         "scratch": Scratch(chunks * chunk), "scratch_size": chunk, "pitch": made.pitch, "seen": made.seen, "pad": pad,
         "terms": _terms(cpu, windows, factor, zero) if factor else None, "flip": flip(cpu, x_type), "rows": made.rows,
         "row_chunks": row_chunks, "block": made.block, **numbers}, chunks, macs=windows.m * node[1].size)
@@ -106,7 +106,7 @@ def conv_rows_int8(p, begin, end):
             stage_band(p, staged, image, first * p.sh - p.top, (count - 1) * p.sh + (p.kh - 1) * p.dh + 1)
             for q in range(p.groups * panels):
                 group, left = q // panels, p.n - q % panels * nr
-                tile = p.tile if 2 * left > nr else p.half_tile
+                tile = p.tile if left >= nr else p.last_tile
                 y = p.y + (image * p.out_height + first) * p.out_width * ldc + group * p.n + p.n - left
                 here, panel, pixels = staged + group * p.depth * size, p.w + q * panel_size, count * p.out_width
                 whole = pixels // mr * mr

@@ -95,7 +95,7 @@ def winograd_int8_steps(node: Node, target: Target, weights: Weights, windows: W
     wide = np.ascontiguousarray(np.broadcast_to(scales.astype(np.float32), (n,)))
     source = {"x": x, "flip": turn, "outside": Packed(
         ("codes outside", x.zero_point, k), lambda: np.full(k + 64, x.zero_point & 255, np.uint8))}
-    params = {**fields, **source, **_TRANSFORMS[m], **tile_params(cpu, "i32", wide=True),
+    params = {**fields, **source, **_TRANSFORMS[m], **tile_params(cpu, n, "i32", wide=True),
               "w": _panels(cpu, weights, windows, m), "y": y,
               "first": _first(weights, x.zero_point + offset, size),
               "scale": Packed(("winograd scale", size, wide.tobytes()), lambda: _filled(wide, size)),

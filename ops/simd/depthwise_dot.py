@@ -35,7 +35,7 @@ from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import MicroKernel
 from litejit.ops.simd.depthwise_bytes import PART, byte_order, code_bytes
 from litejit.ops.simd.depthwise_f32 import TILE_ARGUMENTS
-from litejit.ops.simd.tiles import tiles
+from litejit.ops.simd.tiles import half_of, tiles
 
 DOWN = 4                              # input rows that are interleaved
 ALONG = 5                             # width of kernels whose last row is taken along
@@ -59,11 +59,6 @@ def starts(cpu: Cpu, width: int, stride: int) -> list[int]:
     """Where output columns begin within four pixels of a last row that is taken along."""
     columns = dot_shape(cpu, width, stride)[1]
     return sorted({t * stride % 4 for t in range(columns)}) if width == ALONG else []
-
-
-def half_of(cpu: Cpu) -> Cpu:
-    """The level with registers of half the size."""
-    return cpu._replace(vbytes=cpu.vbytes // 2)
 
 
 def pieces(cpu: Cpu, channels: int) -> Iterator[tuple[Cpu, int, int]]:

@@ -34,7 +34,7 @@ from litejit.ops.simd.gemm_f32 import LINE, store_tile
 from litejit.ops.simd.nibbles import STEP, nibbles
 from litejit.ops.simd.overlap import Ends, overlapped
 from litejit.ops.simd.stage_int8 import k_group
-from litejit.ops.simd.tiles import int8_columns, tile_shape, tiles
+from litejit.ops.simd.tiles import half_of, int8_columns, tile_shape, tiles
 
 SIGNS = int(np.array(0x80808080, np.uint32).view(np.int32))
 HEADER = 3                        # vectors of nr lanes in front of a panel's weights
@@ -105,9 +105,10 @@ def corrected_bias(weights: np.ndarray, bias: np.ndarray | None, offset: int) ->
 
 # ---- generators --------------------------------------------------------------------------------
 
-def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = False, hybrid: bool = False,
+def emit_tile(end: str, quarters: int = 4, rows: bool = False, wide: bool = False, hybrid: bool = False,
               signed: bool = False, range_: str = "") -> Callable[..., None]:
-    """Generator of tiles below each other, whole ones or one with fewer rows, of `m` rows in all.
+    """Generator of tiles below each other, whole ones or one with fewer rows, of `m` rows in all and up to nr * quarters / 4
+    columns (1 and 3 quarters: the end "code" with AVX-512, where half of a register takes half the time).
 
     Arguments: a, lda, panel, c, ldc, m, groups, columns, terms, lo, hi, zero_point, out_flip[, segments, offsets]. rows: terms
     of the rows are added; hybrid: they multiply `first`, minus the weights' sum (FLOATS always); lo, hi of FLOATS are bits of
@@ -118,17 +119,19 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
     """
     def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, groups: Any, columns: Any, terms: Any,
              lo: Any, hi: Any, zero_point: Any, out_flip: Any, segments: Any = None, offsets: Any = None) -> None:
-        mr, width = tiles(v.cpu).int8
-        nv, size, summed = width // 2 if narrow else width, v.cpu.vbytes, rows and segments is not None
+        (mr, width), size, summed = tiles(v.cpu).int8, v.cpu.vbytes, rows and segments is not None
+        units = _units(v, width * quarters)
+        nv, lanes, alike = len(units), sum(unit.lanes for unit in units), units.count(units[0])
         row = [v.min(v.i(r), v.sub(m, 1)) if r else v.i(0) for r in range(mr)]
         c_rows, weights = [v.mul(ldc, r) for r in row], v.at(panel, HEADER * width * size)
         every = groups if segments is None else v.mul(groups, segments)
         (signs,) = v.opaque([v.const(v.i32, SIGNS)]) if signed else (None,)          # LLVM does not end where it knows them
-        made = _ends(v, end, panel, (nv, width), (lo, hi, zero_point, out_flip), range_)
+        made = _ends(units, end, panel, (width, size), (lo, hi, zero_point, out_flip), range_)
 
         def dots(accs: list[Any], x: Any, ws: list[Any]) -> list[Any]:
             x = v.xor(x, signs) if signed else x
-            made = v.dots(accs[:nv], x, ws[:nv], wide)
+            made = units[0].dots(accs[:alike], first_lanes(units[0], x), ws[:alike], wide)
+            made += [unit.dot(acc, first_lanes(unit, x), w) for unit, acc, w in list(zip(units, accs, ws))[alike:]]
             return made + [v.dot(sums, x, ones) for sums, ones in zip(accs[nv:], ws[nv:])]
 
         def products(places: list[Any], ends: Ends = ()) -> list[Any]:
@@ -144,13 +147,13 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
             def segment(s: Any, acc: list[Any], ends: Ends = ()) -> list[Any]:
                 moved = v.load(v.type("i64"), offsets, v.shl(s, 3), 8)
                 return piece(acc, v.at(weights, v.mul(v.mul(s, groups), width * size)), moved, ends)
-            first = [v.load(v.i32, panel, j * size) for j in range(nv)]
-            acc = [*first, v.zero(v.i32)] * mr if summed else _begun(v, first, row, terms_at, rows, hybrid)
+            first = [unit.load(unit.i32, panel, j * size) for j, unit in enumerate(units)]
+            acc = [*first, v.zero(v.i32)] * mr if summed else _begun(units, first, row, terms_at, rows, hybrid)
             if segments is None:
                 return piece(acc, weights, None, ends)
             acc = segment(v.i(0), acc, ends) if ends else acc
             acc = v.loop(segments, acc, segment, start=1 if ends else 0)
-            return with_sums(v, acc, nv, terms) if rows else acc
+            return with_sums(units, acc, terms) if rows else acc
 
         def move(places: list[Any]) -> list[Any]:
             at, c, terms = places
@@ -165,34 +168,54 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
             some, each = range(part * together, min(mr, (part + 1) * together)), stored[0]
             for i, x in enumerate(made(acc[some[0] * nv:(some[-1] + 1) * nv], places[2], [row[r] for r in some])):
                 v.store(x, v.at(places[1], c_rows[some[i // each]]), i % each * stored[1])
-        together = 4 // nv if end in CODES and v.x86 else 1                    # rows that share a register of codes
-        stored = (1, nv * v.lanes) if end in CODES else (nv, size // 2 if end in CODES16 else size)   # vectors of a row, bytes
+        together = 4 // alike if end in CODES and v.x86 else 1                 # rows that share a register of codes
+        stored = (nv, size // 2 if end in CODES16 else size)                   # vectors of a row, bytes of the first one
+        if end in CODES:
+            stored = nv // alike, alike * units[0].lanes
         places = [a if segments is None else lda, c, terms]
-        if end != "code" or narrow or v.cpu.vbytes < 64:
+        if end != "code" or quarters < 3 or v.cpu.vbytes < 64:
             v.loop(m, places, tile, step=mr)
             return
-        v.either(v.and_(v.icmp(">=", columns, nv * v.lanes), v.icmp(">", groups, 0)),
+        v.either(v.and_(v.icmp(">=", columns, lanes), v.icmp(">", groups, 0)),
                  lambda: overlapped(v, m, mr, -(-mr // together), places, move, products, finish),
                  lambda: v.loop(m, places, tile, step=mr))
     return emit
 
 
-def _begun(v: Any, first: list[Any], row: list[Any], terms: Any, rows: bool, hybrid: bool) -> list[Any]:
+def _units(v: Any, quarters: int) -> list[Any]:
+    """A Vec for each vector of a row of a tile: of full registers, and of half a register if that is left."""
+    whole, left = divmod(quarters, 4)
+    return [v] * whole + ([v.__class__(v.b, half_of(v.cpu))] if left else [])
+
+
+def first_lanes(unit: Any, x: Any) -> Any:
+    """As many lanes of a register as those of a unit have."""
+    return x if x.type.count == unit.lanes else unit.shuffle(x, None, range(unit.lanes))
+
+
+def _begun(units: list[Any], first: list[Any], row: list[Any], terms: Any, rows: bool, hybrid: bool) -> list[Any]:
     """What the sums of a tile begin with: `first` of the columns, with the terms of the rows."""
     if not (rows or hybrid):
         return first * len(row)
-    return [(v.mul if hybrid else v.add)(x, v.isplat(terms, v.shl(r, 3))) for r in row for x in first]
+    return [(unit.mul if hybrid else unit.add)(x, unit.isplat(terms, unit.shl(r, 3)))
+            for r in row for unit, x in zip(units, first)]
 
 
-def _ends(v: Any, end: str, panel: Any, shape: tuple[int, int], bounds: tuple[Any, ...], range_: str
+def _ends(units: list[Any], end: str, panel: Any, shape: tuple[int, int], bounds: tuple[Any, ...], range_: str
           ) -> Callable[[list[Any], Any, list[Any]], list[Any]]:
-    """made(accumulators, terms, rows) -> what some rows of a tile are stored as; shape: vectors in use, vectors of a panel."""
-    (nv, width), (lo, hi, zero_point, out_flip), size = shape, bounds, v.cpu.vbytes
+    """made(accumulators, terms, rows) -> what some rows of a tile are stored as; shape: vectors of a panel, their bytes."""
+    (lo, hi, zero_point, out_flip), (width, size), v, nv = bounds, shape, units[0], len(units)
     if end in CODES:
-        codes, code = Codes(v, lo, hi, zero_point, out_flip, range_), [_code(v, end, panel, width, j) for j in range(nv)]
-        return lambda acc, terms, rows: codes(acc, code)
+        code = [_code(unit, end, panel, shape, j) for j, unit in enumerate(units)]
+        of_unit = {unit: Codes(unit, lo, hi, zero_point, out_flip, range_) for unit in units}
+
+        def bytes_of(unit: Any, acc: list[Any]) -> list[Any]:
+            mine = [units[i % nv] is unit for i in range(len(acc))]
+            return of_unit[unit]([x for x, own in zip(acc, mine) if own], [x for x, own in zip(code, mine) if own])
+        return lambda acc, terms, rows: [x for row in zip(*(bytes_of(unit, acc) for unit in of_unit)) for x in row]
     if end in CODES16:
-        code, (low, high) = [_code(v, end, panel, width, j) for j in range(nv)], (v.splat(v.trunc(x, "i32")) for x in (lo, hi))
+        code = [_code(v, end, panel, shape, j) for j in range(nv)]
+        low, high = (v.splat(v.trunc(x, "i32")) for x in (lo, hi))
         return lambda acc, terms, rows: [v.trunc(v.min(v.max(code[i % nv](x), low), high), "i16") for i, x in enumerate(acc)]
     if end not in FLOATS:
         return lambda acc, terms, rows: acc
@@ -205,13 +228,13 @@ def _ends(v: Any, end: str, panel: Any, shape: tuple[int, int], bounds: tuple[An
     return floats
 
 
-def with_sums(v: Any, acc: list[Any], nv: int, terms: Any) -> list[Any]:
+def with_sums(units: list[Any], acc: list[Any], terms: Any) -> list[Any]:
     """The accumulators with factor * (sum - zero) added, where every row's sum, in all lanes, is behind its accumulators."""
-    factor, zero = v.isplat(terms, v.i(0)), v.isplat(terms, v.i(4))
-    made = []
+    v, nv, made = units[0], len(units), []
+    factor, zero = (v.splat(v.load(v.type("i32"), terms, at), acc[nv].type.count) for at in (0, 4))
     for at in range(0, len(acc), nv + 1):
         term = v.mul(factor, v.sub(acc[at + nv], zero))
-        made += [v.add(x, term) for x in acc[at:at + nv]]
+        made += [v.add(x, first_lanes(unit, term)) for unit, x in zip(units, acc[at:at + nv])]
     return made
 
 
@@ -227,9 +250,9 @@ def float_end(v: Any, end: str, lo: Any, hi: Any) -> Callable[[Any, Any, Any, An
     return real
 
 
-def _code(v: Any, end: str, panel: Any, width: int, j: int) -> Callable[[Any], Any]:
-    """What makes codes of the accumulators of vector j."""
-    size = v.cpu.vbytes
+def _code(v: Any, end: str, panel: Any, shape: tuple[int, int], j: int) -> Callable[[Any], Any]:
+    """What makes codes of the accumulators of vector j; shape: vectors of a panel, their bytes."""
+    width, size = shape
     if end in ("double", "double16"):
         return Double(v, v.load(v.type("f64", v.lanes), panel, (width + 2 * j) * size))
     if end != "code":
@@ -245,10 +268,11 @@ def multiply_groups(v: Any, dots: Callable[..., list[Any]], acc: list[Any], rows
     which there must be some then.
 
     dots(accumulators, x, weights) adds the products of x with each of some vectors. The same weights of the next panel, `panel`
-    bytes further, are asked for, unless this one is narrow, and so the last one. ordered: `dots` makes all products first, so
+    bytes further, are asked for, unless this one is not full, and so the last one. ordered: `dots` makes all products first, so
     that two steps would not fit few registers.
     """
     (nv, width), size, each = shape, v.cpu.vbytes, len(acc) // len(rows)
+    full = nv == width and acc[nv - 1].type == acc[0].type
 
     def steps(times: int, ends: Ends = ()) -> Callable[..., list[Any]]:
         together = -(-len(rows) // max(len(ends), 1))
@@ -256,10 +280,10 @@ def multiply_groups(v: Any, dots: Callable[..., list[Any]], acc: list[Any], rows
         def body(i: Any, acc: list[Any]) -> list[Any]:
             at, at_w = v.shl(i, 2), v.mul(i, width * size)
             at_a = at if moved is None else v.opaque([v.add(moved, at)])[0]     # or LLVM adds `moved` to every row
-            for line in range(0, times * width * size if nv == width else 0, LINE):
+            for line in range(0, times * width * size if full else 0, LINE):
                 v.prefetch(weights, v.add(v.add(at_w, panel), line))
             for t in range(times):
-                w = [v.load(v.i32, weights, v.add(at_w, (t * width + j) * size)) for j in range(nv)]
+                w = [v.load(v.type("i32", acc[j].type.count), weights, v.add(at_w, (t * width + j) * size)) for j in range(nv)]
                 w += [] if more is None else [v.isplat(more, v.add(at, 4 * t))]
                 made = []
                 for r, row in enumerate(rows):
@@ -294,16 +318,17 @@ class Kind(NamedTuple):
     segments: bool = False
     range: str = ""
 
-    def pair(self) -> tuple[MicroKernel, MicroKernel]:
-        """The micro-kernels of tiles of a panel and of half a panel."""
+    def parts(self) -> dict[int, MicroKernel]:
+        """The micro-kernels of tiles of so many quarters of a panel."""
         marks = "".join(f"_{name}" for name in ("rows", "wide", "hybrid", "signed", "segments") if getattr(self, name))
         name = f"gemm_int8_{self.end}{marks}{self.range and '_' + self.range}"
         arguments = SEGMENT_ARGUMENTS if self.segments else TILE_ARGS
-        whole, half = (micro_kernel(name + ("_narrow" if narrow else ""), arguments, emit_tile(
-            self.end, narrow, self.rows, self.wide, self.hybrid, self.signed, self.range)) for narrow in (False, True))
-        return whole, half
+        return {quarters: micro_kernel(name + mark, arguments, emit_tile(
+            self.end, quarters, self.rows, self.wide, self.hybrid, self.signed, self.range))
+            for quarters, mark in _PARTS.items() if self.end == "code" or quarters % 2 == 0}
 
 
+_PARTS = {4: "", 3: "_three", 2: "_narrow", 1: "_quarter"}           # of a panel, in quarters: marks of names
 RANGES = ("", "whole", "positive")
 _KINDS = [
     *(Kind("code", rows=rows, segments=segments, range=x)
@@ -311,14 +336,14 @@ _KINDS = [
     *(Kind("code", range=x, signed=True) for x in RANGES), Kind("fixed", rows=True),
     Kind("double", rows=True), Kind("i32", rows=True), Kind("i32", wide=True), Kind("i32", hybrid=True),
     *(Kind(end, hybrid=True) for end in FLOATS), *(Kind(end, wide=True) for end in CODES16)]
-TILES_OF = {kind: kind.pair() for kind in _KINDS}
+TILES_OF = {kind: kind.parts() for kind in _KINDS}
 
 
 # ---- device functions --------------------------------------------------------------------------
 
-TILES = [(name, "i8") for name in ("tile", "half_tile", "tile_rows", "k_group", "term_bytes", "out_bytes")]
-"""Fields of kernels that multiply by `make_gemm`: the micro-kernels of tiles of a panel and of half a panel, their rows, values
-of k in a lane, bytes of a row's term, bytes of an output."""
+TILES = [(name, "i8") for name in ("tile", "last_tile", "tile_rows", "k_group", "term_bytes", "out_bytes")]
+"""Fields of kernels that multiply by `make_gemm`: the micro-kernels of tiles of a panel and of what is left of one, their rows,
+values of k in a lane, bytes of a row's term, bytes of an output."""
 
 
 def float_bits(value: float) -> int:
@@ -326,12 +351,21 @@ def float_bits(value: float) -> int:
     return int(np.float32(value).view(np.int32))
 
 
-def tile_params(cpu: Cpu, end: str, rows: bool = False, wide: bool = False, hybrid: bool = False, signed: bool = False,
+def panel_tiles(cpu: Cpu, kind: Kind, n: int) -> dict[str, MicroKernel]:
+    """Values of the fields "tile" and "last_tile" for n columns."""
+    halves, left = cpu.vbytes == 64, n % tile_shape(cpu, "int8")[1] or tile_shape(cpu, "int8")[1]
+    parts = TILES_OF[kind if halves else kind._replace(range="")]
+    fitting = [quarters for quarters in parts if (halves or quarters % 2 == 0)
+               and 4 * left <= quarters * tile_shape(cpu, "int8")[1]]
+    return {"tile": parts[4], "last_tile": parts[min(fitting)]}
+
+
+def tile_params(cpu: Cpu, n: int, end: str, rows: bool = False, wide: bool = False, hybrid: bool = False, signed: bool = False,
                 range_: str = "") -> dict[str, Any]:
-    """Values of the fields TILES for an end."""
+    """Values of the fields TILES for n columns and an end."""
     hybrid = hybrid or end in FLOATS
-    whole, half = TILES_OF[Kind(end, rows, wide, hybrid, signed, range=range_ if cpu.vbytes == 64 else "")]
-    return {"tile": whole, "half_tile": half, "tile_rows": tiles(cpu).int8[0], "k_group": k_group(cpu, wide),
+    return {**panel_tiles(cpu, Kind(end, rows, wide, hybrid, signed, range=range_), n),
+            "tile_rows": tiles(cpu).int8[0], "k_group": k_group(cpu, wide),
             "term_bytes": 8 if rows or hybrid else 0,
             "out_bytes": {**dict.fromkeys(CODES, 1), **dict.fromkeys(CODES16, 2)}.get(end, 4)}
 
@@ -351,7 +385,7 @@ def make_gemm() -> Any:
         size = (HEADER + groups) * nr * 4
         for q in range((n + nr - 1) // nr):
             left = n - q * nr
-            tile, panel, to = p.tile if 2 * left > nr else p.half_tile, panels + q * size, c + q * nr * p.out_bytes
+            tile, panel, to = p.tile if left >= nr else p.last_tile, panels + q * size, c + q * nr * p.out_bytes
             if whole > 0:
                 run(tile, staged, pitch, panel, to, ldc, whole, groups, left, terms, lo, hi, zero_point, out_flip)
             if whole < m:
