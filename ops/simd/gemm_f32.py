@@ -234,6 +234,7 @@ def _float_lane(v: Any, a: Any, at: Any) -> Callable[..., Any]:
 _tile = micro_kernel("gemm_f32", "pippiiiiffi", emit_tile("rows"))
 _less = micro_kernel("gemm_f32_less", "pippiiiiffi", emit_tile("rows", 4, lambda cpu: usual_rows(cpu) - 1))
 _tile_narrow = micro_kernel("gemm_f32_narrow", "pippiiiiffi", emit_tile("rows", 2))
+_tile_quarter = micro_kernel("gemm_f32_quarter", "pippiiiiffi", emit_tile("rows", 1, overlap=False))
 _tile_three = micro_kernel("gemm_f32_three", "pippiiiiffi", emit_tile("rows", 3))
 _tall = micro_kernel("gemm_f32_tall", "pippiiiiff", emit_tile("rows", 4, tall_rows, overlap=False))
 _short = micro_kernel("gemm_f32_short", "pippiiiiff", emit_tile("rows", 4, lambda cpu: tall_rows(cpu) - 1, overlap=False))
@@ -258,7 +259,7 @@ def rows_in(tile: MicroKernel) -> Any:
     return rows
 
 
-_narrow, _three = rows_in(_tile_narrow), rows_in(_tile_three)
+_quarter, _narrow, _three = rows_in(_tile_quarter), rows_in(_tile_narrow), rows_in(_tile_three)
 
 
 @device
@@ -275,6 +276,9 @@ def gemm_f32(a, lda, panels, c, ldc, m, k, n, block, lo, hi, other):
         less = (end - top - tall) // (mr - 1) * (mr - 1)
         for q in range((n + nr - 1) // nr):
             panel, here, there, columns = panels + q * size, a + top * lda, c + top * ldc + q * nr * 4, n - q * nr
+            if 4 * columns <= nr and f32_halves() != 0:
+                _quarter(here, lda, panel, there, ldc, end - top, k, columns, lo, hi, other)
+                continue
             if q == narrow:
                 _narrow(here, lda, panel, there, ldc, end - top, k, columns, lo, hi, other)
                 continue

@@ -108,7 +108,7 @@ def corrected_bias(weights: np.ndarray, bias: np.ndarray | None, offset: int) ->
 def emit_tile(end: str, quarters: int = 4, rows: bool = False, wide: bool = False, hybrid: bool = False,
               signed: bool = False, range_: str = "") -> Callable[..., None]:
     """Generator of tiles below each other, whole ones or one with fewer rows, of `m` rows in all and up to nr * quarters / 4
-    columns (1 and 3 quarters: the end "code" with AVX-512, where half of a register takes half the time).
+    columns (1 and 3 quarters: "code" and FLOATS with AVX-512, where half of a register takes half the time).
 
     Arguments: a, lda, panel, c, ldc, m, groups, columns, terms, lo, hi, zero_point, out_flip[, segments, offsets]. rows: terms
     of the rows are added; hybrid: they multiply `first`, minus the weights' sum (FLOATS always); lo, hi of FLOATS are bits of
@@ -173,7 +173,7 @@ def emit_tile(end: str, quarters: int = 4, rows: bool = False, wide: bool = Fals
         if end in CODES:
             stored = nv // alike, alike * units[0].lanes
         places = [a if segments is None else lda, c, terms]
-        if end != "code" or quarters < 3 or v.cpu.vbytes < 64:
+        if end not in ("code", "f32") or quarters < 3 or v.cpu.vbytes < 64:
             v.loop(m, places, tile, step=mr)
             return
         v.either(v.and_(v.icmp(">=", columns, lanes), v.icmp(">", groups, 0)),
@@ -219,12 +219,12 @@ def _ends(units: list[Any], end: str, panel: Any, shape: tuple[int, int], bounds
         return lambda acc, terms, rows: [v.trunc(v.min(v.max(code[i % nv](x), low), high), "i16") for i, x in enumerate(acc)]
     if end not in FLOATS:
         return lambda acc, terms, rows: acc
-    numbers = [[v.load(v.f32, panel, (at * width + j) * size) for j in range(nv)] for at in (1, 2)]
-    real = float_end(v, end, lo, hi)
+    numbers = [[unit.load(unit.f32, panel, (at * width + j) * size) for at in (1, 2)] for j, unit in enumerate(units)]
+    real = [float_end(unit, end, lo, hi) for unit in units]
 
     def floats(acc: list[Any], terms: Any, rows: list[Any]) -> list[Any]:
-        factor = [v.fsplat(terms, v.add(v.shl(r, 3), 4)) for r in rows]
-        return [real(x, factor[i // nv], numbers[0][i % nv], numbers[1][i % nv]) for i, x in enumerate(acc)]
+        factor = [unit.fsplat(terms, v.add(v.shl(r, 3), 4)) for r in rows for unit in units]
+        return [real[i % nv](x, factor[i], *numbers[i % nv]) for i, x in enumerate(acc)]
     return floats
 
 
@@ -325,7 +325,7 @@ class Kind(NamedTuple):
         arguments = SEGMENT_ARGUMENTS if self.segments else TILE_ARGS
         return {quarters: micro_kernel(name + mark, arguments, emit_tile(
             self.end, quarters, self.rows, self.wide, self.hybrid, self.signed, self.range))
-            for quarters, mark in _PARTS.items() if self.end == "code" or quarters % 2 == 0}
+            for quarters, mark in _PARTS.items() if self.end in ("code", *FLOATS) or quarters % 2 == 0}
 
 
 _PARTS = {4: "", 3: "_three", 2: "_narrow", 1: "_quarter"}           # of a panel, in quarters: marks of names
