@@ -325,7 +325,11 @@ class Kind(NamedTuple):
         arguments = SEGMENT_ARGUMENTS if self.segments else TILE_ARGS
         return {quarters: micro_kernel(name + mark, arguments, emit_tile(
             self.end, quarters, self.rows, self.wide, self.hybrid, self.signed, self.range))
-            for quarters, mark in _PARTS.items() if self.end in ("code", *FLOATS) or quarters % 2 == 0}
+            for quarters, mark in _PARTS.items() if quarters % 2 == 0 or self._divisible()}
+
+    def _divisible(self) -> bool:
+        """Whether tiles of one and of three quarters pay: not where registers are short."""
+        return self.end in ("code", *FLOATS) and not (self.rows and self.segments)
 
 
 _PARTS = {4: "", 3: "_three", 2: "_narrow", 1: "_quarter"}           # of a panel, in quarters: marks of names
