@@ -96,8 +96,8 @@ def test_the_scripts_run() -> None:
 
 
 def test_the_other_scripts_are_known() -> None:
-    assert set(OWN) == {*SCRIPTS, "bfloat16", "common", "contention", "layers", "limits", "memory", "models", "serving", "shapes",
-                        "store", "threads"}
+    assert set(OWN) == {*SCRIPTS, "bfloat16", "common", "contention", "layers", "limits", "memory", "models", "serving",
+                        "shapes", "store", "threads"}
 
 
 @pytest.mark.skipif(HOST.vbytes < 64 or not HOST.dot, reason="loops for AVX-512 with its dot product")
