@@ -12,8 +12,8 @@ from litejit.compiler import device, kernel, prange
 from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import ByAddress
 from litejit.ops.base import Packed, Scratch, Step, Target
+from litejit.ops.conv_band import band, make_stage, pieces, places, value_bytes
 from litejit.ops.conv_geometry import FIELDS, Windows
-from litejit.ops.conv_ways import band, pieces
 from litejit.ops.simd.epilogues import range_of
 from litejit.ops.simd.gemm_int8 import HEADER, SEGMENT_ARGUMENTS, TILES_OF, Kind
 from litejit.ops.simd.stage_int8 import fill_staged, flip, k_group, stage, stage_bytes
@@ -40,26 +40,20 @@ def rows_step(node: Node, target: Target, windows: Windows, x_type: str, panels:
     """The step of a node with n outputs per group; panels: of `padded` weights; numbers: values of the fields from low on,
     row_factor, sum_zero."""
     cpu, made, (count, run) = target.cpu, band(target.cpu, windows, n), pieces(windows)
-    size, row_chunks = 1 if cpu.dot else 2, -(-windows.out_height // made.rows)
+    size, row_chunks = value_bytes(cpu, "int8"), -(-windows.out_height // made.rows)
     chunk, chunks = made.staged * made.pitch + 128, windows.images * row_chunks
     factor, zero = numbers.pop("row_factor"), numbers.pop("sum_zero")
     codes = range_of(numbers["low"], numbers["high"], numbers["zero_point"]) if cpu.vbytes == 64 else ""
     tile, half_tile = TILES_OF[Kind("code", rows=factor != 0, segments=True, range=codes)]
     pixel = windows.channels * size
-    starts = _offsets((made.block, windows.sh * made.pitch), (windows.out_width, windows.sw * pixel))
-    taps = _offsets((windows.kh, windows.dh * made.pitch), (windows.kw if count > windows.kh else 1, windows.dw * pixel))
+    starts = places((made.block, windows.sh * made.pitch), (windows.out_width, windows.sw * pixel))
+    taps = places((windows.kh, windows.dh * made.pitch), (windows.kw if count > windows.kh else 1, windows.dw * pixel))
     return Step(node, conv_rows_int8, {
         **windows.params(), "x": node[0], "w": panels, "y": node.out, "n": n, "groups": windows.groups, "tile": tile,
         "half_tile": half_tile, "starts": starts, "pieces": count, "offsets": taps, "steps": -(-run // k_group(cpu)),
         "scratch": Scratch(chunks * chunk), "scratch_size": chunk, "pitch": made.pitch, "seen": made.seen, "pad": pad,
         "terms": _terms(cpu, windows, factor, zero) if factor else None, "flip": flip(cpu, x_type), "rows": made.rows,
         "row_chunks": row_chunks, "block": made.block, **numbers}, chunks, macs=windows.m * node[1].size)
-
-
-def _offsets(down: tuple[int, int], across: tuple[int, int]) -> Packed:
-    """int64 bytes of places below and beside each other; each axis: (how many, bytes from one to the next)."""
-    offsets = np.add.outer(np.arange(down[0]) * down[1], np.arange(across[0]) * across[1]).astype(np.int64)
-    return Packed(("places", down, across), lambda: offsets)
 
 
 def _terms(cpu: Cpu, windows: Windows, factor: int, zero: int) -> Packed:
@@ -75,21 +69,18 @@ _run = ByAddress(SEGMENT_ARGUMENTS)
 
 
 @device
-def stage_band(p, staged, image, first, count):
-    """The input rows first .. first + count of an image as the windows see them: with the padding left and right."""
-    size, x_row = stage_bytes(), p.width * p.channels
-    whole, before = p.seen * p.channels, p.left * p.channels
-    run = min(x_row, whole - before)
-    for i in range(count):
-        to, y = staged + i * p.pitch, first + i
-        if y < 0 or y >= p.height:
-            fill_staged(to, whole, p.pad, p.flip)
-            continue
-        if before > 0:
-            fill_staged(to, before, p.pad, p.flip)
-        stage(p.x + (image * p.height + y) * x_row, to + before * size, 1, 0, 0, run, p.flip)
-        if before + run < whole:
-            fill_staged(to + (before + run) * size, whole - before - run, p.pad, p.flip)
+def fill_pixels(p, row, pixel, count):
+    """Pad so many pixels of a staged row."""
+    fill_staged(row + pixel * p.channels * stage_bytes(), count * p.channels, p.pad, p.flip)
+
+
+@device
+def copy_pixels(p, row, pixel, source, count):
+    """Stage so many pixels of the input."""
+    stage(p.x + source * p.channels, row + pixel * p.channels * stage_bytes(), 1, 0, 0, count * p.channels, p.flip)
+
+
+_stage_band = make_stage(fill_pixels, copy_pixels)
 
 
 @kernel(ROWS)
@@ -103,7 +94,7 @@ def conv_rows_int8(p, begin, end):
         bottom = min(p.out_height, top + p.rows)
         for first in range(top, bottom, p.block):
             count = min(p.block, bottom - first)
-            stage_band(p, staged, image, first * p.sh - p.top, (count - 1) * p.sh + (p.kh - 1) * p.dh + 1)
+            _stage_band(p, staged, image, first * p.sh - p.top, (count - 1) * p.sh + (p.kh - 1) * p.dh + 1, -p.left, p.seen)
             for q in range(p.groups * panels):
                 group, left = q // panels, p.n - q % panels * nr
                 tile = p.tile if 2 * left > nr else p.half_tile
