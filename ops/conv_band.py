@@ -16,6 +16,7 @@ from litejit.ops.conv_geometry import Windows
 from litejit.ops.simd.tiles import grain, tile_shape
 
 BAND_BYTES = 1 << 15                  # of input rows that stay in L1 while the panels of a group pass
+MOST_BYTES = 1 << 18                  # of a band, which every chunk has: dilation may put much between the rows of a window
 MORE = 64                             # rows that a chunk may have beside those that are worth one
 LINE = 64                             # bytes of a cache line
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 
 from litejit.compiler.cpu import Cpu
-from litejit.ops.conv_band import band, pieces
+from litejit.ops.conv_band import MOST_BYTES, band, pieces
 from litejit.ops.conv_geometry import Windows
 from litejit.ops.simd.stage_int8 import k_group
 from litejit.ops.simd.tiles import tile_shape
 
-MOST_BYTES = 1 << 18                  # of a band, which every chunk has: dilation may put much between the rows of a window
 PIXEL, SUM, RUN = 12, 14, 3           # gathering: a pixel of a group, the sum of its window, a run of its window
 ROW = 20                              # staging a row of the image
 CALL, END = 30, 4                     # a tile, making codes of a register of sums

@@ -23,11 +23,11 @@ from litejit.planner.graph import Node, Value
 
 ROWS = np.dtype([*GEOMETRY, *((name, "i8") for name in (
     "y", "bias", "offsets", "pitch", "phases", "columns", "staged", "staged_size", "line", "before", "pixels", "above",
-    "row_chunks", "starts", "tile", "last_tile")), ("lo", "f4"), ("hi", "f4")], align=True)
+    "row_chunks", "starts", "lines", "tile", "last_tile")), ("lo", "f4"), ("hi", "f4")], align=True)
 """phases: along a row; columns: of a product; offsets: bytes to the panels of every phase; pitch: bytes from output pixel to
 output pixel; line: bytes of a staged input row of `pixels`, of which `before` are in front of the image, and which is the first
-of `above` + 1 that see an output row; staged_size 0: nothing is staged; starts: bytes to the pixels of a row; tile, last_tile:
-see `segment_tiles`."""
+of `above` + 1 that see an output row; staged_size 0: nothing is staged; starts, lines: bytes to the pixels of a row, and to
+rows; tile, last_tile: see `segment_tiles`."""
 
 
 def float_steps(node: Node, target: Target, fields: dict[str, int]) -> list[Step]:
@@ -52,8 +52,8 @@ def float_steps(node: Node, target: Target, fields: dict[str, int]) -> list[Step
     params = {**fields, "x": x, "w": panels, "y": y, "bias": None if known else bias, "offsets": offsets, "pitch": pitch,
               "phases": 1 if meet else sw, "columns": columns, "staged": Scratch(chunks * size),
               "staged_size": size, "line": line, "before": before, "pixels": pixels, "above": above, "block": block,
-              "row_chunks": row_chunks, "starts": places((1, 0), (pixels, 4 * c)), "tile": tile, "last_tile": last_tile,
-              "lo": low, "hi": high}
+              "row_chunks": row_chunks, "starts": places((1, 0), (pixels, 4 * c)), "lines": places((above + 1, line), (1, 0)),
+              "tile": tile, "last_tile": last_tile, "lo": low, "hi": high}
     return [Step(node, transpose_conv_f32, params, chunks, macs=x.size // max(1, c) * w.size)]
 
 
@@ -113,7 +113,7 @@ def row_phases(p, oy, source, y):
         if down == 1:
             gemm_f32(x, pixel, panels, to, p.sw * p.pitch, count, along * p.c, p.columns, count, lo, hi, 0)
         else:
-            segment_gemm_f32(p.tile, p.last_tile, x, p.starts, down if along > 0 else 0, p.line, panels, to, p.sw * p.pitch,
+            segment_gemm_f32(p.tile, p.last_tile, x, p.starts, down if along > 0 else 0, p.lines, panels, to, p.sw * p.pitch,
                              count, along * p.c, p.columns, lo, hi)
 
 

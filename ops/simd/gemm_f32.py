@@ -7,7 +7,7 @@ multiply-add per k in order: XNNPACK's numbers where the CPU has it.
     gemv_f32(a, panels, c, k, n, lo, hi)                               one row
     panel_gemm_f32(a, lda, panel, c, ldc, m, k, columns, tall, lo, hi) few rows, one panel; tall from `tall_rows`
     table_gemm_f32(table, segments, moved, panels, c, ldc, m, ...)     rows in pieces found through a table
-    segment_gemm_f32(tile, last_tile, a, starts, segments, step, ...)  rows in pieces, `step` bytes apart
+    segment_gemm_f32(tile, last_tile, a, starts, segments, offsets, ...)   rows in pieces, at the same offsets in every row
 
 are device functions on the same panels; strides in bytes, block from `row_block`. other: what is added to C before it is
 clamped lies so many bytes after C; 0: nothing. A part of the columns is computed by
@@ -77,12 +77,12 @@ def emit_tile(kind: str, quarters: int = 4, rows_of: Callable[[Cpu], int] = usua
 
     "rows": rows as they lie, (a, lda, panel, c, ldc, m, k, columns, lo, hi[, other]). "table": (table, segments, ..., moved),
     each row's piece of k values lies `moved` bytes after the address at table[tile][segment][row of the tile]. "segments":
-    (a, starts, ..., segments, step), row r begins starts[r] (i64) bytes after a, its pieces `step` bytes apart. m: a multiple
-    of a tile's rows, or less than those of one. times: what adds the products, if not `multiply`. overlap: see
+    (a, starts, ..., segments, offsets), row r begins starts[r] (i64) bytes after a, its piece s offsets[s] bytes further. m: a
+    multiple of a tile's rows, or less than those of one. times: what adds the products, if not `multiply`. overlap: see
     ops/simd/overlap.py; without, code compiles in half the time.
     """
     def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, k: Any, columns: Any, lo: Any,
-             hi: Any, other: Any = None, step: Any = None) -> None:
+             hi: Any, other: Any = None, offsets: Any = None) -> None:
         mr, width = rows_of(v.cpu), tiles(v.cpu).f32[1]
         size, pitch = v.cpu.vbytes, width * v.cpu.vbytes
         types = _vectors(v, width * v.lanes * quarters // 4)
@@ -106,7 +106,7 @@ def emit_tile(kind: str, quarters: int = 4, rows_of: Callable[[Cpu], int] = usua
                 if kind == "table":
                     pieces = [v.at(v.load(v.type("ptr"), here, v.add(v.mul(s, 8 * mr), 8 * r), 8), other) for r in range(mr)]
                 else:
-                    moved = v.mul(s, step)
+                    moved = v.load(v.type("i64"), offsets, v.shl(s, 3), 8)
                 return multiply(v, acc, pieces, place, pitch, k, nv, whole, moved, ends)
             return v.loop(segments, segment(v.i(0), acc, ends) if ends else acc, segment, start=1 if ends else 0)
 
@@ -241,7 +241,7 @@ _tall = micro_kernel("gemm_f32_tall", "pippiiiiff", emit_tile("rows", 4, tall_ro
 _short = micro_kernel("gemm_f32_short", "pippiiiiff", emit_tile("rows", 4, lambda cpu: tall_rows(cpu) - 1, overlap=False))
 _table = micro_kernel("gemm_f32_table", "pippiiiiffi", emit_tile("table", overlap=False))
 _table_narrow = micro_kernel("gemm_f32_table_narrow", "pippiiiiffi", emit_tile("table", 2, overlap=False))
-SEGMENT_ARGUMENTS = "ppppiiiiffii"
+SEGMENT_ARGUMENTS = "ppppiiiiffip"
 _segments = micro_kernel("gemm_f32_segments", SEGMENT_ARGUMENTS, emit_tile("segments"))
 _segments_narrow = micro_kernel("gemm_f32_segments_narrow", SEGMENT_ARGUMENTS, emit_tile("segments", 2))
 _segments_three = micro_kernel("gemm_f32_segments_three", SEGMENT_ARGUMENTS, emit_tile("segments", 3))
@@ -361,15 +361,16 @@ _segments_of = ByAddress(SEGMENT_ARGUMENTS)
 
 
 @device
-def segment_gemm_f32(tile, last_tile, a, starts, segments, step, panels, c, ldc, m, k, n, lo, hi):
-    """As gemm_f32 with the rows in `segments` pieces of k values, `step` bytes apart; row r begins starts[r] (i64) bytes after
-    a. All rows pass a panel at once; tile, last_tile: see `segment_tiles`.
+def segment_gemm_f32(tile, last_tile, a, starts, segments, offsets, panels, c, ldc, m, k, n, lo, hi):
+    """As gemm_f32 with the rows in `segments` pieces of k values: row r begins starts[r] (i64) bytes after a, its piece s
+    offsets[s] bytes further. All rows pass a panel at once; tile, last_tile: see `segment_tiles`.
     """
     mr, nr = f32_rows(), f32_columns()
     size, whole, count = (segments * k + 1) * nr * 4, m // mr * mr, (n + nr - 1) // nr
+    rest, down = starts + 8 * whole, whole * ldc
     for q in range(count):
         this, panel, to, left = last_tile if q == count - 1 else tile, panels + q * size, c + q * nr * 4, n - q * nr
         if whole > 0:
-            _segments_of(this, a, starts, panel, to, ldc, whole, k, left, lo, hi, segments, step)
+            _segments_of(this, a, starts, panel, to, ldc, whole, k, left, lo, hi, segments, offsets)
         if whole < m:
-            _segments_of(this, a, starts + 8 * whole, panel, to + whole * ldc, ldc, m - whole, k, left, lo, hi, segments, step)
+            _segments_of(this, a, rest, panel, to + down, ldc, m - whole, k, left, lo, hi, segments, offsets)

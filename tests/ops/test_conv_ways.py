@@ -241,7 +241,8 @@ def test_a_single_row_is_cut_into_chunks() -> None:
     ((1, 28, 8, 3), (3, 3), 3, (1, 1), (1, 1), 32, True), ((1, 14, 14, 24), (5, 5), 24, (1, 1), (1, 1), 16, True),
     ((1, 7, 7, 24), (3, 3), 24, (2, 2), (1, 1), 64, False),              # chunks of one row of four pixels
     ((1, 14, 14, 32), (5, 5), 32, (1, 1), (1, 1), 16, False), ((1, 1, 900, 64), (1, 5), 64, (1, 1), (1, 1), 64, True),
-    ((1, 28, 8, 3), (3, 3), 3, (1, 1), (1, 2), 32, False), ((1, 28, 8, 8), (3, 3), 4, (1, 1), (1, 1), 32, False)])
+    ((1, 28, 8, 3), (3, 3), 3, (1, 1), (1, 2), 32, True), ((1, 28, 8, 8), (3, 3), 4, (1, 1), (1, 1), 32, True),
+    ((1, 300, 99, 8), (3, 3), 8, (1, 1), (90, 1), 32, False)])            # 181 rows for every row of the output
 def test_where_rows_of_floats_are_staged(dims: tuple[int, ...], kernel: tuple[int, int], depth: int, strides: tuple[int, int],
                                          dilations: tuple[int, int], n: int, wanted: bool) -> None:
     windows = Windows(dims, kernel, depth, strides, dilations, "SAME")
@@ -259,13 +260,16 @@ def test_bands_of_floats_fill_tiles_across_rows() -> None:
     ((2, 28, 8, 3), (16, 3, 3, 3), {}), ((1, 33, 17, 8), (24, 3, 3, 8), {"stride_w": 2, "stride_h": 2}),
     ((1, 11, 9, 24), (40, 5, 4, 24), {"padding": "VALID"}), ((3, 5, 3, 5), (70, 5, 5, 5), {"dilation_h_factor": 2}),
     ((1, 64, 300, 3), (8, 7, 7, 3), {"stride_h": 3}), ((1, 2, 3000, 4), (33, 2, 9, 4), {}),
-    ((2, 1, 900, 40), (50, 1, 5, 40), {})])
+    ((2, 1, 900, 40), (50, 1, 5, 40), {}), ((2, 9, 16, 24), (72, 3, 3, 8), {}), ((1, 30, 28, 40), (10, 1, 1, 8), {}),
+    ((1, 12, 40, 6), (6, 3, 4, 3), {"dilation_w_factor": 3, "padding": "VALID"}),
+    ((2, 11, 13, 20), (40, 3, 3, 5), {"dilation_w_factor": 2, "dilation_h_factor": 3, "stride_h": 2})])
 def test_rows_of_floats_give_the_same_sums(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator, image: tuple[int, ...],
                                            kernel: tuple[int, ...], options: dict[str, Any]) -> None:
     x, w = (rng.standard_normal(shape).astype(np.float32) for shape in (image, kernel))
     bias = rng.standard_normal(kernel[0]).astype(np.float32)
     given = {"padding": "SAME", "stride_w": 1, "stride_h": 1, **options}
     monkeypatch.setattr(conv, "_tiling", lambda *_: None)
+    monkeypatch.setattr(conv, "_in_planes", lambda *_: False)
     content = op_model("CONV_2D", [In(x), In(w, constant=True), In(bias, constant=True)], Out("FLOAT32"), **given)
 
     def run(wanted: str, threads: int) -> np.ndarray:
