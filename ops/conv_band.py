@@ -82,24 +82,24 @@ def places(down: tuple[int, int], across: tuple[int, int]) -> Packed:
 
 
 def make_stage(fill: Any, copy: Any) -> Any:
-    """Device function (p, staged, image, first, count, left, seen): the input rows first .. first + count of an image, `seen`
-    pixels from column `left` on, with the padding around them; one for every parameter record (Numba mixes them up).
+    """Device function (p, staged, image, first, count, left, seen, pad): the input rows first .. first + count of an image,
+    `seen` pixels from column `left` on, with the padding around them; one for every parameter record (Numba mixes them up).
 
-    fill(p, row, pixel, count) pads pixels of a staged row; copy(p, row, pixel, source, count) stages the image's pixels from
-    number `source` of the input on.
+    fill(p, row, pixel, count, pad) pads pixels of a staged row; copy(p, row, pixel, source, count) stages those of the input
+    from number `source` on.
     """
     @device
-    def stage_band(p, staged, image, first, count, left, seen):
+    def stage_band(p, staged, image, first, count, left, seen, pad):
         before = max(0, min(-left, seen))
         run = max(0, min(p.width, left + seen) - max(left, 0))
         for i in range(count):
             row, y = staged + i * p.pitch, first + i
             if y < 0 or y >= p.height:
-                fill(p, row, 0, seen)
+                fill(p, row, 0, seen, pad)
                 continue
             if before > 0:
-                fill(p, row, 0, before)
+                fill(p, row, 0, before, pad)
             copy(p, row, before, (image * p.height + y) * p.width + max(left, 0), run)
             if before + run < seen:
-                fill(p, row, before + run, seen - before - run)
+                fill(p, row, before + run, seen - before - run, pad)
     return stage_band

@@ -71,7 +71,7 @@ def _piece(cpu: Cpu, windows: Windows, n: int) -> int:
 # ---- kernels -------------------------------------------------------------------------------------
 
 @device
-def fill_pixels(p, row, pixel, count):
+def fill_pixels(p, row, pixel, count, _):
     """Zeros in so many pixels of a staged row."""
     fill_bytes(row + pixel * p.channels * 4, 0, count * p.channels * 4)
 
@@ -96,7 +96,7 @@ def conv_rows_f32(p, begin, end):
         for first in range(top, bottom, p.block):
             count = min(p.block, bottom - first)
             _stage_band(p, staged, image, first * p.sh - p.top, (count - 1) * p.sh + (p.kh - 1) * p.dh + 1,
-                        left * p.sw - p.left, (columns - 1) * p.sw + (p.kw - 1) * p.dw + 1)
+                        left * p.sw - p.left, (columns - 1) * p.sw + (p.kw - 1) * p.dw + 1, 0)
             pixel, pixels = (image * p.out_height + first) * p.out_width + left, count * columns
             for group in range(p.groups):
                 y = p.y + pixel * p.ldc + group * p.n * 4

@@ -14,9 +14,9 @@ from litejit.ops import (
     conv_band,
     conv_f32,
     conv_groups,
+    conv_hybrid,
     conv_int8,
     conv_rows,
-    conv_rows_int8,
     conv_ways,
     packed_product,
 )
@@ -99,6 +99,35 @@ def test_rows_read_in_place_give_the_same_codes(monkeypatch: pytest.MonkeyPatch,
     assert names == ["conv_int8"] and np.array_equal(got, want)
 
 
+@pytest.mark.parametrize("image, kernel, options", [
+    ((3, 9, 15, 3), (8, 3, 3, 3), {}), ((2, 30, 29, 3), (24, 7, 5, 3), {"stride_w": 2, "stride_h": 2}),
+    ((1, 12, 40, 17), (33, 3, 3, 17), {"padding": "VALID"}), ((2, 11, 13, 24), (40, 3, 3, 24), {"dilation_w_factor": 2}),
+    ((2, 9, 16, 96), (96, 3, 3, 24), {"fused_activation_function": "RELU6"}), ((2, 7, 30, 9), (9, 3, 3, 3), {"stride_h": 2})])
+def test_hybrid_rows_read_in_place_give_the_same_numbers(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator,
+                                                         image: tuple[int, ...], kernel: tuple[int, ...],
+                                                         options: dict[str, Any]) -> None:
+    """Every image has a scale and a zero point of its own, which is also its padding."""
+    scales = np.arange(1, image[0] + 1)[:, None, None, None]
+    x = (rng.standard_normal(image) * scales + scales).astype(np.float32)
+    w = rng.integers(-127, 127, kernel).astype(np.int8)
+    given = [In(x), In(w, Quant(rng.uniform(0.005, 0.02, kernel[0]), [0] * kernel[0]), constant=True),
+             In(rng.standard_normal(kernel[0]).astype(np.float32), constant=True)]
+    options = {"padding": "SAME", "stride_w": 1, "stride_h": 1, **options}
+    content = op_model("CONV_2D", given, Out("FLOAT32"), version=5, **options)
+
+    def run(wanted: str, threads: int) -> np.ndarray:
+        interpreter = Interpreter(model_content=content, num_threads=threads)
+        found = next(iter(interpreter.run([x]).values()))
+        assert [step.kernel.name for step in interpreter.plan.steps] == ["quantise_rows_xnn", wanted]
+        return found
+    for module in (conv_hybrid, conv_groups):
+        monkeypatch.setattr(module, "gathered", lambda *_: math.inf)
+    got = run("conv_rows_int8", 1)
+    assert np.array_equal(got, run("conv_rows_int8", 2)) and got.std() > 0
+    monkeypatch.setattr(conv_hybrid, "in_rows", lambda *_: math.inf)
+    assert np.array_equal(got, run("conv_int8", 1))
+
+
 def test_bands_of_tall_images_are_planned_at_once() -> None:
     """A million rows: what their tiles are is a formula, and few numbers of rows are looked at."""
     windows = Windows((1, 1_000_000, 3, 4), (3, 3), 4, padding="SAME")
@@ -124,7 +153,7 @@ def test_packing_clamps_codes_of_the_whole_range(monkeypatch: pytest.MonkeyPatch
     interpreter.allocate_tensors()
     marks = interpreter.plan.steps[-1].params["tile"].name.split("_")
     assert (wanted in marks) is (target().vbytes == 64)
-    for module in (conv_int8, conv_rows_int8, packed_product):
+    for module in (conv_int8, packed_product):
         monkeypatch.setattr(module, "range_of", lambda *_: "")
     want, _ = outputs(content, image, type)
     info = np.iinfo(type)
