@@ -17,7 +17,7 @@ from litejit.compiler.primitives import load_i32
 from litejit.ops.base import Packed, Scratch, Step, Target
 from litejit.ops.conv_band import band, make_stage, pieces, places, value_bytes
 from litejit.ops.conv_geometry import FIELDS, Windows
-from litejit.ops.simd.gemm_int8 import HEADER, SEGMENT_ARGUMENTS, TILES_OF, Kind
+from litejit.ops.simd.gemm_int8 import HEADER, SEGMENT_ARGUMENTS, Kind, tile_pair
 from litejit.ops.simd.stage_int8 import fill_staged, k_group, stage, stage_bytes
 from litejit.ops.simd.tiles import int8_columns, int8_rows
 from litejit.planner.graph import Node
@@ -46,7 +46,7 @@ def rows_step(node: Node, target: Target, windows: Windows, x: Any, panels: Pack
     cpu, made, (count, run) = target.cpu, band(target.cpu, windows, n), pieces(windows)
     row_chunks, pixel = -(-windows.out_height // made.rows), windows.channels * value_bytes(cpu, "int8")
     chunk, chunks = made.staged * made.pitch + 128, windows.images * row_chunks
-    tile, half_tile = TILES_OF[kind]
+    tile, half_tile = tile_pair(cpu, kind, n)
     starts = places((made.block, windows.sh * made.pitch), (windows.out_width, windows.sw * pixel))
     taps = places((windows.kh, windows.dh * made.pitch), (count // windows.kh, windows.dw * pixel))
     return Step(node, conv_rows_int8, {

@@ -105,9 +105,10 @@ def corrected_bias(weights: np.ndarray, bias: np.ndarray | None, offset: int) ->
 
 # ---- generators --------------------------------------------------------------------------------
 
-def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = False, hybrid: bool = False,
+def emit_tile(end: str, quarters: int = 4, rows: bool = False, wide: bool = False, hybrid: bool = False,
               signed: bool = False, range_: str = "") -> Callable[..., None]:
-    """Generator of tiles below each other, whole ones or one with fewer rows, of `m` rows in all.
+    """Generator of tiles below each other, whole ones or one with fewer rows, of `m` rows in all, of 4, 2 or (where a panel has
+    two vectors) 1 quarters of the columns of a panel: half a register then.
 
     Arguments: a, lda, panel, c, ldc, m, groups, columns, terms, lo, hi, zero_point, out_flip[, segments, offsets]. rows: terms
     of the rows are added; hybrid: they multiply `first`, minus the weights' sum (FLOATS always); lo, hi of FLOATS are bits of
@@ -119,14 +120,14 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
     """
     def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, groups: Any, columns: Any, terms: Any,
              lo: Any, hi: Any, zero_point: Any, out_flip: Any, segments: Any = None, offsets: Any = None) -> None:
-        mr, width = tiles(v.cpu).int8
-        nv, size, summed = width // 2 if narrow else width, v.cpu.vbytes, rows and segments is not None
-        row = [v.min(v.i(r), v.sub(m, 1)) if r else v.i(0) for r in range(mr)]
-        c_rows, weights = [v.mul(ldc, r) for r in row], v.at(panel, HEADER * width * size)
+        (mr, width), pitch, summed = tiles(v.cpu).int8, tiles(v.cpu).int8[1] * v.cpu.vbytes, rows and segments is not None
+        nv, v = max(1, width * quarters // 4), v.halved() if width * quarters < 4 else v
+        row, size = [v.min(v.i(r), v.sub(m, 1)) if r else v.i(0) for r in range(mr)], v.cpu.vbytes
+        c_rows, weights = [v.mul(ldc, r) for r in row], v.at(panel, HEADER * pitch)
         terms_of = row if segments is None else [v.i(0)] * mr
         every = groups if segments is None else v.mul(groups, segments)
         (signs,) = v.opaque([v.const(v.i32, SIGNS)]) if signed else (None,)          # LLVM does not end where it knows them
-        made = _ends(v, end, panel, (nv, width), (lo, hi, zero_point, out_flip), range_)
+        made = _ends(v, end, panel, (nv, pitch), (lo, hi, zero_point, out_flip), range_)
 
         def dots(accs: list[Any], x: Any, ws: list[Any]) -> list[Any]:
             x = v.xor(x, signs) if signed else x
@@ -139,13 +140,13 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
             a_rows = [v.at(at if segments is None else a, begin) for begin in begins]
 
             def piece(acc: list[Any], weights: Any, moved: Any = None, ends: Ends = ()) -> list[Any]:
-                return multiply_groups(v, dots, acc, a_rows, weights, groups, (nv, width),
-                                       v.mul(v.add(every, HEADER), width * size), ordered=not v.cpu.dot,
+                return multiply_groups(v, dots, acc, a_rows, weights, groups, (nv, pitch),
+                                       v.mul(v.add(every, HEADER), pitch), ordered=not v.cpu.dot,
                                        more=v.at(terms, 8) if summed else None, moved=moved, ends=ends)
 
             def segment(s: Any, acc: list[Any], ends: Ends = ()) -> list[Any]:
                 moved = v.load(v.type("i64"), offsets, v.shl(s, 3), 8)
-                return piece(acc, v.at(weights, v.mul(v.mul(s, groups), width * size)), moved, ends)
+                return piece(acc, v.at(weights, v.mul(v.mul(s, groups), pitch)), moved, ends)
             first = [v.load(v.i32, panel, j * size) for j in range(nv)]
             acc = [*first, v.zero(v.i32)] * mr if summed else _begun(v, first, terms_of, terms_at, rows, hybrid)
             if segments is None:
@@ -170,7 +171,7 @@ def emit_tile(end: str, narrow: bool = False, rows: bool = False, wide: bool = F
         together = 4 // nv if end in CODES and v.x86 else 1                    # rows that share a register of codes
         stored = (1, nv * v.lanes) if end in CODES else (nv, size // 2 if end in CODES16 else size)   # vectors of a row, bytes
         places = [a if segments is None else lda, c, terms]
-        if end != "code" or narrow or v.cpu.vbytes < 64:
+        if end != "code" or quarters < 4 or v.cpu.vbytes < 64:
             v.loop(m, places, tile, step=mr)
             return
         v.either(v.and_(v.icmp(">=", columns, nv * v.lanes), v.icmp(">", groups, 0)),
@@ -188,17 +189,18 @@ def _begun(v: Any, first: list[Any], row: list[Any], terms: Any, rows: bool, hyb
 
 def _ends(v: Any, end: str, panel: Any, shape: tuple[int, int], bounds: tuple[Any, ...], range_: str
           ) -> Callable[[list[Any], Any, list[Any]], list[Any]]:
-    """made(accumulators, terms, rows) -> what some rows of a tile are stored as; shape: vectors in use, vectors of a panel."""
-    (nv, width), (lo, hi, zero_point, out_flip), size = shape, bounds, v.cpu.vbytes
+    """made(accumulators, terms, rows) -> what some rows of a tile are stored as; shape: vectors in use, bytes of all
+    of a panel."""
+    (nv, pitch), (lo, hi, zero_point, out_flip), size = shape, bounds, v.cpu.vbytes
     if end in CODES:
-        codes, code = Codes(v, lo, hi, zero_point, out_flip, range_), [_code(v, end, panel, width, j) for j in range(nv)]
+        codes, code = Codes(v, lo, hi, zero_point, out_flip, range_), [_code(v, end, panel, pitch, j) for j in range(nv)]
         return lambda acc, terms, rows: codes(acc, code)
     if end in CODES16:
-        code, (low, high) = [_code(v, end, panel, width, j) for j in range(nv)], (v.splat(v.trunc(x, "i32")) for x in (lo, hi))
+        code, (low, high) = [_code(v, end, panel, pitch, j) for j in range(nv)], (v.splat(v.trunc(x, "i32")) for x in (lo, hi))
         return lambda acc, terms, rows: [v.trunc(v.min(v.max(code[i % nv](x), low), high), "i16") for i, x in enumerate(acc)]
     if end not in FLOATS:
         return lambda acc, terms, rows: acc
-    numbers = [[v.load(v.f32, panel, (at * width + j) * size) for j in range(nv)] for at in (1, 2)]
+    numbers = [[v.load(v.f32, panel, at * pitch + j * size) for j in range(nv)] for at in (1, 2)]
     real = float_end(v, end, lo, hi)
 
     def floats(acc: list[Any], terms: Any, rows: list[Any]) -> list[Any]:
@@ -229,39 +231,39 @@ def float_end(v: Any, end: str, lo: Any, hi: Any) -> Callable[[Any, Any, Any, An
     return real
 
 
-def _code(v: Any, end: str, panel: Any, width: int, j: int) -> Callable[[Any], Any]:
+def _code(v: Any, end: str, panel: Any, pitch: int, j: int) -> Callable[[Any], Any]:
     """What makes codes of the accumulators of vector j."""
     size = v.cpu.vbytes
     if end in ("double", "double16"):
-        return Double(v, v.load(v.type("f64", v.lanes), panel, (width + 2 * j) * size))
+        return Double(v, v.load(v.type("f64", v.lanes), panel, pitch + 2 * j * size))
     if end != "code":
-        return Fixed(v, end != "once", *(v.load(v.i32, panel, (at * width + j) * size) for at in (1, 2)))
-    return Nearest(v, v.load(v.f32, panel, (width + j) * size))
+        return Fixed(v, end != "once", *(v.load(v.i32, panel, at * pitch + j * size) for at in (1, 2)))
+    return Nearest(v, v.load(v.f32, panel, pitch + j * size))
 
 
 def multiply_groups(v: Any, dots: Callable[..., list[Any]], acc: list[Any], rows: list[Any], weights: Any, groups: Any,
                     shape: tuple[int, int], panel: Any, ordered: bool = False, more: Any = None, moved: Any = None,
                     ends: Ends = ()) -> list[Any]:
-    """Add the products of all groups of k; shape: vectors in use, vectors of a panel; more: address of weights of all columns;
-    moved: bytes from the addresses `rows` to their values; ends: done before the rows' first products (ops/simd/overlap.py), of
-    which there must be some then.
+    """Add the products of all groups of k; shape: vectors in use, bytes of all of a panel; more: address of weights of all
+    columns; moved: bytes from the addresses `rows` to their values; ends: done before the rows' first products
+    (ops/simd/overlap.py), of which there must be some then.
 
     dots(accumulators, x, weights) adds the products of x with each of some vectors. The same weights of the next panel, `panel`
     bytes further, are asked for, unless this one is narrow, and so the last one. ordered: `dots` makes all products first, so
     that two steps would not fit few registers.
     """
-    (nv, width), size, each = shape, v.cpu.vbytes, len(acc) // len(rows)
+    (nv, pitch), size, each = shape, v.cpu.vbytes, len(acc) // len(rows)
 
     def steps(times: int, ends: Ends = ()) -> Callable[..., list[Any]]:
         together = -(-len(rows) // max(len(ends), 1))
 
         def body(i: Any, acc: list[Any]) -> list[Any]:
-            at, at_w = v.shl(i, 2), v.mul(i, width * size)
+            at, at_w = v.shl(i, 2), v.mul(i, pitch)
             at_a = at if moved is None else v.opaque([v.add(moved, at)])[0]     # or LLVM adds `moved` to every row
-            for line in range(0, times * width * size if nv == width else 0, LINE):
+            for line in range(0, times * pitch if nv * size == pitch else 0, LINE):
                 v.prefetch(weights, v.add(v.add(at_w, panel), line))
             for t in range(times):
-                w = [v.load(v.i32, weights, v.add(at_w, (t * width + j) * size)) for j in range(nv)]
+                w = [v.load(v.i32, weights, v.add(at_w, t * pitch + j * size)) for j in range(nv)]
                 w += [] if more is None else [v.isplat(more, v.add(at, 4 * t))]
                 made = []
                 for r, row in enumerate(rows):
@@ -296,14 +298,14 @@ class Kind(NamedTuple):
     segments: bool = False
     range: str = ""
 
-    def pair(self) -> tuple[MicroKernel, MicroKernel]:
-        """The micro-kernels of tiles of a panel and of half a panel."""
+    def kernels(self) -> dict[int, MicroKernel]:
+        """The micro-kernels, by quarters of a panel."""
         marks = "".join(f"_{name}" for name in ("rows", "wide", "hybrid", "signed", "segments") if getattr(self, name))
         name = f"gemm_int8_{self.end}{marks}{self.range and '_' + self.range}"
         arguments = SEGMENT_ARGUMENTS if self.segments else TILE_ARGS
-        whole, half = (micro_kernel(name + ("_narrow" if narrow else ""), arguments, emit_tile(
-            self.end, narrow, self.rows, self.wide, self.hybrid, self.signed, self.range)) for narrow in (False, True))
-        return whole, half
+        return {quarters: micro_kernel(name + mark, arguments, emit_tile(
+            self.end, quarters, self.rows, self.wide, self.hybrid, self.signed, self.range))
+            for quarters, mark in ((4, ""), (2, "_narrow"), (1, "_few"))}
 
 
 RANGES = ("", "whole", "positive")
@@ -314,7 +316,14 @@ _KINDS = [
     Kind("double", rows=True), Kind("i32", rows=True), Kind("i32", wide=True), Kind("i32", hybrid=True),
     *(Kind(end, hybrid=True) for end in FLOATS), Kind("f32", hybrid=True, segments=True),
     *(Kind(end, wide=True) for end in CODES16)]
-TILES_OF = {kind: kind.pair() for kind in _KINDS}
+TILES_OF = {kind: kind.kernels() for kind in _KINDS}
+
+
+def tile_pair(cpu: Cpu, kind: Kind, n: int = 0) -> tuple[MicroKernel, MicroKernel]:
+    """The micro-kernels of tiles of a panel and of at most half of it, the last one of n columns (0: any number)."""
+    made, nr = TILES_OF[kind], tile_shape(cpu, "int8")[1]
+    last = made[1 if cpu.vbytes == 64 and 0 < n % nr <= nr // 4 else 2]         # there half a register takes half the time
+    return (last if 0 < n <= nr // 2 else made[4]), last
 
 
 # ---- device functions --------------------------------------------------------------------------
@@ -330,10 +339,10 @@ def float_bits(value: float) -> int:
 
 
 def tile_params(cpu: Cpu, end: str, rows: bool = False, wide: bool = False, hybrid: bool = False, signed: bool = False,
-                range_: str = "") -> dict[str, Any]:
-    """Values of the fields TILES for an end."""
+                range_: str = "", n: int = 0) -> dict[str, Any]:
+    """Values of the fields TILES for an end; n: columns of all panels, where they are known."""
     hybrid = hybrid or end in FLOATS
-    whole, half = TILES_OF[Kind(end, rows, wide, hybrid, signed, range=range_ if cpu.vbytes == 64 else "")]
+    whole, half = tile_pair(cpu, Kind(end, rows, wide, hybrid, signed, range=range_ if cpu.vbytes == 64 else ""), n)
     return {"tile": whole, "half_tile": half, "tile_rows": tiles(cpu).int8[0], "k_group": k_group(cpu, wide),
             "term_bytes": 8 if rows or hybrid else 0,
             "out_bytes": {**dict.fromkeys(CODES, 1), **dict.fromkeys(CODES16, 2)}.get(end, 4)}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from litejit.compiler.assembly import assembly
 from litejit.compiler.cpu import LEVELS, target
 from litejit.interpreter import Interpreter
 from litejit.ops import (
@@ -17,11 +18,14 @@ from litejit.ops import (
     conv_hybrid,
     conv_int8,
     conv_rows,
+    conv_rows_int8,
     conv_ways,
+    conv_winograd_int8,
     packed_product,
 )
 from litejit.ops.base import MAX_CHUNKS
 from litejit.ops.conv_geometry import Windows
+from litejit.ops.simd import gemm_int8
 from litejit.ops.simd.tiles import tiles
 from litejit.planner.graph import Value
 from litejit.schema.builder import ModelBuilder, Quant
@@ -158,6 +162,38 @@ def test_packing_clamps_codes_of_the_whole_range(monkeypatch: pytest.MonkeyPatch
     want, _ = outputs(content, image, type)
     info = np.iinfo(type)
     assert np.array_equal(got, want) and got.min() == info.min and got.max() == info.max
+
+
+# ---- few outputs -------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("image, kernel", [((2, 9, 7, 20), (3, 1, 1, 20)), ((1, 9, 9, 5), (8, 3, 3, 5)),
+                                           ((1, 8, 9, 200), (35, 2, 2, 200)), ((2, 7, 7, 12), (1, 3, 3, 12))])
+@pytest.mark.parametrize("type", [np.int8, np.uint8])
+def test_few_outputs_take_half_a_register(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator, type: type,
+                                          image: tuple[int, ...], kernel: tuple[int, ...]) -> None:
+    monkeypatch.setattr(conv, "tile_size_int8", lambda *_: 0)
+    content = codes_model(rng, image, kernel, type)
+    got, _ = outputs(content, image, type)
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    last = interpreter.plan.steps[-1].params["half_tile"]
+    assert last.name.endswith("_few") is (target().vbytes == 64)
+    if target().vbytes == 64:
+        text = assembly(last, target())
+        assert "ymm" in text and "zmm" not in text
+    made = gemm_int8.TILES_OF
+    for module in (conv_rows_int8, gemm_int8):
+        monkeypatch.setattr(module, "tile_pair", lambda cpu, kind, n=0: (made[kind][4], made[kind][2]))
+    want, _ = outputs(content, image, type)
+    assert np.array_equal(got, want) and got.std() > 0
+
+
+@pytest.mark.parametrize("outputs_, wanted", [(8, True), (16, False)])
+def test_winograd_weighs_half_registers(outputs_: int, wanted: bool) -> None:
+    """Tiles of half a register make direct products worth more."""
+    windows = Windows((1, 28, 28, 64), (3, 3), 64, padding="SAME")
+    direct, *others = (conv_winograd_int8._cost(VNNI, windows, outputs_, m) for m in (0, 2, 4))
+    assert (direct < min(others)) is wanted
 
 
 # ---- merged groups -----------------------------------------------------------------------------------
