@@ -2,7 +2,8 @@
 
 Input rows that some output rows see lie in scratch memory, with the padding around them (ops/conv_band.py). Tables say where
 the window of each pixel begins, so that tiles are filled across the rows, and where its pieces lie from there. Images of a
-single row (signals) go this way with any number of channels, in pieces of the row.
+single row (signals) go this way with any number of channels, in pieces of the row, and so do 1x1 convolutions of groups, of
+which nothing needs to be staged.
 """
 from __future__ import annotations
 
@@ -31,14 +32,19 @@ SPARE = 1.1                           # tiles of the rows over those of all pixe
 
 
 def fits(cpu: Cpu, windows: Windows, n: int) -> bool:
-    """Whether windows with n outputs per group are few pieces or short ones, for which rows are worth staging."""
+    """Whether windows with n outputs per group are few pieces or short ones, for which rows are worth staging; or pixels."""
     signal = windows.kh == windows.out_height == windows.groups == windows.dw == 1
-    if signal or windows.depth >= SOME_CHANNELS:
-        return signal
+    if signal or _direct(windows) or windows.depth >= SOME_CHANNELS:
+        return signal or _direct(windows)
     made = band(cpu, windows, n, "f32")
     if windows.dh > 1 and made.staged * made.pitch > MOST_BYTES:
         return False
     return windows.depth < FEW_CHANNELS or windows.images * made.tiles <= SPARE * -(-windows.m // tiles(cpu).f32[0])
+
+
+def _direct(windows: Windows) -> bool:
+    """Whether windows are pixels, side by side: nothing is staged."""
+    return windows.kh * windows.kw * windows.sh * windows.sw == 1
 
 
 def conv_rows_steps(node: Node, target: Target, x: Any, y: Any, panels: Packed | Scratch, n: int, windows: Windows,
@@ -49,8 +55,9 @@ def conv_rows_steps(node: Node, target: Target, x: Any, y: Any, panels: Packed |
     row_chunks, columns = -(-windows.out_height // made.rows), windows.out_width
     if made.rows == 1:
         columns = _piece(cpu, windows, n)
-    column_chunks, pitch = -(-windows.out_width // columns), staged_row(windows, columns, 4)[1]
-    size, chunks, pixel = made.staged * pitch, windows.images * row_chunks * column_chunks, windows.channels * 4
+    column_chunks, pixel = -(-windows.out_width // columns), windows.channels * 4
+    pitch = windows.width * pixel if _direct(windows) else staged_row(windows, columns, 4)[1]
+    size, chunks = 0 if _direct(windows) else made.staged * pitch, windows.images * row_chunks * column_chunks
     params = {**windows.params(), "x": x, "w": panels, "y": y, "n": n, "groups": groups, "tile": tile, "last_tile": last_tile,
               "starts": places((made.block, windows.sh * pitch), (columns, windows.sw * pixel)), "pieces": count,
               "length": length, "offsets": places((windows.kh, windows.dh * pitch), (count // windows.kh, windows.dw * pixel)),
@@ -95,12 +102,16 @@ def conv_rows_f32(p, begin, end):
         bottom, columns = min(p.out_height, top + p.rows), min(p.columns, p.out_width - left)
         for first in range(top, bottom, p.block):
             count = min(p.block, bottom - first)
-            _stage_band(p, staged, image, first * p.sh - p.top, (count - 1) * p.sh + (p.kh - 1) * p.dh + 1,
-                        left * p.sw - p.left, (columns - 1) * p.sw + (p.kw - 1) * p.dw + 1, 0)
+            here = staged
+            if p.scratch_size == 0:
+                here = p.x + ((image * p.height + first) * p.width + left) * p.channels * 4
+            else:
+                _stage_band(p, staged, image, first * p.sh - p.top, (count - 1) * p.sh + (p.kh - 1) * p.dh + 1,
+                            left * p.sw - p.left, (columns - 1) * p.sw + (p.kw - 1) * p.dw + 1, 0)
             pixel, pixels = (image * p.out_height + first) * p.out_width + left, count * columns
             for group in range(p.groups):
                 y = p.y + pixel * p.ldc + group * p.n * 4
-                segment_gemm_f32(p.tile, p.last_tile, staged + group * p.depth * 4, p.starts, p.pieces, p.offsets,
+                segment_gemm_f32(p.tile, p.last_tile, here + group * p.depth * 4, p.starts, p.pieces, p.offsets,
                                  p.w + group * p.group_bytes, y, p.ldc, pixels, p.length, p.n, p.lo, p.hi)
                 finish(p.tail, p.record + begin * RECORD, y, p.ldc, pixels, p.n)
     return 0

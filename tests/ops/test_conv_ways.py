@@ -307,6 +307,7 @@ def test_a_single_row_is_cut_into_chunks() -> None:
     ((1, 7, 7, 24), (3, 3), 24, (2, 2), (1, 1), 64, False),              # chunks of one row of four pixels
     ((1, 14, 14, 32), (5, 5), 32, (1, 1), (1, 1), 16, False), ((1, 1, 900, 64), (1, 5), 64, (1, 1), (1, 1), 64, True),
     ((1, 28, 8, 3), (3, 3), 3, (1, 1), (1, 2), 32, True), ((1, 28, 8, 8), (3, 3), 4, (1, 1), (1, 1), 32, True),
+    ((1, 14, 14, 96), (1, 1), 48, (1, 1), (1, 1), 32, True), ((1, 14, 14, 96), (1, 1), 48, (2, 2), (1, 1), 32, False),
     ((1, 300, 99, 8), (3, 3), 8, (1, 1), (90, 1), 32, False)])            # 181 rows for every row of the output
 def test_where_rows_of_floats_are_staged(dims: tuple[int, ...], kernel: tuple[int, int], depth: int, strides: tuple[int, int],
                                          dilations: tuple[int, int], n: int, wanted: bool) -> None:
