@@ -23,7 +23,7 @@ import numpy as np
 from litejit.compiler import device, micro_kernel
 from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import ByAddress, MicroKernel
-from litejit.ops.simd.overlap import Ends, overlapped
+from litejit.ops.simd.overlap import Ends, all_segments, overlapped
 from litejit.ops.simd.tiles import f32_columns, f32_halves, f32_rows, tile_shape, tiles
 from litejit.planner.constants import roomy
 
@@ -108,7 +108,7 @@ def emit_tile(kind: str, quarters: int = 4, rows_of: Callable[[Cpu], int] = usua
                 else:
                     moved = v.load(v.type("i64"), offsets, v.shl(s, 3), 8)
                 return multiply(v, acc, pieces, place, pitch, k, nv, whole, moved, ends)
-            return v.loop(segments, segment(v.i(0), acc, ends) if ends else acc, segment, start=1 if ends else 0)
+            return all_segments(v, segments, acc, segment, ends)
 
         def move(places: list[Any]) -> list[Any]:
             return [v.at(places[0], down), v.at(places[1], v.mul(ldc, mr))]

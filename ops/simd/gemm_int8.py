@@ -32,7 +32,7 @@ from litejit.compiler.lazy import ByAddress, MicroKernel
 from litejit.ops.simd.epilogues import Codes, Double, Fixed, Nearest
 from litejit.ops.simd.gemm_f32 import LINE, store_tile
 from litejit.ops.simd.nibbles import STEP, nibbles
-from litejit.ops.simd.overlap import Ends, overlapped
+from litejit.ops.simd.overlap import Ends, all_segments, overlapped
 from litejit.ops.simd.stage_int8 import k_group
 from litejit.ops.simd.tiles import int8_columns, tile_shape, tiles
 
@@ -151,8 +151,7 @@ def emit_tile(end: str, quarters: int = 4, rows: bool = False, wide: bool = Fals
             acc = [*first, v.zero(v.i32)] * mr if summed else _begun(v, first, terms_of, terms_at, rows, hybrid)
             if segments is None:
                 return piece(acc, weights, None, ends)
-            acc = segment(v.i(0), acc, ends) if ends else acc
-            acc = v.loop(segments, acc, segment, start=1 if ends else 0)
+            acc = all_segments(v, segments, acc, segment, ends)
             return with_sums(v, acc, nv, terms) if rows else acc
 
         def move(places: list[Any]) -> list[Any]:
