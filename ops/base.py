@@ -150,6 +150,7 @@ class Operator:
 
     view = False  # output 0 is input 0 with another shape: no step, no copy
     random = False  # never folded
+    one_sign = True  # of `takes_unsigned`: all tensors of 8 bits but constants have one type then
     errors: ClassVar[dict[int, str]] = {}  # kernel's error code -> text
 
     def delegates(self, node: Node) -> bool:
@@ -181,6 +182,11 @@ class Operator:
 
     def takes_pixels(self, node: Node, target: Target) -> bool:
         """Whether `steps` heeds `node.pixel`, where that is set: bytes from pixel to pixel of input 0."""
+        return False
+
+    def takes_unsigned(self, node: Node, target: Target) -> bool:
+        """Whether `steps` makes the same of codes of uint8 in the place of int8 ones, with zero points 128 more, in no more
+        time."""
         return False
 
     def in_place(self, node: Node) -> tuple[int, ...]:

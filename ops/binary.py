@@ -98,6 +98,11 @@ class Binary(Operator):
     def in_place(self, node: Node) -> tuple[int, ...]:
         return same_places(node)
 
+    def takes_unsigned(self, node: Node, target: Target) -> bool:
+        values = (node[0], node[1], node.out)
+        alike = all(v.type == "i8" and v.data is None and v.dims == node.out.dims for v in values)
+        return self.name in ("ADD", "SUB") and node.xnn and alike
+
     def steps(self, node: Node, target: Target) -> list[Step]:
         if self.rescales(node):
             return self.integers(node, self.name)  # type: ignore[misc]

@@ -68,6 +68,17 @@ class Conv2D(Operator):
         deep = by_channels(target.cpu, w, bias, made) or _in_planes(target, w, bias, made)
         return takes_pitch(node, target) and free and not deep
 
+    one_sign = False
+
+    def takes_unsigned(self, node: Node, target: Target) -> bool:
+        x, w, bias, made = node[0], node[1], node.optional(2), windows_of(node).lying()
+        if not (node.xnn and x.type == w.type == node.out.type == "i8") or node.tail is not None:
+            return False
+        if made.kh * made.kw == made.groups == 1:
+            return True
+        plain = not by_channels(target.cpu, w, bias, made)
+        return plain and Weights(w, bias, made.groups, target.cpu).fits(xnn_scales(node))
+
     def steps(self, node: Node, target: Target) -> list[Step]:
         x, w, bias = node[0], node[1], node.optional(2)
         made = windows_of(node).lying()

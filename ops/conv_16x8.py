@@ -107,7 +107,7 @@ def conv_16_steps(node: Node, target: Target, w: Value, windows: Windows, roundi
     block = fitting_block(data)
     common.update(k_block=block)
     common["w"], common["block_bytes"], common["group_bytes"] = _panels(target, w, data, block)
-    common.update(tile_params(target.cpu, "i32", wide=True))
+    common.update(tile_params(target.cpu, o // groups, "i32", wide=True))
     return [_exact_step(node, target, conv_16x8_blocks, windows, rounding, common)]
 
 
@@ -143,7 +143,7 @@ def _fused_step(node: Node, target: Target, w: Value, data: np.ndarray, windows:
         w=Packed((w.key, "conv 16x8 codes", cpu.name, groups, *rounding.key()), build), panel_bytes=each // nr,
         group_bytes=-(-n // nr) * each, rows=rows, columns=columns, row_chunks=row_chunks, column_chunks=column_chunks,
         block=block, pitch=pitch, scratch=Scratch(chunks * size), scratch_size=size, direct=int(direct),
-        **tile_params(cpu, rounding.end, wide=True))
+        **tile_params(cpu, n, rounding.end, wide=True))
     return Step(node, conv_16x8, common, chunks, macs=m * node[1].size)
 
 

@@ -56,7 +56,7 @@ def hybrid_steps(node: Node, target: Target, w: Value, bias: Value | None, windo
     if in_place:
         kind, numbers = Kind("f32", hybrid=True, segments=True), {"factors": made.terms, "low": low, "high": high}
         return [*made.steps, rows_step(node, target, windows, made.codes, Packed(key, build), n, kind, numbers)]
-    tiles = tile_params(cpu, "f32", n=n) if node.xnn else tile_params(cpu, "i32", hybrid=True)
+    tiles = tile_params(cpu, n, "f32") if node.xnn else tile_params(cpu, n, "i32", hybrid=True)
     params, chunks = gather_params(target, windows, made.codes, "i8", n, tiles=tiles, panels=Packed(key, build), pad=0)
     params.update(y=y, factors=made.terms, offset=offset, low=low, high=high)
     steps = [*made.steps, Step(node, conv_int8, params, chunks, macs=windows.m * node[1].size)]

@@ -125,12 +125,12 @@ def _codes_step(node: Node, target: Target, weights: Weights, windows: Windows, 
                        windows if in_place else None)
     last = {"low": bounds[0] - shift, "high": bounds[1] - shift, "zero_point": y.zero_point - shift,
             "out_flip": 0x80 if shift else 0}
-    codes = range_of(last["low"], last["high"], last["zero_point"]) if end == "code" and cpu.vbytes == 64 else ""
+    codes = range_of(last["low"], last["high"], last["zero_point"]) if end == "code" else ""
     if in_place:
         terms = row_terms(cpu, windows, weights.row_factor, windows.k * offset) if sums else None
         return rows_step(node, target, windows, x, panels, n, Kind(end, rows=sums, segments=True, range=codes), {
             "flip": flip(cpu, x.type), "pad": x.zero_point, "terms": terms, **last})
-    tiles = tile_params(cpu, end, rows=end != "code" or sums, range_=codes, n=n)
+    tiles = tile_params(cpu, n, end, rows=end != "code" or sums, range_=codes)
     params, chunks = gather_params(target, windows, x, x.type, n, tiles=tiles, panels=panels, pad=x.zero_point)
     params.update(y=y, row_factor=weights.row_factor, sum_zero=windows.k * offset, **last)
     return Step(node, conv_int8, params, chunks, macs=windows.m * node[1].size)

@@ -17,13 +17,13 @@ from litejit.compiler.primitives import load_i32
 from litejit.ops.base import Packed, Scratch, Step, Target
 from litejit.ops.conv_band import band, make_stage, pieces, places, value_bytes
 from litejit.ops.conv_geometry import FIELDS, Windows
-from litejit.ops.simd.gemm_int8 import HEADER, SEGMENT_ARGUMENTS, Kind, tile_pair
+from litejit.ops.simd.gemm_int8 import HEADER, SEGMENT_ARGUMENTS, Kind, panel_tiles
 from litejit.ops.simd.stage_int8 import fill_staged, k_group, stage, stage_bytes
 from litejit.ops.simd.tiles import int8_columns, int8_rows
 from litejit.planner.graph import Node
 
 ROWS = np.dtype([*FIELDS, *((name, "i8") for name in (
-    "x", "w", "y", "n", "out_bytes", "groups", "tile", "half_tile", "starts", "pieces", "offsets", "steps", "scratch",
+    "x", "w", "y", "n", "out_bytes", "groups", "tile", "last_tile", "starts", "pieces", "offsets", "steps", "scratch",
     "scratch_size", "pitch", "seen", "rows", "row_chunks", "block", "flip", "pad", "factors", "terms", "low", "high",
     "zero_point", "out_flip"))], align=True)
 """factors: zero point (i32, which is also the padding) and scale (f32) of each image, where those are made while running; else
@@ -46,12 +46,11 @@ def rows_step(node: Node, target: Target, windows: Windows, x: Any, panels: Pack
     cpu, made, (count, run) = target.cpu, band(target.cpu, windows, n), pieces(windows)
     row_chunks, pixel = -(-windows.out_height // made.rows), windows.channels * value_bytes(cpu, "int8")
     chunk, chunks = made.staged * made.pitch + 128, windows.images * row_chunks
-    tile, half_tile = tile_pair(cpu, kind, n)
     starts = places((made.block, windows.sh * made.pitch), (windows.out_width, windows.sw * pixel))
     taps = places((windows.kh, windows.dh * made.pitch), (count // windows.kh, windows.dw * pixel))
     return Step(node, conv_rows_int8, {
         **windows.params(), "x": x, "w": panels, "y": node.out, "n": n, "out_bytes": node.out.itemsize,
-        "groups": windows.groups, "tile": tile, "half_tile": half_tile, "starts": starts, "pieces": count, "offsets": taps,
+        "groups": windows.groups, **panel_tiles(cpu, kind, n), "starts": starts, "pieces": count, "offsets": taps,
         "steps": -(-run // k_group(cpu)), "scratch": Scratch(chunks * chunk), "scratch_size": chunk, "pitch": made.pitch,
         "seen": made.seen, "rows": made.rows, "row_chunks": row_chunks, "block": made.block, **numbers},
         chunks, macs=windows.m * node[1].size)
@@ -101,7 +100,7 @@ def conv_rows_int8(p, begin, end):
             _stage_band(p, staged, image, first * p.sh - p.top, rows, -p.left, p.seen, pad)
             for q in range(p.groups * panels):
                 group, left = q // panels, p.n - q % panels * nr
-                tile = p.tile if 2 * left > nr else p.half_tile
+                tile = p.tile if left >= nr else p.last_tile
                 y = p.y + (image * p.out_height + first) * p.out_width * ldc + (group * p.n + p.n - left) * p.out_bytes
                 here, panel, pixels = staged + group * p.depth * size, p.w + q * panel_size, count * p.out_width
                 whole = pixels // mr * mr

@@ -40,7 +40,7 @@ from litejit.planner.graph import Node
 
 WINOGRAD = np.dtype([*WALK, *TILES, *((name, "i8") for name in (
     "first", "scale", "outside", "flip", "low", "high", "zero_point", "out_flip"))], align=True)
-FEW_COLUMNS = 10                      # of which tiles of half a register take the time: `tile_pair` in ops/simd/gemm_int8.py
+FEW_COLUMNS = 10                      # of which tiles of half a register take the time, which Winograd's do not have
 
 _TRANSFORMS = {m: {"input": input_transform_int8(m), "output": output_transform_int8(m)} for m in (2, 4)}
 
@@ -70,8 +70,9 @@ def tile_size_int8(cpu: Cpu, windows: Windows, weights: Weights) -> int:
 def _cost(cpu: Cpu, windows: Windows, n: int, m: int) -> float:
     """Multiply-accumulates that take as long as tiles of m x m, or (0) the direct kernel."""
     k, (mr, nr), costs = windows.depth, tile_shape(cpu, "int8"), _COSTS[bool(cpu.dot)]
-    columns = FEW_COLUMNS if cpu.vbytes == 64 and n <= nr // 4 else -(-n // nr) * nr
+    columns = -(-n // nr) * nr
     if m == 0:
+        columns = FEW_COLUMNS if cpu.vbytes == 64 and n <= nr // 4 else columns
         return 9.0 * k * columns * (-(-windows.m // mr) * mr + costs.per_weight) / costs.rate
     points, count = (m + 2) ** 2, tile_count(windows, m)
     each = costs.per_input * -(-k // (2 * cpu.lanes)) * 2 * cpu.lanes + costs.per_sum * columns
@@ -95,7 +96,7 @@ def winograd_int8_steps(node: Node, target: Target, weights: Weights, windows: W
     wide = np.ascontiguousarray(np.broadcast_to(scales.astype(np.float32), (n,)))
     source = {"x": x, "flip": turn, "outside": Packed(
         ("codes outside", x.zero_point, k), lambda: np.full(k + 64, x.zero_point & 255, np.uint8))}
-    params = {**fields, **source, **_TRANSFORMS[m], **tile_params(cpu, "i32", wide=True, n=n),
+    params = {**fields, **source, **_TRANSFORMS[m], **tile_params(cpu, n, "i32", wide=True),
               "w": _panels(cpu, weights, windows, m), "y": y,
               "first": _first(weights, x.zero_point + offset, size),
               "scale": Packed(("winograd scale", size, wide.tobytes()), lambda: _filled(wide, size)),

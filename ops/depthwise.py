@@ -18,8 +18,9 @@ from litejit.ops.conv import BIASES, PLAIN, check_scales, code_range, real_scale
 from litejit.ops.conv import OPERATORS as CONV
 from litejit.ops.conv_geometry import Windows, windows
 from litejit.ops.depthwise_16x8 import depthwise_16_steps
+from litejit.ops.depthwise_dot import suits
 from litejit.ops.depthwise_f32 import depthwise_f32_steps
-from litejit.ops.depthwise_int8 import hybrid_steps, quantised_steps
+from litejit.ops.depthwise_int8 import Weights, hybrid_steps, quantised_steps
 from litejit.ops.depthwise_rows import expanded
 from litejit.ops.float_product import convert, narrow_f16, widen_f16
 from litejit.planner.graph import Node, Value
@@ -59,6 +60,13 @@ class DepthwiseConv2D(Operator):
     def takes_pixels(self, node: Node, target: Target) -> bool:
         x, w = node[0], node[1]
         return x.type == w.type == "f32" and w.dims[3] == x.dims[3] and target.mode != "ref"
+
+    def takes_unsigned(self, node: Node, target: Target) -> bool:
+        x, w = node[0], node[1]
+        if not (node.xnn and x.type == w.type == node.out.type == "i8") or len(node.outputs) > 1 or _is_conv(node, target):
+            return False
+        weights = Weights(w, node.optional(2))
+        return node.tail is None and weights.fits(xnn_scales(node)) and suits(target.cpu, wide_windows(node), weights.array)
 
     def steps(self, node: Node, target: Target) -> list[Step]:
         x, w, bias, y = node[0], node[1], node.optional(2), node.out

@@ -105,7 +105,7 @@ def quantised_steps(node: Node, target: Target, x: Value, y: Value, w: Value, bi
               "flip": flip(cpu, x.type),
               "terms": Scratch(chunks * fields["block"] * 8), "row_factor": right.row_factor, "sum_zero": k * offset}
     if not end:
-        params.update(tile_params(cpu, "i32", rows=True))
+        params.update(tile_params(cpu, n, "i32", rows=True))
         params.update(rounding.params(y, n, None), ldc=n, acc=Scratch(chunks * fields["block"] * fields["columns"] * 4 + 64))
         return [*steps, Step(node, product_rounded, params, chunks, macs=len(layout.x_at) * m * n * k)]
     (low, high), shift = rounding.bounds, 128 if y.type == "u8" else 0       # uint8 codes are made as int8 ones
@@ -116,9 +116,9 @@ def quantised_steps(node: Node, target: Target, x: Value, y: Value, w: Value, bi
     if row:
         params.update(vector_params(cpu, end, right.row_factor != 0, narrow))
     elif not sums and cpu.dot == "vnni":
-        params.update(tile_params(cpu, end, signed=x.type == "i8", range_=codes, n=n), ready=IN_PLACE, pitch=k, staged=None)
+        params.update(tile_params(cpu, n, end, signed=x.type == "i8", range_=codes), ready=IN_PLACE, pitch=k, staged=None)
     else:
-        params.update(tile_params(cpu, end, rows=sums, range_=codes, n=n))
+        params.update(tile_params(cpu, n, end, rows=sums, range_=codes))
     return [*steps, Step(node, product_int8_row if row else product_int8, params, chunks, macs=len(layout.x_at) * m * n * k)]
 
 
@@ -166,7 +166,7 @@ def hybrid_steps(node: Node, target: Target, x: Value, y: Value, w: Value, bias:
     size = -(-n // tile_shape(cpu, "int8")[1]) * panel_bytes(cpu, k, narrow=narrow)
     fields, chunks = grid(target, m, n, k, len(layout.x_at), narrow)
     low, high = rounding.bounds
-    products = vector_params(cpu, end, narrow=narrow) if narrow else tile_params(cpu, end, n=n)
+    products = vector_params(cpu, end, narrow=narrow) if narrow else tile_params(cpu, n, end)
     params = {**fields, **products, "x": made.codes, "panels": panels, "y": y, "ldc": 4 * n, "terms": made.terms,
               "ready": STAGED if xnn else TERMS, "low": float_bits(low), "high": float_bits(high),
               "offsets": pairs((i // layout.k for i in layout.x_at), (i // (n * layout.k) * size for i in layout.w_at))}

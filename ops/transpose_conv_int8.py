@@ -56,7 +56,7 @@ def int8_step(node: Node, target: Target, fields: dict[str, int], x: Any, type: 
     chunks, block = chunked(fields["batch"] * fields["oh"], max(1, GRAIN // max(1, work)))
     sizes = {"staged": wide * pitch + 64, "part": wide * kw * o * 4 + 64, "acc": fields["ow"] * o * 4 + 64, "row": wide * 16}
     params = {
-        **fields, **tile_params(cpu, "i32", hybrid=True), **rounding.params(node.out, o, bias),
+        **fields, **tile_params(cpu, kw * o, "i32", hybrid=True), **rounding.params(node.out, o, bias),
         "x": x, "w": panels(w, target), "block": block, "terms": terms,
         "x_zero": node[2].zero_point if terms is None else 0, "offset": staged_offset(cpu, type), "flip": flip(cpu, type),
         "unsigned": staged_offset(cpu, "u8") == 0, "row_factor": 128 - w.zero_point if w.type == "u8" else 0, "pitch": pitch,

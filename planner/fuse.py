@@ -26,6 +26,7 @@ from litejit.planner.fuse_swish import fuse_swish
 from litejit.planner.fuse_tail import fuse_tails
 from litejit.planner.fuse_turned import turn_transposed
 from litejit.planner.fuse_unary_chain import fuse_unary_chains
+from litejit.planner.fuse_unsigned_codes import fuse_unsigned_codes
 from litejit.planner.graph import Graph
 from litejit.planner.patterns import Uses
 
@@ -45,6 +46,7 @@ RULES: dict[str, Rule] = {  # in the order in which they are tried
     "unary_chain": fuse_unary_chains,
     "float_chain": fuse_float_chains,
     "pixel_pitch": fuse_pixel_pitches,
+    "unsigned_codes": fuse_unsigned_codes,
     "concat": fuse_concats,  # and, while lowering, planner/pieces.py
 }
 

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from litejit.compiler.cpu import target
 from litejit.interpreter import Interpreter
 
+HOST = target()
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 OWN = [path.stem for path in FOLDER.glob("*.py")]
 SCRIPTS = ("gemm_f32", "gemm_int8", "conv", "depthwise", "gemv", "functions", "data")
@@ -94,8 +96,19 @@ def test_the_scripts_run() -> None:
 
 
 def test_the_other_scripts_are_known() -> None:
-    assert set(OWN) == {*SCRIPTS, "bfloat16", "common", "contention", "layers", "memory", "models", "serving", "shapes",
-                        "store", "threads"}
+    assert set(OWN) == {*SCRIPTS, "bfloat16", "common", "contention", "layers", "limits", "memory", "models", "serving",
+                        "shapes", "store", "threads"}
+
+
+@pytest.mark.skipif(HOST.vbytes < 64 or not HOST.dot, reason="loops for AVX-512 with its dot product")
+def test_limits_run() -> None:
+    out = run("import json, limits\nprint('rows:', json.dumps(limits.main(['--quick'])))")
+    rows = json.loads(out[out.index("rows:") + 5:])
+    assert len(rows) == 15
+    for label, products, cycles, _ in rows:
+        assert label in out
+        assert int(products) > 0
+        assert int(cycles) > 0
 
 
 def test_models_are_written(tmp_path: Path) -> None:

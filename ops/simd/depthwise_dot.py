@@ -35,11 +35,12 @@ from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import MicroKernel
 from litejit.ops.simd.depthwise_bytes import PART, byte_order, code_bytes
 from litejit.ops.simd.depthwise_f32 import TILE_ARGUMENTS
-from litejit.ops.simd.tiles import tiles
+from litejit.ops.simd.tiles import half_of, tiles
 
 DOWN = 4                              # input rows that are interleaved
 ALONG = 5                             # width of kernels whose last row is taken along
 TWO_ROWS = (3, 1)                     # (width, stride) of kernels whose tiles have two rows
+TOGETHER = 2                          # output columns that share what they read of the weights
 HEADS = {"code": 2, "positive": 2, "f32": 3}         # numbers in front of a block of weights, by end
 
 
@@ -59,11 +60,6 @@ def starts(cpu: Cpu, width: int, stride: int) -> list[int]:
     """Where output columns begin within four pixels of a last row that is taken along."""
     columns = dot_shape(cpu, width, stride)[1]
     return sorted({t * stride % 4 for t in range(columns)}) if width == ALONG else []
-
-
-def half_of(cpu: Cpu) -> Cpu:
-    """The level with registers of half the size."""
-    return cpu._replace(vbytes=cpu.vbytes // 2)
 
 
 def pieces(cpu: Cpu, channels: int) -> Iterator[tuple[Cpu, int, int]]:
@@ -255,21 +251,25 @@ def _block(v: Any, tile: Tile, inputs: Callable[[Any], Inputs], end: End) -> Cal
     def block(weights: Any, offset: Any, write: Callable[..., None]) -> None:
         seen: dict[tuple[str, int], list[Any]] = {}
         read = inputs(offset)
-        for t in range(tile.columns):
+        for first_column in range(0, tile.columns, TOGETHER):
+            columns = range(first_column, min(first_column + TOGETHER, tile.columns))
             here = v.at(weights, v.opaque([v.i(0)])[0])         # weights are read anew: registers cannot keep them
 
-            def number(ty: Any, group: int, h: int, here: Any = here) -> Any:
-                return v.load(ty, here, (4 * group + h) * size)
-            first = [begin(number(v.i32, 0, h)) for h in range(4)]
-            acc = [list(first) for _ in range(tile.rows)]
-            for r, place, group in tile.products(t):
-                seen[place] = seen[place] if place in seen else read(*place)
-                for k in range(tile.halves):
-                    at = tile.heads + group * tile.halves + k
-                    acc[r] = [v.dot(a, x, number(v.i32, at, h)) for h, (a, x) in enumerate(zip(acc[r], seen[place]))]
-            heads = [[number(v.f32, group, h) for h in range(4)] for group in range(1, tile.heads)]
-            for r in range(tile.rows):
-                write(t, r, finish(acc[r], *heads))
+            def numbers(ty: Any, group: int, here: Any = here) -> list[Any]:
+                return [v.load(ty, here, (4 * group + h) * size) for h in range(4)]
+            first = [begin(x) for x in numbers(v.i32, 0)]
+            acc = {(t, r): first for t in columns for r in range(tile.rows)}
+            for alike in zip(*(tile.products(t) for t in columns)):
+                for t, (r, place, group) in zip(columns, alike):
+                    seen[place] = seen[place] if place in seen else read(*place)
+                    for k in range(tile.halves):
+                        w = numbers(v.i32, tile.heads + group * tile.halves + k)
+                        acc[t, r] = [v.dot(a, x, y) for a, x, y in zip(acc[t, r], seen[place], w)]
+                flat = v.opaque([x for sums in acc.values() for x in sums])        # or LLVM reads more than registers hold
+                acc = {key: flat[4 * i:4 * i + 4] for i, key in enumerate(acc)}
+            heads = [numbers(v.f32, group) for group in range(1, tile.heads)]
+            for (t, r), sums in acc.items():
+                write(t, r, finish(sums, *heads))
     return block
 
 

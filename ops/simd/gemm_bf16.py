@@ -127,7 +127,7 @@ def multiply_pairs(v: Any, acc: list[Any], rows: list[Any], weights: Any, pitch:
     """acc[r][j] += the products of the pairs of rows[r] and of weights `pitch` bytes apart; panel, ends: see `multiply`."""
     def dots(accs: list[Any], x: Any, ws: list[Any]) -> list[Any]:
         return [v.dot_bf16(a, x, w) for a, w in zip(accs, ws)]
-    return multiply_groups(v, dots, acc, rows, weights, pairs, (nv, pitch), panel, ends=ends)
+    return multiply_groups(v, dots, acc, rows, weights, pairs, (nv, pitch // v.cpu.vbytes), panel, ends=ends)
 
 
 def _pair_lane(v: Any, a: Any, at: Any) -> Callable[..., Any]:

@@ -236,15 +236,16 @@ def _float_lane(v: Any, a: Any, at: Any) -> Callable[..., Any]:
 _tile = micro_kernel("gemm_f32", "pippiiiiffi", emit_tile("rows"))
 _less = micro_kernel("gemm_f32_less", "pippiiiiffi", emit_tile("rows", 4, lambda cpu: usual_rows(cpu) - 1))
 _tile_narrow = micro_kernel("gemm_f32_narrow", "pippiiiiffi", emit_tile("rows", 2))
+_tile_quarter = micro_kernel("gemm_f32_quarter", "pippiiiiffi", emit_tile("rows", 1, overlap=False))
 _tile_three = micro_kernel("gemm_f32_three", "pippiiiiffi", emit_tile("rows", 3))
 _tall = micro_kernel("gemm_f32_tall", "pippiiiiff", emit_tile("rows", 4, tall_rows, overlap=False))
 _short = micro_kernel("gemm_f32_short", "pippiiiiff", emit_tile("rows", 4, lambda cpu: tall_rows(cpu) - 1, overlap=False))
 _table = micro_kernel("gemm_f32_table", "pippiiiiffi", emit_tile("table", overlap=False))
 _table_narrow = micro_kernel("gemm_f32_table_narrow", "pippiiiiffi", emit_tile("table", 2, overlap=False))
 SEGMENT_ARGUMENTS = "ppppiiiiffip"
-_segments = micro_kernel("gemm_f32_segments", SEGMENT_ARGUMENTS, emit_tile("segments"))
-_segments_narrow = micro_kernel("gemm_f32_segments_narrow", SEGMENT_ARGUMENTS, emit_tile("segments", 2))
-_segments_three = micro_kernel("gemm_f32_segments_three", SEGMENT_ARGUMENTS, emit_tile("segments", 3))
+_MARKS = {4: "", 3: "_three", 2: "_narrow", 1: "_quarter"}             # by quarters of a panel
+_SEGMENTS = {quarters: micro_kernel("gemm_f32_segments" + mark, SEGMENT_ARGUMENTS, emit_tile(
+    "segments", quarters, overlap=quarters > 1)) for quarters, mark in _MARKS.items()}
 _vector = micro_kernel("gemv_f32", "ppppiiff", emit_vector(_float_lane))
 scale_panel_f32 = micro_kernel("scale_panel_f32", "pppif", emit_scale)
 
@@ -264,14 +265,13 @@ def rows_in(tile: MicroKernel) -> Any:
 
 def segment_tiles(cpu: Cpu, n: int) -> tuple[MicroKernel, MicroKernel]:
     """(the tiles of "segments" for panels of n columns, those for the last panel)."""
-    nr = panel_columns(cpu)
+    nr, halves = panel_columns(cpu), cpu.vbytes == 64                  # whether half a register takes half the time
     left = n - (n - 1) // nr * nr
-    three = cpu.vbytes == 64 and 4 * left <= 3 * nr                    # there half a register takes half the time
-    last = _segments_narrow if 2 * left <= nr else _segments_three if three else _segments
-    return (last if n <= nr else _segments), last
+    last = min(quarters for quarters in _SEGMENTS if 4 * left <= quarters * nr and (halves or quarters % 2 == 0))
+    return _SEGMENTS[last if n <= nr else 4], _SEGMENTS[last]
 
 
-_narrow, _three = rows_in(_tile_narrow), rows_in(_tile_three)
+_quarter, _narrow, _three = rows_in(_tile_quarter), rows_in(_tile_narrow), rows_in(_tile_three)
 
 
 @device
@@ -288,6 +288,9 @@ def gemm_f32(a, lda, panels, c, ldc, m, k, n, block, lo, hi, other):
         less = (end - top - tall) // (mr - 1) * (mr - 1)
         for q in range((n + nr - 1) // nr):
             panel, here, there, columns = panels + q * size, a + top * lda, c + top * ldc + q * nr * 4, n - q * nr
+            if 4 * columns <= nr and f32_halves() != 0:
+                _quarter(here, lda, panel, there, ldc, end - top, k, columns, lo, hi, other)
+                continue
             if q == narrow:
                 _narrow(here, lda, panel, there, ldc, end - top, k, columns, lo, hi, other)
                 continue

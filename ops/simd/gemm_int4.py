@@ -142,5 +142,5 @@ BLOCK_TILES: dict[int, MicroKernel] = {
 def block_params(cpu: Cpu, rows: int, size: int, blocks: int) -> dict[str, Any]:
     """Values of the fields TILES, and of the two numbers that tiles of other kinds use for their codes."""
     tile = BLOCK_TILES[rows]
-    return {"tile": tile, "half_tile": tile, "tile_rows": rows, "k_group": k_group(cpu), "term_bytes": 8, "out_bytes": 4,
+    return {"tile": tile, "last_tile": tile, "tile_rows": rows, "k_group": k_group(cpu), "term_bytes": 8, "out_bytes": 4,
             "zero_point": size, "out_flip": blocks}

@@ -34,7 +34,7 @@ from litejit.ops.simd.gemm_f32 import LINE, store_tile
 from litejit.ops.simd.nibbles import STEP, nibbles
 from litejit.ops.simd.overlap import Ends, all_segments, overlapped
 from litejit.ops.simd.stage_int8 import k_group
-from litejit.ops.simd.tiles import int8_columns, tile_shape, tiles
+from litejit.ops.simd.tiles import half_of, int8_columns, tile_shape, tiles
 
 SIGNS = int(np.array(0x80808080, np.uint32).view(np.int32))
 HEADER = 3                        # vectors of nr lanes in front of a panel's weights
@@ -107,8 +107,8 @@ def corrected_bias(weights: np.ndarray, bias: np.ndarray | None, offset: int) ->
 
 def emit_tile(end: str, quarters: int = 4, rows: bool = False, wide: bool = False, hybrid: bool = False,
               signed: bool = False, range_: str = "") -> Callable[..., None]:
-    """Generator of tiles below each other, whole ones or one with fewer rows, of `m` rows in all, of 4, 2 or (where a panel has
-    two vectors) 1 quarters of the columns of a panel: half a register then.
+    """Generator of tiles below each other, whole ones or one with fewer rows, of `m` rows in all and up to nr * quarters / 4
+    columns (1 and 3 quarters: "code" and FLOATS with AVX-512, where half of a register takes half the time).
 
     Arguments: a, lda, panel, c, ldc, m, groups, columns, terms, lo, hi, zero_point, out_flip[, segments, offsets]. rows: terms
     of the rows are added; hybrid: they multiply `first`, minus the weights' sum (FLOATS always); lo, hi of FLOATS are bits of
@@ -120,18 +120,20 @@ def emit_tile(end: str, quarters: int = 4, rows: bool = False, wide: bool = Fals
     """
     def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, groups: Any, columns: Any, terms: Any,
              lo: Any, hi: Any, zero_point: Any, out_flip: Any, segments: Any = None, offsets: Any = None) -> None:
-        (mr, width), pitch, summed = tiles(v.cpu).int8, tiles(v.cpu).int8[1] * v.cpu.vbytes, rows and segments is not None
-        nv, v = max(1, width * quarters // 4), v.halved() if width * quarters < 4 else v
-        row, size = [v.min(v.i(r), v.sub(m, 1)) if r else v.i(0) for r in range(mr)], v.cpu.vbytes
-        c_rows, weights = [v.mul(ldc, r) for r in row], v.at(panel, HEADER * pitch)
+        (mr, width), size, summed = tiles(v.cpu).int8, v.cpu.vbytes, rows and segments is not None
+        units = _units(v, width * quarters)
+        nv, lanes, alike = len(units), sum(unit.lanes for unit in units), units.count(units[0])
+        row = [v.min(v.i(r), v.sub(m, 1)) if r else v.i(0) for r in range(mr)]
+        c_rows, weights = [v.mul(ldc, r) for r in row], v.at(panel, HEADER * width * size)
         terms_of = row if segments is None else [v.i(0)] * mr
         every = groups if segments is None else v.mul(groups, segments)
         (signs,) = v.opaque([v.const(v.i32, SIGNS)]) if signed else (None,)          # LLVM does not end where it knows them
-        made = _ends(v, end, panel, (nv, pitch), (lo, hi, zero_point, out_flip), range_)
+        made = _ends(units, end, panel, (width, size), (lo, hi, zero_point, out_flip), range_)
 
         def dots(accs: list[Any], x: Any, ws: list[Any]) -> list[Any]:
             x = v.xor(x, signs) if signed else x
-            made = v.dots(accs[:nv], x, ws[:nv], wide)
+            made = units[0].dots(accs[:alike], first_lanes(units[0], x), ws[:alike], wide)
+            made += [unit.dot(acc, first_lanes(unit, x), w) for unit, acc, w in list(zip(units, accs, ws))[alike:]]
             return made + [v.dot(sums, x, ones) for sums, ones in zip(accs[nv:], ws[nv:])]
 
         def products(places: list[Any], ends: Ends = ()) -> list[Any]:
@@ -140,19 +142,19 @@ def emit_tile(end: str, quarters: int = 4, rows: bool = False, wide: bool = Fals
             a_rows = [v.at(at if segments is None else a, begin) for begin in begins]
 
             def piece(acc: list[Any], weights: Any, moved: Any = None, ends: Ends = ()) -> list[Any]:
-                return multiply_groups(v, dots, acc, a_rows, weights, groups, (nv, pitch),
-                                       v.mul(v.add(every, HEADER), pitch), ordered=not v.cpu.dot,
+                return multiply_groups(v, dots, acc, a_rows, weights, groups, (nv, width),
+                                       v.mul(v.add(every, HEADER), width * size), ordered=not v.cpu.dot,
                                        more=v.at(terms, 8) if summed else None, moved=moved, ends=ends)
 
             def segment(s: Any, acc: list[Any], ends: Ends = ()) -> list[Any]:
                 moved = v.load(v.type("i64"), offsets, v.shl(s, 3), 8)
-                return piece(acc, v.at(weights, v.mul(v.mul(s, groups), pitch)), moved, ends)
-            first = [v.load(v.i32, panel, j * size) for j in range(nv)]
-            acc = [*first, v.zero(v.i32)] * mr if summed else _begun(v, first, terms_of, terms_at, rows, hybrid)
+                return piece(acc, v.at(weights, v.mul(v.mul(s, groups), width * size)), moved, ends)
+            first = [unit.load(unit.i32, panel, j * size) for j, unit in enumerate(units)]
+            acc = [*first, v.zero(v.i32)] * mr if summed else _begun(units, first, terms_of, terms_at, rows, hybrid)
             if segments is None:
                 return piece(acc, weights, None, ends)
             acc = all_segments(v, segments, acc, segment, ends)
-            return with_sums(v, acc, nv, terms) if rows else acc
+            return with_sums(units, acc, terms) if rows else acc
 
         def move(places: list[Any]) -> list[Any]:
             at, c, terms = places
@@ -167,54 +169,73 @@ def emit_tile(end: str, quarters: int = 4, rows: bool = False, wide: bool = Fals
             some, each = range(part * together, min(mr, (part + 1) * together)), stored[0]
             for i, x in enumerate(made(acc[some[0] * nv:(some[-1] + 1) * nv], places[2], [terms_of[r] for r in some])):
                 v.store(x, v.at(places[1], c_rows[some[i // each]]), i % each * stored[1])
-        together = 4 // nv if end in CODES and v.x86 else 1                    # rows that share a register of codes
-        stored = (1, nv * v.lanes) if end in CODES else (nv, size // 2 if end in CODES16 else size)   # vectors of a row, bytes
+        together = 4 // alike if end in CODES and v.x86 else 1                 # rows that share a register of codes
+        stored = (nv, size // 2 if end in CODES16 else size)                   # vectors of a row, bytes of the first one
+        if end in CODES:
+            stored = nv // alike, alike * units[0].lanes
         places = [a if segments is None else lda, c, terms]
-        if end != "code" or quarters < 4 or v.cpu.vbytes < 64:
+        if end not in ("code", "f32") or quarters < 3 or v.cpu.vbytes < 64:
             v.loop(m, places, tile, step=mr)
             return
-        v.either(v.and_(v.icmp(">=", columns, nv * v.lanes), v.icmp(">", groups, 0)),
+        v.either(v.and_(v.icmp(">=", columns, lanes), v.icmp(">", groups, 0)),
                  lambda: overlapped(v, m, mr, -(-mr // together), places, move, products, finish),
                  lambda: v.loop(m, places, tile, step=mr))
     return emit
 
 
-def _begun(v: Any, first: list[Any], row: list[Any], terms: Any, rows: bool, hybrid: bool) -> list[Any]:
+def _units(v: Any, quarters: int) -> list[Any]:
+    """A Vec for each vector of a row of a tile: of full registers, and of half a register if that is left."""
+    whole, left = divmod(quarters, 4)
+    return [v] * whole + ([v.__class__(v.b, half_of(v.cpu))] if left else [])
+
+
+def first_lanes(unit: Any, x: Any) -> Any:
+    """As many lanes of a register as those of a unit have."""
+    return x if x.type.count == unit.lanes else unit.shuffle(x, None, range(unit.lanes))
+
+
+def _begun(units: list[Any], first: list[Any], row: list[Any], terms: Any, rows: bool, hybrid: bool) -> list[Any]:
     """What the sums of a tile begin with: `first` of the columns, with the terms of the rows."""
     if not (rows or hybrid):
         return first * len(row)
-    return [(v.mul if hybrid else v.add)(x, v.isplat(terms, v.shl(r, 3))) for r in row for x in first]
+    return [(unit.mul if hybrid else unit.add)(x, unit.isplat(terms, unit.shl(r, 3)))
+            for r in row for unit, x in zip(units, first)]
 
 
-def _ends(v: Any, end: str, panel: Any, shape: tuple[int, int], bounds: tuple[Any, ...], range_: str
+def _ends(units: list[Any], end: str, panel: Any, shape: tuple[int, int], bounds: tuple[Any, ...], range_: str
           ) -> Callable[[list[Any], Any, list[Any]], list[Any]]:
-    """made(accumulators, terms, rows) -> what some rows of a tile are stored as; shape: vectors in use, bytes of all
-    of a panel."""
-    (nv, pitch), (lo, hi, zero_point, out_flip), size = shape, bounds, v.cpu.vbytes
+    """made(accumulators, terms, rows) -> what some rows of a tile are stored as; shape: vectors of a panel, their bytes."""
+    (lo, hi, zero_point, out_flip), (width, size), v, nv = bounds, shape, units[0], len(units)
     if end in CODES:
-        codes, code = Codes(v, lo, hi, zero_point, out_flip, range_), [_code(v, end, panel, pitch, j) for j in range(nv)]
-        return lambda acc, terms, rows: codes(acc, code)
+        code = [_code(unit, end, panel, shape, j) for j, unit in enumerate(units)]
+        of_unit = {unit: Codes(unit, lo, hi, zero_point, out_flip, range_) for unit in units}
+
+        def bytes_of(unit: Any, acc: list[Any]) -> list[Any]:
+            mine = [units[i % nv] is unit for i in range(len(acc))]
+            return of_unit[unit]([x for x, own in zip(acc, mine) if own], [x for x, own in zip(code, mine) if own])
+        return lambda acc, terms, rows: [x for row in zip(*(bytes_of(unit, acc) for unit in of_unit)) for x in row]
     if end in CODES16:
-        code, (low, high) = [_code(v, end, panel, pitch, j) for j in range(nv)], (v.splat(v.trunc(x, "i32")) for x in (lo, hi))
+        code = [_code(v, end, panel, shape, j) for j in range(nv)]
+        low, high = (v.splat(v.trunc(x, "i32")) for x in (lo, hi))
         return lambda acc, terms, rows: [v.trunc(v.min(v.max(code[i % nv](x), low), high), "i16") for i, x in enumerate(acc)]
     if end not in FLOATS:
         return lambda acc, terms, rows: acc
-    numbers = [[v.load(v.f32, panel, at * pitch + j * size) for j in range(nv)] for at in (1, 2)]
-    real = float_end(v, end, lo, hi)
+    numbers = [[unit.load(unit.f32, panel, (at * width + j) * size) for at in (1, 2)] for j, unit in enumerate(units)]
+    real = [float_end(unit, end, lo, hi) for unit in units]
 
     def floats(acc: list[Any], terms: Any, rows: list[Any]) -> list[Any]:
-        factor = [v.fsplat(terms, v.add(v.shl(r, 3), 4)) for r in rows]
-        return [real(x, factor[i // nv], numbers[0][i % nv], numbers[1][i % nv]) for i, x in enumerate(acc)]
+        factor = [unit.fsplat(terms, v.add(v.shl(r, 3), 4)) for r in rows for unit in units]
+        return [real[i % nv](x, factor[i], *numbers[i % nv]) for i, x in enumerate(acc)]
     return floats
 
 
-def with_sums(v: Any, acc: list[Any], nv: int, terms: Any) -> list[Any]:
+def with_sums(units: list[Any], acc: list[Any], terms: Any) -> list[Any]:
     """The accumulators with factor * (sum - zero) added, where every row's sum, in all lanes, is behind its accumulators."""
-    factor, zero = v.isplat(terms, v.i(0)), v.isplat(terms, v.i(4))
-    made = []
+    v, nv, made = units[0], len(units), []
+    factor, zero = (v.splat(v.load(v.type("i32"), terms, at), acc[nv].type.count) for at in (0, 4))
     for at in range(0, len(acc), nv + 1):
         term = v.mul(factor, v.sub(acc[at + nv], zero))
-        made += [v.add(x, term) for x in acc[at:at + nv]]
+        made += [v.add(x, first_lanes(unit, term)) for unit, x in zip(units, acc[at:at + nv])]
     return made
 
 
@@ -230,39 +251,40 @@ def float_end(v: Any, end: str, lo: Any, hi: Any) -> Callable[[Any, Any, Any, An
     return real
 
 
-def _code(v: Any, end: str, panel: Any, pitch: int, j: int) -> Callable[[Any], Any]:
-    """What makes codes of the accumulators of vector j."""
-    size = v.cpu.vbytes
+def _code(v: Any, end: str, panel: Any, shape: tuple[int, int], j: int) -> Callable[[Any], Any]:
+    """What makes codes of the accumulators of vector j; shape: vectors of a panel, their bytes."""
+    width, size = shape
     if end in ("double", "double16"):
-        return Double(v, v.load(v.type("f64", v.lanes), panel, pitch + 2 * j * size))
+        return Double(v, v.load(v.type("f64", v.lanes), panel, (width + 2 * j) * size))
     if end != "code":
-        return Fixed(v, end != "once", *(v.load(v.i32, panel, at * pitch + j * size) for at in (1, 2)))
-    return Nearest(v, v.load(v.f32, panel, pitch + j * size))
+        return Fixed(v, end != "once", *(v.load(v.i32, panel, (at * width + j) * size) for at in (1, 2)))
+    return Nearest(v, v.load(v.f32, panel, (width + j) * size))
 
 
 def multiply_groups(v: Any, dots: Callable[..., list[Any]], acc: list[Any], rows: list[Any], weights: Any, groups: Any,
                     shape: tuple[int, int], panel: Any, ordered: bool = False, more: Any = None, moved: Any = None,
                     ends: Ends = ()) -> list[Any]:
-    """Add the products of all groups of k; shape: vectors in use, bytes of all of a panel; more: address of weights of all
-    columns; moved: bytes from the addresses `rows` to their values; ends: done before the rows' first products
-    (ops/simd/overlap.py), of which there must be some then.
+    """Add the products of all groups of k; shape: vectors in use, vectors of a panel; more: address of weights of all columns;
+    moved: bytes from the addresses `rows` to their values; ends: done before the rows' first products (ops/simd/overlap.py), of
+    which there must be some then.
 
     dots(accumulators, x, weights) adds the products of x with each of some vectors. The same weights of the next panel, `panel`
-    bytes further, are asked for, unless this one is narrow, and so the last one. ordered: `dots` makes all products first, so
+    bytes further, are asked for, unless this one is not full, and so the last one. ordered: `dots` makes all products first, so
     that two steps would not fit few registers.
     """
-    (nv, pitch), size, each = shape, v.cpu.vbytes, len(acc) // len(rows)
+    (nv, width), size, each = shape, v.cpu.vbytes, len(acc) // len(rows)
+    full = nv == width and acc[nv - 1].type == acc[0].type
 
     def steps(times: int, ends: Ends = ()) -> Callable[..., list[Any]]:
         together = -(-len(rows) // max(len(ends), 1))
 
         def body(i: Any, acc: list[Any]) -> list[Any]:
-            at, at_w = v.shl(i, 2), v.mul(i, pitch)
+            at, at_w = v.shl(i, 2), v.mul(i, width * size)
             at_a = at if moved is None else v.opaque([v.add(moved, at)])[0]     # or LLVM adds `moved` to every row
-            for line in range(0, times * pitch if nv * size == pitch else 0, LINE):
+            for line in range(0, times * width * size if full else 0, LINE):
                 v.prefetch(weights, v.add(v.add(at_w, panel), line))
             for t in range(times):
-                w = [v.load(v.i32, weights, v.add(at_w, t * pitch + j * size)) for j in range(nv)]
+                w = [v.load(v.type("i32", acc[j].type.count), weights, v.add(at_w, (t * width + j) * size)) for j in range(nv)]
                 w += [] if more is None else [v.isplat(more, v.add(at, 4 * t))]
                 made = []
                 for r, row in enumerate(rows):
@@ -297,16 +319,21 @@ class Kind(NamedTuple):
     segments: bool = False
     range: str = ""
 
-    def kernels(self) -> dict[int, MicroKernel]:
-        """The micro-kernels, by quarters of a panel."""
+    def parts(self) -> dict[int, MicroKernel]:
+        """The micro-kernels of tiles of so many quarters of a panel."""
         marks = "".join(f"_{name}" for name in ("rows", "wide", "hybrid", "signed", "segments") if getattr(self, name))
         name = f"gemm_int8_{self.end}{marks}{self.range and '_' + self.range}"
         arguments = SEGMENT_ARGUMENTS if self.segments else TILE_ARGS
         return {quarters: micro_kernel(name + mark, arguments, emit_tile(
             self.end, quarters, self.rows, self.wide, self.hybrid, self.signed, self.range))
-            for quarters, mark in ((4, ""), (2, "_narrow"), (1, "_few"))}
+            for quarters, mark in _PARTS.items() if quarters % 2 == 0 or self._divisible()}
+
+    def _divisible(self) -> bool:
+        """Whether tiles of one and of three quarters pay: not where registers are short."""
+        return self.end in ("code", *FLOATS) and not (self.rows and self.segments)
 
 
+_PARTS = {4: "", 3: "_three", 2: "_narrow", 1: "_quarter"}           # of a panel, in quarters: marks of names
 RANGES = ("", "whole", "positive")
 _KINDS = [
     *(Kind("code", rows=rows, segments=segments, range=x)
@@ -315,21 +342,14 @@ _KINDS = [
     Kind("double", rows=True), Kind("i32", rows=True), Kind("i32", wide=True), Kind("i32", hybrid=True),
     *(Kind(end, hybrid=True) for end in FLOATS), Kind("f32", hybrid=True, segments=True),
     *(Kind(end, wide=True) for end in CODES16)]
-TILES_OF = {kind: kind.kernels() for kind in _KINDS}
-
-
-def tile_pair(cpu: Cpu, kind: Kind, n: int = 0) -> tuple[MicroKernel, MicroKernel]:
-    """The micro-kernels of tiles of a panel and of at most half of it, the last one of n columns (0: any number)."""
-    made, nr = TILES_OF[kind], tile_shape(cpu, "int8")[1]
-    last = made[1 if cpu.vbytes == 64 and 0 < n % nr <= nr // 4 else 2]         # there half a register takes half the time
-    return (last if 0 < n <= nr // 2 else made[4]), last
+TILES_OF = {kind: kind.parts() for kind in _KINDS}
 
 
 # ---- device functions --------------------------------------------------------------------------
 
-TILES = [(name, "i8") for name in ("tile", "half_tile", "tile_rows", "k_group", "term_bytes", "out_bytes")]
-"""Fields of kernels that multiply by `make_gemm`: the micro-kernels of tiles of a panel and of half a panel, their rows, values
-of k in a lane, bytes of a row's term, bytes of an output."""
+TILES = [(name, "i8") for name in ("tile", "last_tile", "tile_rows", "k_group", "term_bytes", "out_bytes")]
+"""Fields of kernels that multiply by `make_gemm`: the micro-kernels of tiles of a panel and of what is left of one, their rows,
+values of k in a lane, bytes of a row's term, bytes of an output."""
 
 
 def float_bits(value: float) -> int:
@@ -337,12 +357,21 @@ def float_bits(value: float) -> int:
     return int(np.float32(value).view(np.int32))
 
 
-def tile_params(cpu: Cpu, end: str, rows: bool = False, wide: bool = False, hybrid: bool = False, signed: bool = False,
-                range_: str = "", n: int = 0) -> dict[str, Any]:
-    """Values of the fields TILES for an end; n: columns of all panels, where they are known."""
+def panel_tiles(cpu: Cpu, kind: Kind, n: int) -> dict[str, MicroKernel]:
+    """Values of the fields "tile" and "last_tile" for n columns."""
+    halves, left = cpu.vbytes == 64, n % tile_shape(cpu, "int8")[1] or tile_shape(cpu, "int8")[1]
+    parts = TILES_OF[kind if halves else kind._replace(range="")]
+    fitting = [quarters for quarters in parts if (halves or quarters % 2 == 0)
+               and 4 * left <= quarters * tile_shape(cpu, "int8")[1]]
+    return {"tile": parts[4], "last_tile": parts[min(fitting)]}
+
+
+def tile_params(cpu: Cpu, n: int, end: str, rows: bool = False, wide: bool = False, hybrid: bool = False, signed: bool = False,
+                range_: str = "") -> dict[str, Any]:
+    """Values of the fields TILES for n columns and an end."""
     hybrid = hybrid or end in FLOATS
-    whole, half = tile_pair(cpu, Kind(end, rows, wide, hybrid, signed, range=range_ if cpu.vbytes == 64 else ""), n)
-    return {"tile": whole, "half_tile": half, "tile_rows": tiles(cpu).int8[0], "k_group": k_group(cpu, wide),
+    return {**panel_tiles(cpu, Kind(end, rows, wide, hybrid, signed, range=range_), n),
+            "tile_rows": tiles(cpu).int8[0], "k_group": k_group(cpu, wide),
             "term_bytes": 8 if rows or hybrid else 0,
             "out_bytes": {**dict.fromkeys(CODES, 1), **dict.fromkeys(CODES16, 2)}.get(end, 4)}
 
@@ -362,7 +391,7 @@ def make_gemm() -> Any:
         size = (HEADER + groups) * nr * 4
         for q in range((n + nr - 1) // nr):
             left = n - q * nr
-            tile, panel, to = p.tile if 2 * left > nr else p.half_tile, panels + q * size, c + q * nr * p.out_bytes
+            tile, panel, to = p.tile if left >= nr else p.last_tile, panels + q * size, c + q * nr * p.out_bytes
             if whole > 0:
                 run(tile, staged, pitch, panel, to, ldc, whole, groups, left, terms, lo, hi, zero_point, out_flip)
             if whole < m:

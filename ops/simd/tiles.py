@@ -37,6 +37,11 @@ def tiles(cpu: Cpu) -> Tiles:
     return _BY_REGISTERS[cpu.vbytes, cpu.nregs]
 
 
+def half_of(cpu: Cpu) -> Cpu:
+    """The level with registers of half the size."""
+    return cpu._replace(vbytes=cpu.vbytes // 2)
+
+
 class Grains(NamedTuple):
     """Multiply-accumulates that are worth a chunk of their own: one to three microseconds of work."""
 

@@ -48,10 +48,6 @@ class Vec(Products):
         self.f32, self.i32 = ir.VectorType(F32, self.lanes), ir.VectorType(I32, self.lanes)
         self.x86 = cpu.arch == "x86_64"
 
-    def halved(self) -> Vec:
-        """The same with registers of half the size, which the CPU has as well."""
-        return Vec(self.b, self.cpu._replace(vbytes=self.cpu.vbytes // 2))
-
     # ---- types, constants, addresses -------------------------------------------------------------
 
     def type(self, scalar: str, count: int = 0) -> Any:

@@ -122,6 +122,16 @@ def test_codes(arithmetic, rng, dtype, w_type, per_channel, mode):
         assert wrong_codes(arithmetic, rng, case, dtype, w_type, per_channel, mode, act_of(k)) == 0, (case.image, case.kernel)
 
 
+@pytest.mark.parametrize("dtype, per_channel", [(np.int8, True), (np.uint8, False)])
+@pytest.mark.parametrize("channels", [8, 11, 24, 29, 40, 49, 85])
+def test_codes_of_a_last_panel(arithmetic, rng, dtype, per_channel, channels):
+    """Channels that fill a quarter of a panel, a half, three quarters, or all of it, exactly or not."""
+    for size in (1, 3):
+        case = Case(((1, 5, 13, 12), (channels, size, size, 12), (1, 1), (1, 1), "SAME"))
+        for act in ("NONE", "RELU"):
+            assert wrong_codes(arithmetic, rng, case, dtype, dtype.__name__.upper(), per_channel, "auto", act) == 0, (size, act)
+
+
 def wrong_codes(arithmetic, rng, case, dtype, w_type, per_channel, mode, act):
     """How many codes of a case are not the twin's."""
     info, codes = np.iinfo(dtype), fixed_codes if mode == "ref" or w_type == "INT4" else nearest_codes

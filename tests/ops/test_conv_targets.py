@@ -20,7 +20,7 @@ from litejit.compiler.codegen import kernel_assembly
 from litejit.compiler.cpu import target
 from litejit.ops.conv_f32 import conv_f32
 from litejit.ops.simd.gemm_int8 import tile_params
-print(assembly(tile_params(target(), "code")["tile"], target()), "=" * 40, kernel_assembly(conv_f32))
+print(assembly(tile_params(target(), 32, "code")["tile"], target()), "=" * 40, kernel_assembly(conv_f32))
 """
 SCRIPT_16X8 = """
 from litejit.compiler.assembly import assembly
@@ -28,7 +28,7 @@ from litejit.compiler.codegen import kernel_assembly
 from litejit.compiler.cpu import target
 from litejit.ops.depthwise_16x8 import CODE_KERNELS
 from litejit.ops.simd.gemm_int8 import tile_params
-print(assembly(tile_params(target(), "once", wide=True)["tile"], target()), "=" * 40, kernel_assembly(CODE_KERNELS["once"]))
+print(assembly(tile_params(target(), 32, "once", wide=True)["tile"], target()), "=" * 40, kernel_assembly(CODE_KERNELS["once"]))
 """
 
 
