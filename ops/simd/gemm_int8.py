@@ -114,8 +114,8 @@ def emit_tile(end: str, quarters: int = 4, rows: bool = False, wide: bool = Fals
     of the rows are added; hybrid: they multiply `first`, minus the weights' sum (FLOATS always); lo, hi of FLOATS are bits of
     floats. signed: a is codes of i8 as they lie (VNNI, which wants them less -128), not staged rows. range_: see `range_of` in
     epilogues.py. segments: rows lie in so many pieces of `groups` groups of k: row r begins lda[r] (i64) bytes after a, piece s
-    offsets[s] bytes further; otherwise a row is one piece. Then all rows have the same terms of FLOATS; for codes the
-    tile sums the rows, factor * (sum - zero), and `terms` is (factor i32, zero i32, a one i8 for every value of a piece, and zeros).
+    offsets[s] bytes further; otherwise a row is one piece. Then FLOATS have the same terms for all rows; for codes the tile
+    sums the rows, factor * (sum - zero), and `terms` is (factor i32, zero i32, a one i8 for every value of a piece, zeros).
     """
     def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, groups: Any, columns: Any, terms: Any,
              lo: Any, hi: Any, zero_point: Any, out_flip: Any, segments: Any = None, offsets: Any = None) -> None:
