@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from litejit.ops import depthwise_int8, reference_float
+from litejit.ops import conv_planes, depthwise_int8, reference_float
 from litejit.ops.arithmetic import act_range, activation, float_range, xnn_act_range
 from litejit.ops.base import Operator, Scratch, Step, Target
 from litejit.ops.conv_16x8 import Rounding16, conv_16_steps
@@ -63,9 +63,10 @@ class Conv2D(Operator):
         return [(x.dims[0], made.out_height, made.out_width, w.dims[0])]
 
     def widens(self, node: Node, target: Target) -> bool:
-        made = windows_of(node)
+        w, bias, made = node[1], node.optional(2), windows_of(node).lying()
         free = node.tail is None or _tiling(node, target, made) is None
-        return takes_pitch(node, target) and free and not by_channels(target.cpu, node[1], node.optional(2), made)
+        deep = by_channels(target.cpu, w, bias, made) or _in_planes(target, w, bias, made)
+        return takes_pitch(node, target) and free and not deep
 
     one_sign = False
 
@@ -116,6 +117,10 @@ def _tiling(node: Node, target: Target, made: Windows) -> Tiling | None:
     return choice if choice.m else None
 
 
+def _in_planes(target: Target, w: Value, bias: Value | None, made: Windows) -> bool:
+    return target.products == "f32" and conv_planes.pays(target.cpu, w, bias, made)
+
+
 def windows_of(node: Node) -> Windows:
     """The windows of a CONV_2D node."""
     w = node[1]
@@ -134,6 +139,8 @@ def _float(node: Node, target: Target, x: Value | Scratch, y: Value | Scratch, w
         times = w.dims[0] // made.channels
         weights, wide = as_depthwise(w, made)
         return depthwise_f32_steps(node, target.cpu, x, y, weights, bias, wide, times, bounds)
+    if _in_planes(target, w, bias, made):
+        return conv_planes.planes_steps(node, target.cpu, x, y, w, bias, made, bounds)
     choice = _tiling(node, target, made)
     if choice is not None:
         return [*winograd_steps(node, target, x, y, w, bias, made, bounds, choice), *tail_steps(node)]

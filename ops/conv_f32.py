@@ -32,7 +32,7 @@ def conv_f32_steps(node: Node, target: Target, x: Any, y: Any, w: Value, bias: V
     cpu, groups, k, m = target.cpu, windows.groups, windows.k, windows.m
     n = w.dims[0] // groups
     panels, steps = conv_panels(node, target, w, bias, groups, n, k)
-    if conv_rows.fits(windows):
+    if conv_rows.fits(cpu, windows, n):
         return [*steps, *conv_rows.conv_rows_steps(node, target, x, y, panels, n, windows, bounds)]
     segments, length = windows.kh * windows.kw, windows.depth
     mr, nr = tiles(cpu).f32[0], panel_columns(cpu)

@@ -15,9 +15,11 @@ from litejit.ops.base import Packed, Step, Target, chunked
 from litejit.ops.conv_geometry import Windows
 from litejit.ops.conv_groups import merged
 from litejit.ops.conv_int8 import conv_int8, gather_params
+from litejit.ops.conv_rows_int8 import padded, rows_step
+from litejit.ops.conv_ways import gathered, in_rows
 from litejit.ops.hybrid import quantise_rows
 from litejit.ops.integer_product import HYBRID_XNN, Layout, Rounding
-from litejit.ops.simd.gemm_int8 import float_bits, pack_int8, tile_params
+from litejit.ops.simd.gemm_int8 import Kind, float_bits, pack_int8, tile_params
 from litejit.ops.simd.stage_int8 import staged_offset
 from litejit.planner.graph import Node, Value
 
@@ -36,21 +38,27 @@ def hybrid_steps(node: Node, target: Target, w: Value, bias: Value | None, windo
     if node.xnn and windows.pointwise:
         rounding = Rounding(HYBRID_XNN, scales, 0, bounds)
         return packed_product.hybrid_steps(node, target, x, y, w, bias, rounding, Layout(windows.m, o, windows.k))
-    made = quantise_rows(node, x, images, x.size // max(images, 1), how)
-    w, windows = merged(cpu, w, windows, 0, in_place=False)
+    w, windows = merged(cpu, w, windows, 0, in_place=node.xnn)
     groups, n = windows.groups, o // windows.groups
+    in_place = node.xnn and in_rows(cpu, windows, n, False) < gathered(cpu, windows, n, False)
+    offset = staged_offset(cpu, "i8")
+    made = quantise_rows(node, x, images, x.size // max(images, 1), how, offset=offset if in_place else 0)
     scale = np.ascontiguousarray(np.broadcast_to(scales.astype(np.float32), (o,)))
     offsets = np.zeros(o, np.float32) if bias is None else np.asarray(bias.data, np.float32).reshape(o)
     data = np.asarray(w.data).view(np.int8).reshape(groups, n, -1)
 
     def build() -> np.ndarray:
+        rows = padded(cpu, windows, data) if in_place else data
         return np.stack([pack_int8(cpu, one, -one.sum(axis=1, dtype=np.int64), part, shift) for one, part, shift in
-                         zip(data, scale.reshape(groups, n), offsets.reshape(groups, n))])
-    key = (w.key, None if bias is None else bias.key, "conv hybrid", cpu.name, groups, scale.tobytes())
+                         zip(rows, scale.reshape(groups, n), offsets.reshape(groups, n))])
+    key = (w.key, None if bias is None else bias.key, "conv hybrid", in_place, cpu.name, groups, scale.tobytes())
+    low, high = (float_bits(bound) for bound in bounds)
+    if in_place:
+        kind, numbers = Kind("f32", hybrid=True, segments=True), {"factors": made.terms, "low": low, "high": high}
+        return [*made.steps, rows_step(node, target, windows, made.codes, Packed(key, build), n, kind, numbers)]
     tiles = tile_params(cpu, n, "f32") if node.xnn else tile_params(cpu, n, "i32", hybrid=True)
     params, chunks = gather_params(target, windows, made.codes, "i8", n, tiles=tiles, panels=Packed(key, build), pad=0)
-    params.update(y=y, factors=made.terms, offset=staged_offset(cpu, "i8"), low=float_bits(bounds[0]),
-                  high=float_bits(bounds[1]))
+    params.update(y=y, factors=made.terms, offset=offset, low=low, high=high)
     steps = [*made.steps, Step(node, conv_int8, params, chunks, macs=windows.m * node[1].size)]
     if node.xnn:
         return steps

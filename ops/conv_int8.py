@@ -15,10 +15,10 @@ from litejit.compiler.primitives import load_f32, load_i32, store_f32, store_i32
 from litejit.ops.arithmetic import fixed_point, quantize_multipliers
 from litejit.ops.base import MAX_CHUNKS, Packed, Scratch, Step, Target
 from litejit.ops.conv_geometry import FIELDS, Windows, grid
-from litejit.ops.conv_rows_int8 import padded, rows_step
+from litejit.ops.conv_rows_int8 import padded, row_terms, rows_step
 from litejit.ops.conv_ways import gathered, in_rows
 from litejit.ops.simd.epilogues import fits_requant, range_of
-from litejit.ops.simd.gemm_int8 import TILES, corrected_bias, make_gemm, pack_int8, panel_bytes, tile_params
+from litejit.ops.simd.gemm_int8 import TILES, Kind, corrected_bias, make_gemm, pack_int8, panel_bytes, tile_params
 from litejit.ops.simd.stage_int8 import (
     fill_staged,
     flip,
@@ -123,14 +123,16 @@ def _codes_step(node: Node, target: Target, weights: Weights, windows: Windows, 
     in_place = end == "code" and in_rows(cpu, windows, n, sums) < gathered(cpu, windows, n, sums)
     panels = panels_of(target, weights, offset, tuple(one.reshape(weights.groups, n) for one in numbers),
                        windows if in_place else None)
-    last = {"row_factor": weights.row_factor, "sum_zero": windows.k * offset, "low": bounds[0] - shift,
-            "high": bounds[1] - shift, "zero_point": y.zero_point - shift, "out_flip": 0x80 if shift else 0}
-    if in_place:
-        return rows_step(node, target, windows, x.type, panels, n, x.zero_point, last)
+    last = {"low": bounds[0] - shift, "high": bounds[1] - shift, "zero_point": y.zero_point - shift,
+            "out_flip": 0x80 if shift else 0}
     codes = range_of(last["low"], last["high"], last["zero_point"]) if end == "code" else ""
+    if in_place:
+        terms = row_terms(cpu, windows, weights.row_factor, windows.k * offset) if sums else None
+        return rows_step(node, target, windows, x, panels, n, Kind(end, rows=sums, segments=True, range=codes), {
+            "flip": flip(cpu, x.type), "pad": x.zero_point, "terms": terms, **last})
     tiles = tile_params(cpu, n, end, rows=end != "code" or sums, range_=codes)
     params, chunks = gather_params(target, windows, x, x.type, n, tiles=tiles, panels=panels, pad=x.zero_point)
-    params.update(y=y, **last)
+    params.update(y=y, row_factor=weights.row_factor, sum_zero=windows.k * offset, **last)
     return Step(node, conv_int8, params, chunks, macs=windows.m * node[1].size)
 
 

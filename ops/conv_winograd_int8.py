@@ -40,7 +40,7 @@ from litejit.planner.graph import Node
 
 WINOGRAD = np.dtype([*WALK, *TILES, *((name, "i8") for name in (
     "first", "scale", "outside", "flip", "low", "high", "zero_point", "out_flip"))], align=True)
-
+FEW_COLUMNS = 10                      # of which tiles of half a register take the time, which Winograd's do not have
 
 _TRANSFORMS = {m: {"input": input_transform_int8(m), "output": output_transform_int8(m)} for m in (2, 4)}
 
@@ -72,6 +72,7 @@ def _cost(cpu: Cpu, windows: Windows, n: int, m: int) -> float:
     k, (mr, nr), costs = windows.depth, tile_shape(cpu, "int8"), _COSTS[bool(cpu.dot)]
     columns = -(-n // nr) * nr
     if m == 0:
+        columns = FEW_COLUMNS if cpu.vbytes == 64 and n <= nr // 4 else columns
         return 9.0 * k * columns * (-(-windows.m // mr) * mr + costs.per_weight) / costs.rate
     points, count = (m + 2) ** 2, tile_count(windows, m)
     each = costs.per_input * -(-k // (2 * cpu.lanes)) * 2 * cpu.lanes + costs.per_sum * columns

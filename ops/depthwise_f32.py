@@ -26,10 +26,11 @@ _PARTS = {shape: {part: columns_f32(*shape, part) for part in PARTS} for shape i
 
 
 def depthwise_f32_steps(node: Node, cpu: Cpu, x: Any, y: Any, w: Value, bias: Value | None, windows: Windows, times: int,
-                        bounds: tuple[float, float]) -> list[Step]:
+                        bounds: tuple[float, float], pixel: int = 0) -> list[Step]:
     """Steps of y [N, OH, OW, C] = clamp(each channel of x with its taps of w [..., kh, kw, C] + bias).
 
-    windows: those of x with each channel `times` times, side by side; input 0 (at x) has them once.
+    windows: those of x with each channel `times` times, side by side; input 0 (at x) has them once. pixel: bytes from pixel to
+    pixel of x, where those are not all its channels.
     """
     taps, channels, steps = windows.kh * windows.kw, windows.channels, []
     if times > 1:
@@ -42,7 +43,7 @@ def depthwise_f32_steps(node: Node, cpu: Cpu, x: Any, y: Any, w: Value, bias: Va
                                                  "channels": channels, "lanes": cpu.lanes}))
     else:
         packed = packed_weights(cpu, windows, w, bias)
-    params, chunks = depthwise_params(cpu, windows, x, packed, y, bounds, node.pixel or 4 * channels)
+    params, chunks = depthwise_params(cpu, windows, x, packed, y, bounds, pixel or node.pixel or 4 * channels)
     params.update(**tail_params(node, chunks), **sums_params(node, chunks, channels))
     steps.append(Step(node, depthwise_tiles, params, chunks, macs=windows.m * channels * taps))
     return steps + mean_steps(node, params, chunks)

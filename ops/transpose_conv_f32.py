@@ -15,17 +15,19 @@ from litejit.compiler.cpu import Cpu
 from litejit.compiler.primitives import copy_bytes, fill_bytes, load_f32, load_i64, store_f32
 from litejit.ops.arithmetic import activation, float_range
 from litejit.ops.base import Packed, Scratch, Step, Target, chunked, row_pitch
-from litejit.ops.simd.gemm_f32 import gemm_f32, pack_f32, panel_columns, segment_gemm_f32
+from litejit.ops.conv_band import places
+from litejit.ops.simd.gemm_f32 import gemm_f32, pack_f32, panel_columns, segment_gemm_f32, segment_tiles
 from litejit.ops.simd.tiles import grain
 from litejit.ops.transpose_conv_int8 import GEOMETRY
 from litejit.planner.graph import Node, Value
 
 ROWS = np.dtype([*GEOMETRY, *((name, "i8") for name in (
     "y", "bias", "offsets", "pitch", "phases", "columns", "staged", "staged_size", "line", "before", "pixels", "above",
-    "row_chunks")), ("lo", "f4"), ("hi", "f4")], align=True)
+    "row_chunks", "starts", "lines", "tile", "last_tile")), ("lo", "f4"), ("hi", "f4")], align=True)
 """phases: along a row; columns: of a product; offsets: bytes to the panels of every phase; pitch: bytes from output pixel to
 output pixel; line: bytes of a staged input row of `pixels`, of which `before` are in front of the image, and which is the first
-of `above` + 1 that see an output row; staged_size 0: nothing is staged."""
+of `above` + 1 that see an output row; staged_size 0: nothing is staged; starts, lines: bytes to the pixels of a row, and to
+rows; tile, last_tile: see `segment_tiles`."""
 
 
 def float_steps(node: Node, target: Target, fields: dict[str, int]) -> list[Step]:
@@ -45,10 +47,13 @@ def float_steps(node: Node, target: Target, fields: dict[str, int]) -> list[Step
     size = 0 if whole else -(-((block - 1) // sh + above + 2) * line // 64) * 64 + 64
     chunks = fields["batch"] * row_chunks
     low, high = float_range(activation(node), node.xnn)
+    columns = o * sw if meet else o
+    tile, last_tile = segment_tiles(cpu, columns)
     params = {**fields, "x": x, "w": panels, "y": y, "bias": None if known else bias, "offsets": offsets, "pitch": pitch,
-              "phases": 1 if meet else sw, "columns": o * sw if meet else o, "staged": Scratch(chunks * size),
+              "phases": 1 if meet else sw, "columns": columns, "staged": Scratch(chunks * size),
               "staged_size": size, "line": line, "before": before, "pixels": pixels, "above": above, "block": block,
-              "row_chunks": row_chunks, "lo": low, "hi": high}
+              "row_chunks": row_chunks, "starts": places((1, 0), (pixels, 4 * c)), "lines": places((above + 1, line), (1, 0)),
+              "tile": tile, "last_tile": last_tile, "lo": low, "hi": high}
     return [Step(node, transpose_conv_f32, params, chunks, macs=x.size // max(1, c) * w.size)]
 
 
@@ -108,8 +113,8 @@ def row_phases(p, oy, source, y):
         if down == 1:
             gemm_f32(x, pixel, panels, to, p.sw * p.pitch, count, along * p.c, p.columns, count, lo, hi, 0)
         else:
-            segment_gemm_f32(x, pixel, down if along > 0 else 0, p.line, panels, to, p.sw * p.pitch, count, along * p.c,
-                             p.columns, lo, hi)
+            segment_gemm_f32(p.tile, p.last_tile, x, p.starts, down if along > 0 else 0, p.lines, panels, to, p.sw * p.pitch,
+                             count, along * p.c, p.columns, lo, hi)
 
 
 @device

@@ -24,6 +24,7 @@ from litejit.planner.fuse_pixel_pitch import fuse_pixel_pitches
 from litejit.planner.fuse_separable import fuse_separable
 from litejit.planner.fuse_swish import fuse_swish
 from litejit.planner.fuse_tail import fuse_tails
+from litejit.planner.fuse_turned import turn_transposed
 from litejit.planner.fuse_unary_chain import fuse_unary_chains
 from litejit.planner.fuse_unsigned_codes import fuse_unsigned_codes
 from litejit.planner.graph import Graph
@@ -32,6 +33,7 @@ from litejit.planner.patterns import Uses
 Rule = Callable[[Uses, Target], list[str]]
 RULES: dict[str, Rule] = {  # in the order in which they are tried
     "unread": drop_unread,
+    "turned": turn_transposed,
     "pad": fuse_pads,
     "activation": fuse_activations,
     "swish": fuse_swish,

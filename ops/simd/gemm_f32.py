@@ -7,7 +7,7 @@ multiply-add per k in order: XNNPACK's numbers where the CPU has it.
     gemv_f32(a, panels, c, k, n, lo, hi)                               one row
     panel_gemm_f32(a, lda, panel, c, ldc, m, k, columns, tall, lo, hi) few rows, one panel; tall from `tall_rows`
     table_gemm_f32(table, segments, moved, panels, c, ldc, m, ...)     rows in pieces found through a table
-    segment_gemm_f32(a, lda, segments, step, ...)                      rows in pieces, `step` bytes apart
+    segment_gemm_f32(tile, last_tile, a, starts, segments, offsets, ...)   rows in pieces, at the same offsets in every row
 
 are device functions on the same panels; strides in bytes, block from `row_block`. other: what is added to C before it is
 clamped lies so many bytes after C; 0: nothing. A part of the columns is computed by
@@ -22,8 +22,8 @@ import numpy as np
 
 from litejit.compiler import device, micro_kernel
 from litejit.compiler.cpu import Cpu
-from litejit.compiler.lazy import MicroKernel
-from litejit.ops.simd.overlap import Ends, overlapped
+from litejit.compiler.lazy import ByAddress, MicroKernel
+from litejit.ops.simd.overlap import Ends, all_segments, overlapped
 from litejit.ops.simd.tiles import f32_columns, f32_halves, f32_rows, tile_shape, tiles
 from litejit.planner.constants import roomy
 
@@ -77,36 +77,38 @@ def emit_tile(kind: str, quarters: int = 4, rows_of: Callable[[Cpu], int] = usua
 
     "rows": rows as they lie, (a, lda, panel, c, ldc, m, k, columns, lo, hi[, other]). "table": (table, segments, ..., moved),
     each row's piece of k values lies `moved` bytes after the address at table[tile][segment][row of the tile]. "segments":
-    (a, lda, ..., segments, step), the pieces of a row `step` bytes apart. m: a multiple of a tile's rows, or less than those of
-    one. times: what adds the products, if not `multiply`. overlap: see ops/simd/overlap.py; without, code
-    compiles in half the time.
+    (a, starts, ..., segments, offsets), row r begins starts[r] (i64) bytes after a, its piece s offsets[s] bytes further. m: a
+    multiple of a tile's rows, or less than those of one. times: what adds the products, if not `multiply`. overlap: see
+    ops/simd/overlap.py; without, code compiles in half the time.
     """
     def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, k: Any, columns: Any, lo: Any,
-             hi: Any, other: Any = None, step: Any = None) -> None:
+             hi: Any, other: Any = None, offsets: Any = None) -> None:
         mr, width = rows_of(v.cpu), tiles(v.cpu).f32[1]
         size, pitch = v.cpu.vbytes, width * v.cpu.vbytes
         types = _vectors(v, width * v.lanes * quarters // 4)
         nv, bounds = len(types), [(v.splat(lo, ty.count), v.splat(hi, ty.count)) for ty in types]
         row = [v.min(v.i(r), v.sub(m, 1)) if r else v.i(0) for r in range(mr)]
-        a_rows, c_rows = ([v.mul(x, r) for r in row] for x in (lda, ldc))
-        weights, down = v.at(panel, pitch), v.mul(lda, 8 * mr if kind == "table" else mr)
+        c_rows, weights = [v.mul(ldc, r) for r in row], v.at(panel, pitch)
+        a_rows = [v.mul(lda, r) for r in row] if kind == "rows" else []
+        down = 8 * mr if kind == "segments" else v.mul(lda, 8 * mr if kind == "table" else mr)
 
         def products(places: list[Any], ends: Ends = ()) -> list[Any]:
-            a, acc = places[0], [v.load(ty, panel, j * size) for j, ty in enumerate(types)] * mr
-            at = [v.at(a, r) for r in a_rows]
+            here, acc = places[0], [v.load(ty, panel, j * size) for j, ty in enumerate(types)] * mr
             if kind == "rows":
-                return (times or multiply)(v, acc, at, weights, pitch, k, nv, v.mul(v.add(k, 1), pitch), ends=ends)
+                return (times or multiply)(v, acc, [v.at(here, r) for r in a_rows], weights, pitch, k, nv,
+                                           v.mul(v.add(k, 1), pitch), ends=ends)
+            at = [v.at(a, v.load(v.type("i64"), here, v.shl(r, 3), 8)) for r in row] if kind == "segments" else []
             segments = lda if kind == "table" else other
             whole = v.mul(v.add(v.mul(segments, k), 1), pitch)
 
             def segment(s: Any, acc: list[Any], ends: Ends = ()) -> list[Any]:
-                here, pieces, moved = v.at(weights, v.mul(v.mul(s, k), pitch)), at, None
+                place, pieces, moved = v.at(weights, v.mul(v.mul(s, k), pitch)), at, None
                 if kind == "table":
-                    pieces = [v.at(v.load(v.type("ptr"), a, v.add(v.mul(s, 8 * mr), 8 * r), 8), other) for r in range(mr)]
+                    pieces = [v.at(v.load(v.type("ptr"), here, v.add(v.mul(s, 8 * mr), 8 * r), 8), other) for r in range(mr)]
                 else:
-                    moved = v.mul(s, step)
-                return multiply(v, acc, pieces, here, pitch, k, nv, whole, moved, ends)
-            return v.loop(segments, segment(v.i(0), acc, ends) if ends else acc, segment, start=1 if ends else 0)
+                    moved = v.load(v.type("i64"), offsets, v.shl(s, 3), 8)
+                return multiply(v, acc, pieces, place, pitch, k, nv, whole, moved, ends)
+            return all_segments(v, segments, acc, segment, ends)
 
         def move(places: list[Any]) -> list[Any]:
             return [v.at(places[0], down), v.at(places[1], v.mul(ldc, mr))]
@@ -122,13 +124,13 @@ def emit_tile(kind: str, quarters: int = 4, rows_of: Callable[[Cpu], int] = usua
         def finish(r: int, places: list[Any], acc: list[Any]) -> None:
             for j, x in enumerate(acc[r * nv:(r + 1) * nv]):
                 v.store(v.clamp(x, *bounds[j]), v.at(places[1], c_rows[r]), j * size)
-        residual = kind == "rows" and other is not None
+        residual, places = kind == "rows" and other is not None, [lda if kind == "segments" else a, c]
         if not overlap or v.cpu.vbytes < 64:
-            v.loop(m, [a, c], tile, step=mr)
+            v.loop(m, places, tile, step=mr)
             return
         fits = v.and_(v.icmp(">=", columns, sum(ty.count for ty in types)), v.icmp(">", k, 0))
         v.either(v.and_(fits, v.icmp("==", other, 0)) if residual else fits,
-                 lambda: overlapped(v, m, mr, mr, [a, c], move, products, finish), lambda: v.loop(m, [a, c], tile, step=mr))
+                 lambda: overlapped(v, m, mr, mr, places, move, products, finish), lambda: v.loop(m, places, tile, step=mr))
     return emit
 
 
@@ -240,8 +242,10 @@ _tall = micro_kernel("gemm_f32_tall", "pippiiiiff", emit_tile("rows", 4, tall_ro
 _short = micro_kernel("gemm_f32_short", "pippiiiiff", emit_tile("rows", 4, lambda cpu: tall_rows(cpu) - 1, overlap=False))
 _table = micro_kernel("gemm_f32_table", "pippiiiiffi", emit_tile("table", overlap=False))
 _table_narrow = micro_kernel("gemm_f32_table_narrow", "pippiiiiffi", emit_tile("table", 2, overlap=False))
-_segments = micro_kernel("gemm_f32_segments", "pippiiiiffii", emit_tile("segments"))
-_segments_narrow = micro_kernel("gemm_f32_segments_narrow", "pippiiiiffii", emit_tile("segments", 2))
+SEGMENT_ARGUMENTS = "ppppiiiiffip"
+_MARKS = {4: "", 3: "_three", 2: "_narrow", 1: "_quarter"}             # by quarters of a panel
+_SEGMENTS = {quarters: micro_kernel("gemm_f32_segments" + mark, SEGMENT_ARGUMENTS, emit_tile(
+    "segments", quarters, overlap=quarters > 1)) for quarters, mark in _MARKS.items()}
 _vector = micro_kernel("gemv_f32", "ppppiiff", emit_vector(_float_lane))
 scale_panel_f32 = micro_kernel("scale_panel_f32", "pppif", emit_scale)
 
@@ -257,6 +261,14 @@ def rows_in(tile: MicroKernel) -> Any:
         if whole < m:
             tile(a + whole * lda, lda, panel, c + whole * ldc, ldc, m - whole, k, columns, lo, hi, other)
     return rows
+
+
+def segment_tiles(cpu: Cpu, n: int) -> tuple[MicroKernel, MicroKernel]:
+    """(the tiles of "segments" for panels of n columns, those for the last panel)."""
+    nr, halves = panel_columns(cpu), cpu.vbytes == 64                  # whether half a register takes half the time
+    left = n - (n - 1) // nr * nr
+    last = min(quarters for quarters in _SEGMENTS if 4 * left <= quarters * nr and (halves or quarters % 2 == 0))
+    return _SEGMENTS[last if n <= nr else 4], _SEGMENTS[last]
 
 
 _quarter, _narrow, _three = rows_in(_tile_quarter), rows_in(_tile_narrow), rows_in(_tile_three)
@@ -348,20 +360,20 @@ def table_gemm_f32(table, segments, moved, panels, c, ldc, m, k, n, lo, hi):
                 _table(rest, segments, panel, below + q * nr * 4, ldc, m - whole, k, columns, lo, hi, moved)
 
 
+_segments_of = ByAddress(SEGMENT_ARGUMENTS)
+
+
 @device
-def segment_gemm_f32(a, lda, segments, step, panels, c, ldc, m, k, n, lo, hi):
-    """As gemm_f32 with the rows in `segments` pieces of k values, `step` bytes apart; all rows pass a panel at once."""
+def segment_gemm_f32(tile, last_tile, a, starts, segments, offsets, panels, c, ldc, m, k, n, lo, hi):
+    """As gemm_f32 with the rows in `segments` pieces of k values: row r begins starts[r] (i64) bytes after a, its piece s
+    offsets[s] bytes further. All rows pass a panel at once; tile, last_tile: see `segment_tiles`.
+    """
     mr, nr = f32_rows(), f32_columns()
-    size, whole = (segments * k + 1) * nr * 4, m // mr * mr
-    rest, below = a + whole * lda, c + whole * ldc
-    narrow = (n + nr // 2 - 1) // nr
-    for q in range((n + nr - 1) // nr):
-        panel, columns = panels + q * size, n - q * nr
-        if q == narrow:
-            _segments_narrow(a, lda, panel, c + q * nr * 4, ldc, whole, k, columns, lo, hi, segments, step)
-            if whole < m:
-                _segments_narrow(rest, lda, panel, below + q * nr * 4, ldc, m - whole, k, columns, lo, hi, segments, step)
-        else:
-            _segments(a, lda, panel, c + q * nr * 4, ldc, whole, k, columns, lo, hi, segments, step)
-            if whole < m:
-                _segments(rest, lda, panel, below + q * nr * 4, ldc, m - whole, k, columns, lo, hi, segments, step)
+    size, whole, count = (segments * k + 1) * nr * 4, m // mr * mr, (n + nr - 1) // nr
+    rest, down = starts + 8 * whole, whole * ldc
+    for q in range(count):
+        this, panel, to, left = last_tile if q == count - 1 else tile, panels + q * size, c + q * nr * 4, n - q * nr
+        if whole > 0:
+            _segments_of(this, a, starts, panel, to, ldc, whole, k, left, lo, hi, segments, offsets)
+        if whole < m:
+            _segments_of(this, a, rest, panel, to + down, ldc, m - whole, k, left, lo, hi, segments, offsets)

@@ -32,7 +32,7 @@ from litejit.compiler.lazy import ByAddress, MicroKernel
 from litejit.ops.simd.epilogues import Codes, Double, Fixed, Nearest
 from litejit.ops.simd.gemm_f32 import LINE, store_tile
 from litejit.ops.simd.nibbles import STEP, nibbles
-from litejit.ops.simd.overlap import Ends, overlapped
+from litejit.ops.simd.overlap import Ends, all_segments, overlapped
 from litejit.ops.simd.stage_int8 import k_group
 from litejit.ops.simd.tiles import half_of, int8_columns, tile_shape, tiles
 
@@ -114,8 +114,8 @@ def emit_tile(end: str, quarters: int = 4, rows: bool = False, wide: bool = Fals
     of the rows are added; hybrid: they multiply `first`, minus the weights' sum (FLOATS always); lo, hi of FLOATS are bits of
     floats. signed: a is codes of i8 as they lie (VNNI, which wants them less -128), not staged rows. range_: see `range_of` in
     epilogues.py. segments: rows lie in so many pieces of `groups` groups of k: row r begins lda[r] (i64) bytes after a, piece s
-    offsets[s] bytes further; otherwise a row is one piece. Then the tile itself sums the rows for their terms, factor * (sum -
-    zero), and `terms` is (factor i32, zero i32, then a one i8 for every value of a piece, filled up with zeros).
+    offsets[s] bytes further; otherwise a row is one piece. Then FLOATS have the same terms for all rows; for codes the tile
+    sums the rows, factor * (sum - zero), and `terms` is (factor i32, zero i32, a one i8 for every value of a piece, zeros).
     """
     def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, groups: Any, columns: Any, terms: Any,
              lo: Any, hi: Any, zero_point: Any, out_flip: Any, segments: Any = None, offsets: Any = None) -> None:
@@ -124,6 +124,7 @@ def emit_tile(end: str, quarters: int = 4, rows: bool = False, wide: bool = Fals
         nv, lanes, alike = len(units), sum(unit.lanes for unit in units), units.count(units[0])
         row = [v.min(v.i(r), v.sub(m, 1)) if r else v.i(0) for r in range(mr)]
         c_rows, weights = [v.mul(ldc, r) for r in row], v.at(panel, HEADER * width * size)
+        terms_of = row if segments is None else [v.i(0)] * mr
         every = groups if segments is None else v.mul(groups, segments)
         (signs,) = v.opaque([v.const(v.i32, SIGNS)]) if signed else (None,)          # LLVM does not end where it knows them
         made = _ends(units, end, panel, (width, size), (lo, hi, zero_point, out_flip), range_)
@@ -148,11 +149,10 @@ def emit_tile(end: str, quarters: int = 4, rows: bool = False, wide: bool = Fals
                 moved = v.load(v.type("i64"), offsets, v.shl(s, 3), 8)
                 return piece(acc, v.at(weights, v.mul(v.mul(s, groups), width * size)), moved, ends)
             first = [unit.load(unit.i32, panel, j * size) for j, unit in enumerate(units)]
-            acc = [*first, v.zero(v.i32)] * mr if summed else _begun(units, first, row, terms_at, rows, hybrid)
+            acc = [*first, v.zero(v.i32)] * mr if summed else _begun(units, first, terms_of, terms_at, rows, hybrid)
             if segments is None:
                 return piece(acc, weights, None, ends)
-            acc = segment(v.i(0), acc, ends) if ends else acc
-            acc = v.loop(segments, acc, segment, start=1 if ends else 0)
+            acc = all_segments(v, segments, acc, segment, ends)
             return with_sums(units, acc, terms) if rows else acc
 
         def move(places: list[Any]) -> list[Any]:
@@ -161,12 +161,12 @@ def emit_tile(end: str, quarters: int = 4, rows: bool = False, wide: bool = Fals
                     v.at(terms, 8 * mr) if segments is None and (rows or hybrid) else terms]
 
         def tile(_: Any, places: list[Any]) -> list[Any]:
-            store_tile(v, made(products(places), places[2], row), [v.at(places[1], r) for r in c_rows], columns, *stored)
+            store_tile(v, made(products(places), places[2], terms_of), [v.at(places[1], r) for r in c_rows], columns, *stored)
             return move(places)
 
         def finish(part: int, places: list[Any], acc: list[Any]) -> None:
             some, each = range(part * together, min(mr, (part + 1) * together)), stored[0]
-            for i, x in enumerate(made(acc[some[0] * nv:(some[-1] + 1) * nv], places[2], [row[r] for r in some])):
+            for i, x in enumerate(made(acc[some[0] * nv:(some[-1] + 1) * nv], places[2], [terms_of[r] for r in some])):
                 v.store(x, v.at(places[1], c_rows[some[i // each]]), i % each * stored[1])
         together = 4 // alike if end in CODES and v.x86 else 1                 # rows that share a register of codes
         stored = (nv, size // 2 if end in CODES16 else size)                   # vectors of a row, bytes of the first one
@@ -339,7 +339,8 @@ _KINDS = [
       for x in RANGES for rows in (False, True) for segments in (False, True)),
     *(Kind("code", range=x, signed=True) for x in RANGES), Kind("fixed", rows=True),
     Kind("double", rows=True), Kind("i32", rows=True), Kind("i32", wide=True), Kind("i32", hybrid=True),
-    *(Kind(end, hybrid=True) for end in FLOATS), *(Kind(end, wide=True) for end in CODES16)]
+    *(Kind(end, hybrid=True) for end in FLOATS), Kind("f32", hybrid=True, segments=True),
+    *(Kind(end, wide=True) for end in CODES16)]
 TILES_OF = {kind: kind.parts() for kind in _KINDS}
 
 

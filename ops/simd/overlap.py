@@ -15,6 +15,13 @@ Ends = Sequence[Callable[[], None]]
 """What is to be done before the first products of some rows: of each of so many parts of a tile's rows."""
 
 
+def all_segments(v: Any, segments: Any, sums: list[Any], segment: Callable[..., list[Any]], ends: Ends) -> list[Any]:
+    """The sums with the products of all segments, segment(s, sums[, ends]); the ends are beside those of the first one."""
+    first = segment(v.i(0), sums, ends) if ends else sums
+    made: list[Any] = v.loop(segments, first, segment, start=1 if ends else 0)
+    return made
+
+
 def overlapped(v: Any, m: Any, rows: int, parts: int, places: list[Any], move: Callable[[list[Any]], list[Any]],
                products: Callable[[list[Any], Ends], list[Any]], finish: Callable[[int, list[Any], list[Any]], None]) -> None:
     """Tiles of `rows` of m rows; m: a multiple, also none, or less than those of one.

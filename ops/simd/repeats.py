@@ -18,8 +18,9 @@ from litejit.compiler.cpu import Cpu
 from litejit.ops.simd.moves import LANE
 
 REPEAT_ARGUMENTS = "pppii"            # y, x, table of `picks`, elements of x, times
-_LANES = {32: "llvm.x86.avx2.permd", 64: "llvm.x86.avx512.permvar.si.512"}
-_BYTES = {16: "llvm.x86.ssse3.pshuf.b.128", 32: "llvm.x86.avx2.pshuf.b", 64: "llvm.x86.avx512.pshuf.b.512"}
+# instructions that pick 32-bit lanes of a register, and bytes within every 16 of them, by bytes of a register
+LANES = {32: "llvm.x86.avx2.permd", 64: "llvm.x86.avx512.permvar.si.512"}
+BYTES = {16: "llvm.x86.ssse3.pshuf.b.128", 32: "llvm.x86.avx2.pshuf.b", 64: "llvm.x86.avx512.pshuf.b.512"}
 
 
 def picks(cpu: Cpu, size: int, times: int) -> np.ndarray:
@@ -38,7 +39,7 @@ def _emit(size: int, v: Any, y: Any, x: Any, table: Any, n: Any, times: Any) -> 
     if not v.cpu.arch:
         _one_by_one(size, v, y, x, n, times)
         return
-    width, kinds = v.cpu.vbytes, 1 + (v.cpu.vbytes in _LANES)
+    width, kinds = v.cpu.vbytes, 1 + (v.cpu.vbytes in LANES)
     pick = _shuffle(v)
 
     def register(i: Any, _: Any) -> None:
@@ -55,12 +56,12 @@ def _shuffle(v: Any) -> Callable[[Any, Any], Any]:
     width, ty = v.cpu.vbytes, v.type("i8", v.cpu.vbytes)
     if not v.x86:
         return lambda value, at: v.call("llvm.aarch64.neon.tbl1.v16i8", ty, [value, v.load(ty, at)])
-    if width not in _LANES:
-        return lambda value, at: v.call(_BYTES[width], ty, [value, v.load(ty, at)])
+    if width not in LANES:
+        return lambda value, at: v.call(BYTES[width], ty, [value, v.load(ty, at)])
 
     def both(value: Any, at: Any) -> Any:
-        moved = v.call(_LANES[width], v.i32, [v.bitcast(value, v.i32), v.load(v.i32, at)])
-        return v.call(_BYTES[width], ty, [v.bitcast(moved, ty), v.load(ty, at, width)])
+        moved = v.call(LANES[width], v.i32, [v.bitcast(value, v.i32), v.load(v.i32, at)])
+        return v.call(BYTES[width], ty, [v.bitcast(moved, ty), v.load(ty, at, width)])
     return both
 
 

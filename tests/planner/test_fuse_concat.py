@@ -41,8 +41,8 @@ MAKERS: dict[str, tuple[Maker, int, str]] = {  # what makes a part, of so many c
     "pointwise": (lambda net: net.conv(37), 20, "product_f32"),
     "dense": (lambda net: dense(net, 37), 20, "product_f32"),
     "few channels": (lambda net: net.conv(21, 3), 3, "conv_rows_f32"),
-    "spatial": (lambda net: net.conv(37, 5, "RELU"), 20, "conv_f32"),
-    "grouped": (lambda net: grouped(net, 38), 40, "conv_f32"),
+    "spatial": (lambda net: net.conv(37, 5, "RELU"), 40, "conv_f32"),
+    "grouped": (lambda net: grouped(net, 38), 80, "conv_f32"),
     "winograd": (lambda net: net.conv(40, 3, "RELU6"), 32, "winograd_")}
 
 

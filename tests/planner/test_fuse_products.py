@@ -294,5 +294,5 @@ def test_switches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITEJIT_FUSION_OFF", "all")
     assert switched_off() == tuple(RULES)
     monkeypatch.setenv("LITEJIT_FUSION_OFF", "tails")
-    with pytest.raises(ValueError, match=r"LITEJIT_FUSION_OFF=tails: the rules are unread, pad, "):
+    with pytest.raises(ValueError, match=r"LITEJIT_FUSION_OFF=tails: the rules are unread, turned, pad, "):
         switched_off()
