@@ -19,7 +19,7 @@ from litejit.ops.arithmetic import activation, float_range, integer_range
 from litejit.ops.base import Operator, Step, Target
 from litejit.ops.broadcast import GRAIN, Kernels, broadcast_kernels, broadcast_steps, layout, prepare_broadcast
 from litejit.ops.division import checked_step, floor_div_f32, floor_div_int, floor_mod_f32, floor_mod_int, trunc_div_int
-from litejit.ops.power import power_f32, power_int
+from litejit.ops.power import one_exponent_step, power_f32, power_int
 from litejit.ops.streams import LOAD, STORE
 from litejit.planner.graph import Node
 
@@ -116,10 +116,12 @@ class Binary(Operator):
 
 
 class Power(Binary):
-    """POW; squares, the most common case, are products."""
+    """POW; squares of floats, the most common case, are products."""
 
     def steps(self, node: Node, target: Target) -> list[Step]:
         exponent = node[1].data
+        if node[0].type == "i32" and node[1].size == 1:
+            return [*checked_step(node, self.refuses, 2), one_exponent_step(node)]
         if node[0].type == "f32" and exponent is not None and exponent.size == 1 and exponent.reshape(-1)[0] == 2:
             low, high = self.bounds(node)
             return broadcast_steps(node, plain_kernels("MUL", "f32", mul), {"low": low, "high": high},

@@ -144,6 +144,7 @@ EXPECTED: tuple[tuple[str, dict[str, str]], ...] = (
     (r"xnn_sum_.*", {"512": "^vpmaddwd .*%zmm", "256": "^vpmaddwd .*%ymm", "128": "^pmaddwd", "neon": r"^m(la|ul) v"}),
     (r"mix_pixels_f32", {"512": "^vsubps .*%zmm", "256": "^vsubps .*%ymm", "128": "^subps", "neon": r"^fsub v\d+\.4s"}),
     (r"mix_pixels_codes", {"512": "^vpmulld .*%zmm", "256": "^vpmulld .*%ymm", "128": "^pmulld", "neon": r"^ml[as] v|^mul v"}),
+    (r"powers_i32", {"512": "^vpmulld .*%zmm", "256": "^vpmulld .*%ymm", "128": "^pmulld", "neon": r"^mul v\d+\.4s"}),
     (r"spaced_rows|picked_pixels", {"512": "^vmov[du].*%[xyz]mm", "256": "^vmov[du].*%[xy]mm", "128": "^mov[du].*%xmm",
                                     "neon": r"^(st[rpu]+|ld[rpu]+) q"}),
     (r"stage_int16|fill|fill_int8|rows", {"512": "^vmov[du].*%zmm", "256": "^vmov[du].*%ymm", "128": "^mov[du].*%xmm",
