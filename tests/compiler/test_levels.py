@@ -43,6 +43,7 @@ def _every_micro_kernel() -> list[str]:
         for kind in reductions.SIZE:
             reductions.columns(what, kind)
             reductions.runs(what, kind)
+    reductions.runs("sum", "i16")
     for what in ("max", "average"):
         for kind in windows.SIZE:
             windows.windows(what, kind)
@@ -123,6 +124,7 @@ EXPECTED: tuple[tuple[str, dict[str, str]], ...] = (
                       "128": "^(movlhps|unpcklpd|punpcklqdq)"}),
     (r"columns_sum_f32|runs_sum_f32|windows_average_f32", {
         "512": "^vaddps .*%zmm", "256": "^vaddps .*%ymm", "128": "^addps", "neon": r"^fadd v\d+\.4s"}),
+    (r"runs_sum_i16", {**DOT16, "neon": r"^(s(m|ad)lal2?|sadalp|saddlp|saddw2?) v\d+\.4s"}),
     (r"(columns|runs)_sum_.*", {"512": "^vpmov[sz]xbw .*%zmm", "256": "^vpmov[sz]xbw .*%ymm", "128": "^pmov[sz]xbw",
                                 "neon": r"^[su](addw|shll)"}),
     (r"(columns|runs|windows)_(max|min)_f32", {"512": "^v(max|min)ps .*%zmm", "256": "^v(max|min)ps .*%ymm",
