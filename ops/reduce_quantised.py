@@ -126,8 +126,10 @@ def add_wide(p, acc, x):
 
 @device
 def times(p, acc, x):
+    """mbqm64(acc * (x - offset)); few of the operations wait for the element before."""
     value = x - p.offset
-    return value if acc == NOTHING else mbqm64(wrap32(acc) * value, p.multiplier, p.shift)
+    factor = value * ((p.multiplier + (1 << 15)) >> 16 if p.multiplier < 0x7FFF0000 else 0x7FFF)
+    return value if acc == NOTHING else np.int64(np.int32((acc * factor + (1 << (14 - p.shift))) >> (15 - p.shift)))
 
 
 @cache
