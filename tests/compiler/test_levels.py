@@ -21,7 +21,17 @@ from litejit.compiler.cpu import LEVELS, Cpu, compiling_for, target
 from litejit.compiler.lazy import MICRO_KERNELS
 from litejit.compiler.primitives import store_i64
 from litejit.ops.depthwise_tiles import PARTS, SHAPES
-from litejit.ops.simd import best, depthwise_dot, depthwise_f32, functions, reductions, windows, xnn_product, xnn_sum
+from litejit.ops.simd import (
+    best,
+    depthwise_dot,
+    depthwise_f32,
+    few_classes,
+    functions,
+    reductions,
+    windows,
+    xnn_product,
+    xnn_sum,
+)
 from litejit.ops.simd.gemm_int4 import block_rows
 from litejit.ops.simd.lookup import lookup8
 from litejit.ops.simd.tiles import f32_columns, tile_shape, tiles
@@ -58,6 +68,8 @@ def _every_micro_kernel() -> list[str]:
     for kind in ("i8", "u8"):
         xnn_sum.xnn_sum(kind)
         xnn_product.xnn_product(kind)
+        few_classes.class_shares(kind, 2)
+        few_classes.class_shares(kind, few_classes.MOST)
     return sorted(name for name in MICRO_KERNELS if not name.startswith(("peak_", "test_")))
 
 
@@ -150,6 +162,7 @@ EXPECTED: tuple[tuple[str, dict[str, str]], ...] = (
     (r"reverse_2", {"512": "^vp(ermw|shufb) .*%zmm", "256": "^vpshufb .*%ymm", "128": "^pshuf(b|d|lw)", "neon": "^rev64"}),
     (r"reverse_4", {"512": "^vperm(d|ps) .*%zmm", "256": "^vperm(d|ps) .*%ymm", "128": "^(pshufd|shufps)", "neon": "^rev64"}),
     (r"reverse_8", {"512": "^vperm(q|pd) .*%zmm", "256": "^vperm(q|pd) .*%ymm", "128": "^(pshufd|shufps)", "neon": "^ext"}),
+    (r"class_shares_.*", {"512": "^vgatherdps .*%zmm", "256": "^vgatherdps .*%ymm", "128": "^divps", "neon": "^fdiv"}),
     (r"powers_i32", {"512": "^vpmulld .*%zmm", "256": "^vpmulld .*%ymm", "128": "^pmulld", "neon": r"^mul v\d+\.4s"}),
     (r"spaced_rows|picked_pixels", {"512": "^vmov[du].*%[xyz]mm", "256": "^vmov[du].*%[xy]mm", "128": "^mov[du].*%xmm",
                                     "neon": r"^(st[rpu]+|ld[rpu]+) q"}),
