@@ -303,7 +303,7 @@ def _half(m: Lockstep, x: list[Any]) -> list[Any]:
 
 
 def sqrt(m: Lockstep, x: list[Any]) -> list[Any]:
-    """The instruction; on AVX-512 what is faster, if all numbers are normal ones from 2^-100 up: rounded correctly."""
+    """The instruction; on AVX-512 what is faster, if no number is smaller than 2^-100 or infinite: rounded correctly."""
     if not m.wide:
         return m.sqrt(x)
 
@@ -319,12 +319,12 @@ def sqrt(m: Lockstep, x: list[Any]) -> list[Any]:
 
 def _if_all_from(m: Lockstep, low: float, x: list[Any], yes: Callable[[], list[Any]], no: Callable[[], list[Any]]
                  ) -> list[Any]:
-    """yes() if all lanes are finite numbers from `low` > 0 up, else no(): only one of them is computed."""
+    """yes() if all lanes are finite numbers of any sign, `low` > 0 or larger, else no(): only one of them is computed."""
     v, first = m.v, int(np.float32(low).view(np.int32))
-    above = m.sub(m.bits(x), first)
+    above = m.sub(m.shl(m.bits(x), 1), 2 * first)
     for other in above[1:]:
         above[0] = v.max(above[0], other, signed=False)
-    inside = v.icmp("<", above[0], INFINITY_BITS - first, signed=False)
+    inside = v.icmp("<", above[0], 2 * (INFINITY_BITS - first) - (1 << 32), signed=False)
     every = v.call(f"llvm.vector.reduce.and.v{v.lanes}i1", v.type("i1"), [inside])
     return v.choose(every, yes, no)
 
