@@ -27,6 +27,7 @@ from litejit.ops.simd import (
     depthwise_f32,
     few_classes,
     functions,
+    one_number,
     reductions,
     windows,
     xnn_product,
@@ -63,6 +64,9 @@ def _every_micro_kernel() -> list[str]:
     for width, stride in ((0, 1), *SHAPES):
         for part in PARTS:
             depthwise_f32.columns_f32(width, stride, part)
+    for name in one_number.FORMULAS:
+        one_number.one_number(name, True)
+        one_number.one_number(name, False)
     for name in functions.FORMULAS:
         functions.stream(name, SCALAR.get(name) or OPERATORS[name.upper()].formula)
     for kind in ("i8", "u8"):
@@ -163,6 +167,11 @@ EXPECTED: tuple[tuple[str, dict[str, str]], ...] = (
     (r"reverse_4", {"512": "^vperm(d|ps) .*%zmm", "256": "^vperm(d|ps) .*%ymm", "128": "^(pshufd|shufps)", "neon": "^rev64"}),
     (r"reverse_8", {"512": "^vperm(q|pd) .*%zmm", "256": "^vperm(q|pd) .*%ymm", "128": "^(pshufd|shufps)", "neon": "^ext"}),
     (r"class_shares_.*", {"512": "^vgatherdps .*%zmm", "256": "^vgatherdps .*%ymm", "128": "^divps", "neon": "^fdiv"}),
+    *((rf"{name}_(of|by)_one", {
+        "512": f"^v{x86}ps .*%zmm", "256": f"^v{x86}ps .*%ymm", "128": f"^{x86}ps",
+        "neon": rf"^f({x86}|cmgt|maxnm|minnm) v\d+\.4s"})
+      for name, x86 in (("add", "add"), ("sub", "sub"), ("mul", "mul"), ("div", "div"), ("maximum", "max"), ("minimum", "min"),
+                        ("squared_difference", "mul"))),
     (r"powers_i32", {"512": "^vpmulld .*%zmm", "256": "^vpmulld .*%ymm", "128": "^pmulld", "neon": r"^mul v\d+\.4s"}),
     (r"spaced_rows|picked_pixels", {"512": "^vmov[du].*%[xyz]mm", "256": "^vmov[du].*%[xy]mm", "128": "^mov[du].*%xmm",
                                     "neon": r"^(st[rpu]+|ld[rpu]+) q"}),
