@@ -191,7 +191,7 @@ def _transpose(node: Node, params: dict[str, Any], size: int, row: Dim, column: 
         b0, b1 = min(row[0], side * side), LINE // size  # one cache line of every row, and only so many output rows
     else:
         b1 = min(column[0], max(side, side * side // row[0]))
-        b0 = min(row[0], max(side, side * side // b1 // side * side))
+        b0 = row[0] if row[0] * b1 <= side * side else min(row[0], max(side, side * side // b1 // side * side))
     if outer and (part or (b0 >= row[0] and b1 >= column[0])):
         return _blocked(node, TRANSPOSES[size], params, size, row, column, b0, b1, outer[:-1], outer[-1])
     return _blocked(node, TRANSPOSES[size], params, size, row, column, b0, b1, outer)
