@@ -17,10 +17,19 @@ from litejit.compiler.lazy import Device
 from litejit.ops import binary_quantised as quantised
 from litejit.ops.arithmetic import activation, float_range, integer_range
 from litejit.ops.base import Operator, Step, Target
-from litejit.ops.broadcast import GRAIN, Kernels, broadcast_kernels, broadcast_steps, layout, prepare_broadcast
+from litejit.ops.broadcast import (
+    GRAIN,
+    Kernels,
+    broadcast_kernels,
+    broadcast_rows,
+    broadcast_steps,
+    layout,
+    prepare_broadcast,
+)
 from litejit.ops.division import checked_step, floor_div_f32, floor_div_int, floor_mod_f32, floor_mod_int, trunc_div_int
-from litejit.ops.power import power_f32, power_int
-from litejit.ops.streams import LOAD, STORE
+from litejit.ops.power import one_exponent_step, power_f32, power_int
+from litejit.ops.simd.one_number import FORMULAS, one_number
+from litejit.ops.streams import LOAD, STORE, inlined
 from litejit.planner.graph import Node
 
 FLOATS = ("f32", "f16", "bf16")
@@ -121,10 +130,12 @@ class Binary(Operator):
 
 
 class Power(Binary):
-    """POW; squares, the most common case, are products."""
+    """POW; squares of floats, the most common case, are products."""
 
     def steps(self, node: Node, target: Target) -> list[Step]:
         exponent = node[1].data
+        if node[0].type == "i32" and node[1].size == 1:
+            return [*checked_step(node, self.refuses, 2), one_exponent_step(node)]
         if node[0].type == "f32" and exponent is not None and exponent.size == 1 and exponent.reshape(-1)[0] == 2:
             low, high = self.bounds(node)
             return broadcast_steps(node, plain_kernels("MUL", "f32", mul), {"low": low, "high": high},
@@ -159,6 +170,8 @@ def plain_kernels(name: str, type: str, formula: Device) -> Kernels:
         @device
         def clamped_float(k, x, y):
             return min(max(formula(x, y), k[0]), k[1])
+        if type == "f32" and name in FORMULAS:
+            return rows_kernels(name, clamped_float)
         return broadcast_kernels(label, CLAMPED_FLOAT, LOAD[type], STORE[type], float_bounds, clamped_float)
     narrow = _NARROW[type]
 
@@ -170,6 +183,27 @@ def plain_kernels(name: str, type: str, formula: Device) -> Kernels:
     def clamped_integer(k, x, y):
         return min(max(narrow(formula(x, y)), k[0]), k[1])
     return broadcast_kernels(label, CLAMPED_INTEGER, LOAD[type], STORE[type], integer_bounds, clamped_integer)
+
+
+def rows_kernels(name: str, formula: Device) -> Kernels:
+    """The same of float32; rows with one number for an operand are generated vectors."""
+    load, store = LOAD["f32"], STORE["f32"]
+    by_one, of_one, clamped = one_number(name, False), one_number(name, True), inlined(formula)
+
+    @device
+    def run(p, at, ia, ib, rows, n):
+        y, a, b, a1, b1, low, high = p.y, p.a, p.b, p.a1, p.b1, p.low, p.high
+        if p.b0 == 0:
+            by_one(a + 4 * ia, a1, b + 4 * ib, b1, y + 4 * at, rows, n, low, high)
+        elif p.a0 == 0:
+            of_one(b + 4 * ib, b1, a + 4 * ia, a1, y + 4 * at, rows, n, low, high)
+        else:
+            for r in range(rows):
+                to, left, right = at + r * n, ia + r * a1, ib + r * b1
+                for i in range(n):
+                    store(y, to + i, clamped((low, high), load(a, left + i), load(b, right + i)))
+    flat = broadcast_kernels(f"{name.lower()}_f32", CLAMPED_FLOAT, load, store, float_bounds, formula).flat
+    return Kernels(flat, broadcast_rows(f"{name.lower()}_f32_rows", CLAMPED_FLOAT, run), narrow=32)
 
 
 @functools.cache

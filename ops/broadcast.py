@@ -99,7 +99,7 @@ def broadcast_steps(node: Node, kernels: Kernels, params: dict[str, Any], operan
     steps: list[Step] = []
     nest = collapse(a.dims, b.dims)
     if len(nest.dims) == 2:
-        nest, steps = _lengthened(node, addresses, nest)
+        nest, steps = _lengthened(node, addresses, nest, kernels.narrow)
     flat = nest.dims == (1,) or nest.strides == ((1,), (1,))
     (a0, a1, *sa), (b0, b1, *sb) = (s + (0,) * (2 - len(s)) for s in nest.strides)
     n0, n1, *dims = nest.dims + (1,) * (2 - len(nest.dims))
@@ -110,7 +110,7 @@ def broadcast_steps(node: Node, kernels: Kernels, params: dict[str, Any], operan
         "sa": padded(tuple(sa)), "sb": padded(tuple(sb)), **params}, chunks)]
 
 
-def _lengthened(node: Node, addresses: list[Any], nest: Collapsed) -> tuple[Collapsed, list[Step]]:
+def _lengthened(node: Node, addresses: list[Any], nest: Collapsed, narrow: int = NARROW) -> tuple[Collapsed, list[Step]]:
     """A short inner loop made longer: what repeats there is written several times over, while planning or by a step."""
     columns, rows = nest.dims
     for i, strides in enumerate(nest.strides):
@@ -125,14 +125,14 @@ def _lengthened(node: Node, addresses: list[Any], nest: Collapsed) -> tuple[Coll
                 if outer == 1:
                     return Collapsed((step,), ((1,), (1,))), steps
                 return Collapsed((step, outer), ((1, step), (1, 0)) if i else ((1, 0), (1, step))), steps
-        elif _narrow(columns, rows, addresses[i].itemsize):
+        elif columns * addresses[i].itemsize <= narrow and _few_bytes(columns * rows, addresses[i].itemsize):
             return Collapsed((columns * rows,), ((1,), (1,))), _elements_repeated(node, addresses, i, columns)
     return nest, []
 
 
-def _narrow(columns: int, rows: int, size: int) -> bool:
-    """Whether an element of `size` bytes for every loop of so many columns is worth repeating."""
-    return columns * size <= NARROW and rows * columns * size <= MOST and size in REPEAT
+def _few_bytes(count: int, size: int) -> bool:
+    """Whether so many elements of `size` bytes are worth writing for the elements that repeat among them."""
+    return count * size <= MOST and size in REPEAT
 
 
 def _rows_repeated(node: Node, addresses: list[Any], i: int, times: int) -> list[Step]:
@@ -161,10 +161,12 @@ def _repeated(data: np.ndarray, times: int) -> Callable[[], np.ndarray]:
 
 
 class Kernels(NamedTuple):
-    """The two kernels of a formula: operands of one shape; any broadcasting."""
+    """The two kernels of a formula: operands of one shape; any broadcasting. narrow: bytes of a loop of the second one with one
+    element of an operand that is worth repeating for the first one."""
 
     flat: Kernel
     nest: Kernel
+    narrow: int = NARROW
 
 
 @functools.cache
@@ -260,3 +262,25 @@ def broadcast_runs(name: str, params: np.dtype, run: Any) -> Kernels:
                     j += 1
         return 0
     return Kernels(runs, runs)
+
+
+def broadcast_rows(name: str, params: np.dtype, run: Any) -> Kernel:
+    """A kernel that does whole rows: run(p, at, ia, ib, rows, n) makes `rows` rows of n outputs from `at` on, of elements that
+    are a1 and b1 apart from row to row, a0 and b0 (0 or 1) in a row."""
+    locate = _locator(params.names)
+
+    @kernel(params, name=name)
+    def rows(p, begin, end):
+        n0 = p.n0
+        for c in prange(begin, end):
+            at = c * p.block
+            stop = min(p.total, at + p.block)
+            while at < stop:
+                ia, ib, j, column = locate(p, at)
+                many, n = min(p.n1 - j, (stop - at) // n0), n0
+                if column > 0 or many == 0:
+                    many, n = 1, min(n0 - column, stop - at)
+                run(p, at, ia + column * p.a0, ib + column * p.b0, many, n)
+                at += many * n
+        return 0
+    return rows

@@ -108,6 +108,12 @@ class Conv2D(Operator):
         return fixed_steps(node, target, weights, made, real_scales(node), code_range(node))
 
 
+def fits_xnn(node: Node, target: Target) -> bool:
+    """Whether scales of a node of codes let vectors round as XNNPACK does."""
+    made = windows_of(node)
+    return Weights(node[1], node.optional(2), made.groups, target.cpu).fits(xnn_scales(node))
+
+
 def _tiling(node: Node, target: Target, made: Windows) -> Tiling | None:
     """The tiles of Winograd that compute a float32 node, None where another kernel does."""
     w, bias = node[1], node.optional(2)

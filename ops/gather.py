@@ -29,7 +29,8 @@ from litejit.compiler.primitives import (
     store_u64,
 )
 from litejit.ops.base import Operator, Packed, Step, Target, chunked
-from litejit.ops.copy import GRAIN, plain, put_rows, strides
+from litejit.ops.copy import GRAIN, plain, strides
+from litejit.ops.copy_kernels import put_rows
 from litejit.planner.graph import Node, Value
 
 Shape = tuple[int, ...]

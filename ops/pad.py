@@ -12,7 +12,8 @@ import numpy as np
 
 from litejit.compiler import device, kernel, prange
 from litejit.ops.base import Operator, Packed, Scratch, Step, Target, chunked
-from litejit.ops.copy import GRAIN, LONG, PIECE, Move, Place, apply, copy_steps, plain, put_rows, strides
+from litejit.ops.copy import GRAIN, PIECE, Move, Place, apply, copy_steps, plain, strides
+from litejit.ops.copy_kernels import LONG, put_rows
 from litejit.ops.simd.moves import fill, spaced_reach, spaced_rows
 from litejit.planner.graph import Node, Value
 

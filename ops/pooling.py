@@ -1,7 +1,8 @@
 """AVERAGE_POOL_2D and MAX_POOL_2D over NHWC tensors, with fused activation.
 
 A unit of work is a row of output pixels; the elements of a window are combined in registers along the channels, and, where
-windows begin a pixel apart, along the row.
+windows begin a pixel apart, along the row. Where they begin further apart and channels are few, windows are made at every
+pixel, of which those that are wanted are picked.
 Averages divide by the number of elements inside the tensor. Codes are averaged as they are: input and output
 quantisation are taken to be equal, as LiteRT does; the fused activation clamps with the output's.
 """
@@ -18,17 +19,19 @@ from litejit.compiler.primitives import LOAD, copy_bytes, store_i64
 from litejit.ops import streams
 from litejit.ops.arithmetic import act_range, activation, float_range, xnn_act_range
 from litejit.ops.base import Operator, Packed, Scratch, Step, Target, chunked
+from litejit.ops.simd.moves import rows
 from litejit.ops.simd.windows import windows
 from litejit.planner.graph import Node
 
 POOL = np.dtype([(name, "i8") for name in (
-    "x", "y", "acc", "acc_bytes", "fresh", "height", "width", "channels", "out_height", "out_width", "stride_h",
-    "stride_w", "filter_h", "filter_w", "pad_h", "pad_w", "total", "block", "pixel")]
+    "x", "y", "acc", "acc_bytes", "fresh", "line", "table_bytes", "height", "width", "channels", "out_height",
+    "out_width", "stride_h", "stride_w", "filter_h", "filter_w", "pad_h", "pad_w", "total", "block", "pixel")]
     + [("low", "f4"), ("high", "f4"), ("nan", "f4")], align=True)
 
 TYPES = ("f32", "f16", "i8", "u8", "i16")
 GRAIN = 1 << 15                       # elements read by a chunk
 ITEM = {"f32": 4, "f16": 2, "i8": 1, "u8": 1, "i16": 2}
+WIDENED = {"average": 4}              # bytes of an element that is added up
 CASTS: dict[str, Any] = {"f16": np.float32, "i8": np.int8, "u8": np.uint8, "i16": np.int16}
 EXACT = {"i8": 4096, "u8": 4096, "i16": 127}    # elements of a window whose sum float32 divides exactly
 
@@ -79,15 +82,24 @@ class Pool(Operator):
             low, high = limits(name, out.scale if out.quantised else 1, out.zero_point, x.type)
         plain = x.type == "f16" or (self.what == "average" and taps > EXACT.get(x.type, taps))
         made = (plain_kernel if plain else window_kernel)(self.what, x.type)
-        acc_bytes = -(-(4 * c if plain else 8 * taps) // 64) * 64
+        table_bytes = _round(8 * taps)
+        acc_bytes, line, pixel = _round(4 * c) if plain else 2 * table_bytes, 0, c * WIDENED.get(self.what, ITEM[x.type])
+        if not plain and not node.pixel and o.stride_w > 1 and o.stride_w * pixel <= target.cpu.vbytes:
+            line, acc_bytes = acc_bytes, acc_bytes + _round(o.stride_w * out_w * c * ITEM[x.type])
         fresh = np.full(c, -np.inf if self.what == "max" else 0, np.float32)
         return [Step(node, made, {
             "x": x, "y": out, "acc": Scratch(chunks * acc_bytes), "acc_bytes": acc_bytes,
-            "fresh": Packed(("pool", self.what, c), lambda: fresh) if plain else None, "height": h, "width": w,
-            "channels": c, "out_height": out_h, "out_width": out_w, "stride_h": o.stride_h, "stride_w": o.stride_w,
-            "filter_h": o.filter_height, "filter_w": o.filter_width, "pad_h": pad_h, "pad_w": pad_w, "total": n * out_h,
-            "block": block, "pixel": node.pixel or c * ITEM[x.type], "low": float(low), "high": float(high),
+            "fresh": Packed(("pool", self.what, c), lambda: fresh) if plain else None, "line": line,
+            "table_bytes": table_bytes, "height": h, "width": w, "channels": c, "out_height": out_h, "out_width": out_w,
+            "stride_h": o.stride_h, "stride_w": o.stride_w, "filter_h": o.filter_height, "filter_w": o.filter_width,
+            "pad_h": pad_h, "pad_w": pad_w, "total": n * out_h, "block": block, "pixel": node.pixel or c * ITEM[x.type],
+            "low": float(low), "high": float(high),
             "nan": nan}, chunks)]
+
+
+def _round(size: int) -> int:
+    """Bytes in whole cache lines."""
+    return -(-size // 64) * 64
 
 
 def sizes(node: Node, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -109,6 +121,17 @@ OPERATORS: dict[str, Operator] = {"AVERAGE_POOL_2D": Pool("average", TYPES), "MA
 ONE, HALF = np.float32(1), np.float32(0.5)
 
 
+@device
+def list_window(table, rows, line, columns, pixel):
+    """Offsets of the elements of a window; their number."""
+    n = 0
+    for row in range(0, rows * line, line):
+        for at in range(row, row + columns * pixel, pixel):
+            store_i64(table, n, at)
+            n += 1
+    return n
+
+
 @cache
 def window_kernel(what: str, type: str) -> Kernel:
     """The kernel of a type whose windows go through a micro-kernel."""
@@ -120,7 +143,8 @@ def window_kernel(what: str, type: str) -> Kernel:
         line, wide, width, taps, step = p.width * pixel, p.out_width, p.width, p.filter_w, p.stride_w
         inside = min(wide, (width - taps + p.pad_w) // step + 1)      # windows from here on stick out on the right
         for c in prange(begin, end):
-            table = p.acc + c * p.acc_bytes
+            whole = p.acc + c * p.acc_bytes                           # one table of whole rows, one of the others
+            known = known_part = 0
             for u in range(c * p.block, min(p.total, (c + 1) * p.block)):
                 image = u // p.out_height
                 top = (u - image * p.out_height) * p.stride_h - p.pad_h
@@ -129,16 +153,25 @@ def window_kernel(what: str, type: str) -> Kernel:
                 while ox < wide:
                     left = ox * step - p.pad_w
                     a, b = max(left, 0), min(left + taps, width)
-                    n = 0
-                    for row in range(0, (last - first) * line, line):
-                        for at in range(row, row + (b - a) * pixel, pixel):
-                            store_i64(table, n, at)
-                            n += 1
+                    n = (last - first) * (b - a)
+                    if b - a == taps:
+                        table = whole
+                        if known != n:
+                            known = list_window(table, last - first, line, b - a, pixel)
+                    else:
+                        table = whole + p.table_bytes
+                        if known_part != n + (b - a << 32):
+                            known_part = list_window(table, last - first, line, b - a, pixel) + (b - a << 32)
                     many = max(inside - ox, 1) if left >= 0 else 1
                     part, half = ONE / np.float32(n), np.float32(n >> 1) + HALF
-                    pixels, elements = (1, many * p.channels) if step * pixel == made else (many, p.channels)
-                    combined(start + a * pixel, table, n, pixels, step * pixel, y + ox * made, elements, low, high, part,
-                             half, nan)
+                    if p.line and many > 1:
+                        every = ((many - 1) * step + 1) * p.channels
+                        combined(start + a * pixel, table, n, 1, 0, whole + p.line, every, low, high, part, half, nan)
+                        rows(y + ox * made, whole + p.line, made, step * made, many, made)
+                    else:
+                        pixels, elements = (1, many * p.channels) if step * pixel == made else (many, p.channels)
+                        combined(start + a * pixel, table, n, pixels, step * pixel, y + ox * made, elements, low, high, part,
+                                 half, nan)
                     ox += many
         return 0
     return pool

@@ -5,9 +5,12 @@ import math
 
 import numpy as np
 
-from litejit.compiler import device
-from litejit.compiler.primitives import Primitive, bits_f32
+from litejit.compiler import device, kernel
+from litejit.compiler.primitives import Primitive, bits_f32, load_i32
+from litejit.ops.base import Step, chunked
+from litejit.ops.simd.powers import powers_i32
 from litejit.ops.streams import inlined
+from litejit.planner.graph import Node
 
 bits_f64 = Primitive("bits_f64", "int64", ("float64",), lambda ir, b, a: b.bitcast(a[0], ir.IntType(64)),
                      lambda x: np.float64(x).view(np.int64))
@@ -20,6 +23,26 @@ _A1, _A2, _A3, _A4, _A5 = (1 / (2 * k + 1) for k in range(1, 6))                
 _TWO_LOG2E = 2 / math.log(2)
 _E1, _E2, _E3, _E4, _E5, _E6, _E7 = (math.log(2) ** k / math.factorial(k) for k in range(1, 8))
 _INF, _NAN, _ONE, _EVEN = np.float32(np.inf), np.float32(np.nan), np.float32(1), np.float32(1 << 24)
+
+ONE_EXPONENT = np.dtype([(name, "i8") for name in ("x", "y", "exponent", "n", "block")], align=True)
+GRAIN = 8192                          # elements of a chunk
+
+
+def one_exponent_step(node: Node) -> Step:
+    """POW of int32 with an exponent of one element, which is not negative."""
+    y = node.out
+    chunks, block = chunked(y.size, GRAIN)
+    return Step(node, power_one_i32, {"x": node[0], "y": y, "exponent": node[1], "n": y.size, "block": block}, chunks)
+
+
+# ---- kernels ---------------------------------------------------------------------------------------
+
+@kernel(ONE_EXPONENT)
+def power_one_i32(p, begin, end):
+    """x**exponent; wraps; 0**0 is 1."""
+    first = begin * p.block
+    powers_i32(p.x + 4 * first, p.y + 4 * first, min(p.n, end * p.block) - first, load_i32(p.exponent, 0))
+    return 0
 
 
 @device(fastmath=("contract",))

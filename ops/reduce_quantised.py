@@ -22,6 +22,7 @@ from litejit.ops.simd import reductions
 from litejit.planner.graph import Q_RANGE, Node, Value
 
 FIXED, EVEN, AWAY = 0, 1, 2           # ways to rescale
+MOST_SHORTS = 1 << 16                 # int16 codes whose sum fits 32 bits
 CODES = np.dtype([*LOOP, ("how", "i8"), ("offset", "i8"), ("multiplier", "i8"), ("shift", "i8"), ("zero", "i8"),
                   ("low", "i8"), ("high", "i8"), ("scale", "f4"), ("bias", "f4"), ("least", "f4"), ("most", "f4")],
                  align=True)
@@ -37,7 +38,8 @@ def quantised_step(node: Node, what: str, shape: Geometry, reference: bool) -> S
         params, kernel = _product(x, out, shape.depth), product_kernel(type)
     else:
         params = _rescaling(node, what, shape.depth, type, reference)
-        kernel = sum_kernel(type, "strided" if type == "i16" else "columns" if shape.columns else "runs")
+        strided = type == "i16" and (shape.columns or shape.depth > MOST_SHORTS)
+        kernel = sum_kernel(type, "strided" if strided else "columns" if shape.columns else "runs")
     params["low"], params["high"] = Q_RANGE[type]
     params["least"], params["most"] = (float(v) for v in Q_RANGE[type])
     if what != "prod" and type != "i16" and shape.columns:
@@ -124,8 +126,10 @@ def add_wide(p, acc, x):
 
 @device
 def times(p, acc, x):
+    """mbqm64(acc * (x - offset)); few of the operations wait for the element before."""
     value = x - p.offset
-    return value if acc == NOTHING else mbqm64(wrap32(acc) * value, p.multiplier, p.shift)
+    factor = value * ((p.multiplier + (1 << 15)) >> 16 if p.multiplier < 0x7FFF0000 else 0x7FFF)
+    return value if acc == NOTHING else np.int64(np.int32((acc * factor + (1 << (14 - p.shift))) >> (15 - p.shift)))
 
 
 @cache
@@ -160,7 +164,8 @@ def sum_kernel(type: str, walk: str) -> Kernel:
                 store(y, to + i, narrow(away(load_i32(acc, i), scale, bias, zero, low, high)))
     if walk == "columns":
         return columns(name, CODES, 1, 4, reductions.columns("sum", type), load_i32, store_i32, add, finish_all)
-    return runs(name, CODES, 1, 4, reductions.runs("sum", type), load_i32, store_i32, np.int32(0), add, finish_all)
+    size = reductions.RUN_SIZE[type]
+    return runs(name, CODES, size, 4, reductions.runs("sum", type), load_i32, store_i32, np.int32(0), add, finish_all)
 
 
 @cache

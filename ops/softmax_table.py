@@ -13,6 +13,7 @@ from litejit.compiler import device, kernel, prange
 from litejit.compiler.lazy import Device, Kernel
 from litejit.compiler.primitives import load_f32, rint_f32, round_f32, trunc_f32
 from litejit.ops.base import Packed, Scratch, Step, chunked
+from litejit.ops.simd.few_classes import MOST, class_shares
 from litejit.ops.streams import LOAD, STORE
 from litejit.ops.vector_math import log_f32
 from litejit.planner.graph import Node
@@ -22,7 +23,7 @@ ROWS = np.dtype([
     ("shares", "i8"), ("scale", "f4")], align=True)
 LOG_ROWS = np.dtype([
     ("x", "i8"), ("y", "i8"), ("rows", "i8"), ("depth", "i8"), ("block", "i8"), ("table", "i8"), ("zero", "i8"),
-    ("scale", "f4"), ("out_scale", "f4"), ("ratio", "f4")], align=True)
+    ("shifts", "i8"), ("scale", "f4"), ("out_scale", "f4"), ("ratio", "f4")], align=True)
 GRAIN = 8192
 LANES = 4                             # rows whose sums run side by side: each is a chain of dependent additions
 
@@ -39,9 +40,10 @@ def softmax_table_steps(node: Node, beta: float) -> list[Step]:
     scale, depth = float(x.scale), x.dims[-1]
     rows = x.size // depth
     chunks, block = chunked(rows, max(LANES, GRAIN // depth // LANES * LANES))
-    return [Step(node, softmax_table(x.type), {
+    few = depth <= MOST
+    return [Step(node, softmax_few(x.type, depth) if few else softmax_table(x.type), {
         "x": x, "y": y, "rows": rows, "depth": depth, "block": block, "zero": y.zero_point, "scale": y.scale,
-        "shares": Scratch(chunks * LANES * 4 * depth + 64),
+        "shares": None if few else Scratch(chunks * LANES * 4 * depth + 64),
         "table": Packed(("float exponentials", scale, beta), lambda: exponentials(scale, beta))}, chunks)]
 
 
@@ -53,7 +55,7 @@ def log_softmax_table_steps(node: Node) -> list[Step]:
     chunks, block = chunked(rows, max(1, GRAIN // depth))
     return [Step(node, log_softmax_table(x.type), {
         "x": x, "y": y, "rows": rows, "depth": depth, "block": block, "zero": y.zero_point, "scale": x.scale,
-        "out_scale": y.scale, "ratio": x.scale / y.scale,
+        "out_scale": y.scale, "ratio": x.scale / y.scale, "shifts": Scratch(chunks * 8 * block + 64),
         "table": Packed(("float exponentials", scale, 1.0), lambda: exponentials(scale, 1.0))}, chunks)]
 
 
@@ -124,6 +126,19 @@ def softmax_table(type: str) -> Kernel:
 
 
 @functools.cache
+def softmax_few(type: str, depth: int) -> Kernel:
+    """The same of a few classes."""
+    shares = class_shares(type, depth)
+
+    @kernel(ROWS, name=f"softmax_few_{type}_{depth}")
+    def run(p, begin, end):
+        first = begin * p.block
+        shares(p.x + first * p.depth, p.y + first * p.depth, min(p.rows, end * p.block) - first, p.table, p.scale, p.zero)
+        return 0
+    return run
+
+
+@functools.cache
 def log_softmax_table(type: str) -> Kernel:
     """Rows of x * ratio - (max * scale + log(sum)) / out_scale."""
     load, store, largest, (low, high) = LOAD[type], STORE[type], _largest(type), _BOUNDS[type]
@@ -132,13 +147,22 @@ def log_softmax_table(type: str) -> Kernel:
     def run(p, begin, end):
         x, y, depth, ratio, zero = p.x, p.y, p.depth, p.ratio, np.int32(p.zero)
         for c in prange(begin, end):
-            for r in range(c * p.block, min(p.rows, (c + 1) * p.block)):
-                row = r * depth
+            first = c * p.block
+            rows = min(p.rows - first, p.block)
+            shifts = p.shifts + 8 * first
+            mosts = shifts + 4 * p.block
+            for r in range(rows):
+                row = (first + r) * depth
                 most = largest(x, row, depth)
                 table, total = p.table + 4 * (255 - most), np.float32(0)
                 for i in range(row, row + depth):
                     total += load_f32(table, load(x, i))
-                shift = (p.scale * np.float32(most) + log_f32(total)) / p.out_scale
+                _store_f32(shifts, r, total)
+                _store_f32(mosts, r, np.float32(most))
+            for r in range(rows):
+                _store_f32(shifts, r, (p.scale * _load_f32(mosts, r) + log_f32(_load_f32(shifts, r))) / p.out_scale)
+            for r in range(rows):
+                row, shift = (first + r) * depth, load_f32(shifts, r)
                 for i in range(row, row + depth):
                     code = np.int32(np.int32(rint_f32(ratio * np.float32(np.int32(load(x, i))) - shift)) + zero)
                     store(y, i, min(max(code, low), high))

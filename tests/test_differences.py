@@ -50,6 +50,13 @@ def test_right_where_litert_is_not(mode: str) -> None:
     hybrid = run_op("BATCH_MATMUL", [np.ones((1, 2, 4), F), In(np.ones((1, 4, 3), np.int8), Quant(0.5, 0))],
                     Out(shape=(1, 2, 3)), mode=mode)
     assert (hybrid == 2).all()
+    weights = In(np.array([[[[2, -4, 127]]]], np.int8), Quant(0.5, 0), constant=True)
+    one_scale = run_op("DEPTHWISE_CONV_2D", [np.ones((1, 1, 1, 3), F), weights], Out(shape=(1, 1, 1, 3)), mode=mode,
+                       version=3, padding="VALID", stride_w=1, stride_h=1, depth_multiplier=1, dilation_w_factor=1,
+                       dilation_h_factor=1)
+    np.testing.assert_allclose(one_scale.ravel(), [1, -2, 63.5], rtol=1e-6)
+    few = np.array([1, -2, 3], np.int16)
+    assert run_op("NOT_EQUAL", [few, few[::-1].copy()], Out("BOOL", shape=(3,)), mode=mode).tolist() == [True, False, True]
     empty = run_op("STRIDED_SLICE", [np.arange(5, dtype=F), constant(0), constant(0), constant(1)], Out(shape=(0,)), mode=mode)
     assert empty.shape == (0,)
     x = np.arange(8, dtype=F).reshape(2, 2, 2)

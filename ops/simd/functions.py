@@ -18,7 +18,8 @@ import numpy as np
 from litejit.compiler import micro_kernel
 from litejit.compiler.lazy import MicroKernel
 
-UNROLL, UNROLL_ROOTS = 4, 2             # vectors in turn; of roots on AVX-512
+UNROLL = 4                                                       # vectors in turn
+UNROLL_WIDE = {"sqrt": 2, "rsqrt": 2, "gelu": 2}                 # on AVX-512
 LOG2E, LN2 = 1.4426950408889634, 0.6931471805599453
 LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4                  # few bits: the product with a whole number is exact
 MAGIC = 12582912.0                                               # 1.5 * 2^23: adding it rounds to a whole number
@@ -107,9 +108,12 @@ class Lockstep:
 EXP_LEAST = -125.5 * math.log(2)       # below, 2^n of the other levels is no normal number
 
 
-def _power_32(m: Lockstep, k: list[Any]) -> list[Any]:
-    """2^(i/32), i the low five bits of k."""
-    low, high = (m.v.const(m.v.f32, [float(np.float32(2 ** (i / 32))) for i in range(h, h + 16)]) for h in (0, 16))
+def _power_32(m: Lockstep, k: list[Any], shift: int = -1) -> list[Any]:
+    """2^(i/32), i the low five bits of k; with a shift, i << shift less as an integer."""
+    table = np.array([2 ** (i / 32) for i in range(32)], np.float32)
+    if shift >= 0:
+        table = (table.view(np.int32) - (np.arange(32, dtype=np.int32) << shift)).view(np.float32)
+    low, high = (m.v.const(m.v.f32, [float(a) for a in table[h:h + 16]]) for h in (0, 16))
     return m.avx512("vpermi2var", low, m.bits(k), high)
 
 
@@ -179,13 +183,34 @@ def gelu_tanh(m: Lockstep, x: list[Any]) -> list[Any]:
 
 def gelu(m: Lockstep, x: list[Any]) -> list[Any]:
     """max(x, 0) - |x| * the smaller tail of the normal distribution, which is exp(-x^2 / 2) * P / Q."""
-    t = m.fmin(m.c(15 if m.wide else GELU_TOP if m.estimates else 13.26), m.fabs(x))
+    if m.wide:
+        return _gelu_16(m, x)
+    t = m.fmin(m.c(GELU_TOP if m.estimates else 13.26), m.fabs(x))
     if m.estimates:
         return _gelu_8(m, x, t)
     e = _exponential(m, m.fmul(t, t), -0.5)
     tail = m.fmul(e, m.fdiv(m.polynomial(t, GELU_P), m.polynomial(t, GELU_Q)))
     distance = m.fmax(m.fneg(x), t)                                         # |x|, limited where x > 0
     return m.fma(m.fneg(distance), tail, m.fmax(m.c(0), x))
+
+
+def _gelu_16(m: Lockstep, x: list[Any]) -> list[Any]:
+    """The same with as little as can be for the pipes that multiply: maxima and 2^n are integers, Q begins with t^4, and the
+    exponential is a square plus a number (times a factor that is in P)."""
+    linear, square = EXP_32
+    t = m.float(m.min(m.bits(m.fabs(x)), int(np.float32(GELU_TOP).view(np.int32))))
+    z = m.fmul(t, t)
+    k = m.fma(z, m.c(-0.5 * LOG2E), m.c(MAGIC / 32))
+    r = m.fma(m.fsub(k, m.c(MAGIC / 32)), m.c(2 * LN2), z)
+    power = m.float(m.add(m.bits(_power_32(m, k, 18)), m.shl(m.bits(k), 18)))
+    s = m.fsub(r, m.c(linear / square))                                     # exp(-r / 2) = square / 4 * (s^2 + ...)
+    e = m.fmul(power, m.fma(s, s, m.c(4 / square - (linear / square) ** 2)))
+    q = m.fadd(t, m.c(GELU_Q[3] / GELU_Q[4]))
+    for a in GELU_Q[2::-1]:
+        q = m.fma(q, t, m.c(a / GELU_Q[4]))
+    tail = m.fmul(e, m.fdiv(m.polynomial(t, tuple(a * square / 4 / GELU_Q[4] for a in GELU_P)), q))
+    distance = m.float(m.max(m.bits(m.fneg(x)), m.bits(t)))                 # |x|, limited where x > 0
+    return m.fma(m.fneg(distance), tail, m.float(m.max(m.bits(x), 0)))
 
 
 def _gelu_8(m: Lockstep, x: list[Any], t: list[Any]) -> list[Any]:
@@ -257,7 +282,7 @@ def rsqrt(m: Lockstep, x: list[Any]) -> list[Any]:
     """An estimate y, and a step of Newton's (of 14 bits) or Halley's (of 12 bits) method."""
     if m.wide:
         y = m.avx512("rsqrt14", x)
-        better = m.fma(m.fmul(y, m.c(0.5)), m.fma(m.fneg(m.fmul(x, y)), y, m.c(1)), y)
+        better = m.fma(_half(m, y), m.fma(m.fneg(m.fmul(x, y)), y, m.c(1)), y)
         return m.select(m.fcmp("uno", better, better), y, better)           # of 0 and inf
 
     def divided() -> list[Any]:
@@ -272,15 +297,20 @@ def rsqrt(m: Lockstep, x: list[Any]) -> list[Any]:
     return _usual(m, x, estimated, divided)
 
 
+def _half(m: Lockstep, x: list[Any]) -> list[Any]:
+    """x / 2 of normal numbers that are not the smallest ones: a step of the exponent leaves the multipliers to others."""
+    return m.float(m.sub(m.bits(x), 1 << 23))
+
+
 def sqrt(m: Lockstep, x: list[Any]) -> list[Any]:
-    """The instruction; on AVX-512 what is faster, if all numbers are normal ones from 2^-100 up: rounded correctly."""
+    """The instruction; on AVX-512 what is faster, if no number is smaller than 2^-100 or infinite: rounded correctly."""
     if not m.wide:
         return m.sqrt(x)
 
     def refined() -> list[Any]:
         """An estimate, a step of Goldschmidt's method, and the remainder."""
         y = m.avx512("rsqrt14", x)
-        g, h = m.fmul(x, y), m.fmul(y, m.c(0.5))
+        g, h = m.fmul(x, y), _half(m, y)
         r = m.fma(m.fneg(g), h, m.c(0.5))
         g, h = m.fma(g, r, g), m.fma(h, r, h)
         return m.fma(m.fma(m.fneg(g), g, x), h, g)
@@ -289,12 +319,12 @@ def sqrt(m: Lockstep, x: list[Any]) -> list[Any]:
 
 def _if_all_from(m: Lockstep, low: float, x: list[Any], yes: Callable[[], list[Any]], no: Callable[[], list[Any]]
                  ) -> list[Any]:
-    """yes() if all lanes are finite numbers from `low` > 0 up, else no(): only one of them is computed."""
+    """yes() if all lanes are finite numbers of any sign, `low` > 0 or larger, else no(): only one of them is computed."""
     v, first = m.v, int(np.float32(low).view(np.int32))
-    above = m.sub(m.bits(x), first)
+    above = m.sub(m.shl(m.bits(x), 1), 2 * first)
     for other in above[1:]:
         above[0] = v.max(above[0], other, signed=False)
-    inside = v.icmp("<", above[0], INFINITY_BITS - first, signed=False)
+    inside = v.icmp("<", above[0], 2 * (INFINITY_BITS - first) - (1 << 32), signed=False)
     every = v.call(f"llvm.vector.reduce.and.v{v.lanes}i1", v.type("i1"), [inside])
     return v.choose(every, yes, no)
 
@@ -330,7 +360,7 @@ def _emitter(name: str) -> Callable[..., None]:
 
     def emit(v: Any, x: Any, y: Any, n: Any) -> None:
         x, y = v.pointer(x), v.pointer(y)
-        unroll = UNROLL_ROOTS if v.lanes == 16 and name in ("sqrt", "rsqrt") else UNROLL
+        unroll = UNROLL_WIDE.get(name, UNROLL) if v.lanes == 16 else UNROLL
         group, size = Lockstep(v, unroll), v.cpu.vbytes
         full = v.sub(n, v.b.srem(n, v.i(unroll * v.lanes)))
 

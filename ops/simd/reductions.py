@@ -13,6 +13,7 @@ from litejit.compiler import micro_kernel
 from litejit.compiler.lazy import MicroKernel
 
 SIZE = {"f32": 4, "i8": 1, "u8": 1}
+RUN_SIZE = {**SIZE, "i16": 2}         # int16: sums only
 ROWS = 8                              # rows that are read together
 SHORT_SUM = 128                       # rows of bytes whose sum fits 16 bits
 
@@ -27,7 +28,10 @@ def columns(what: str, type: str) -> MicroKernel:
 
 
 def runs(what: str, type: str) -> MicroKernel:
-    """runs(x, out, rows, n): out[r] = x[r * n], ..., x[r * n + n - 1] combined, for all r < rows."""
+    """runs(x, out, rows, n): out[r] = x[r * n], ..., x[r * n + n - 1] combined, for all r < rows.
+
+    Sums of codes wrap at 32 bits.
+    """
     return micro_kernel(f"runs_{what}_{type}", "ppii", _runs(what, type))
 
 
@@ -121,8 +125,8 @@ def _runs(what: str, type: str) -> Callable[..., None]:
     codes = what == "sum" and type != "f32"
 
     def emit(v: Any, x: Any, out: Any, rows: Any, n: Any) -> None:
-        kind = v.type("i8", 2 * v.lanes) if codes else _kind(v, type)
-        lanes, size, combine = kind.count, SIZE[type], _combine(v, what, type)
+        kind = v.type("i16" if type == "i16" else "i8", 2 * v.lanes) if codes else _kind(v, type)
+        lanes, size, combine = kind.count, RUN_SIZE[type], _combine(v, what, type)
         none = _neutral(v, kind, what, type)
         ones = v.bitcast(v.const(v.type("i16", lanes), 1), v.i32) if codes else None
         step, least = v.mul(n, size), v.zero(v.i32) if codes else none
@@ -130,7 +134,7 @@ def _runs(what: str, type: str) -> Callable[..., None]:
         def add(acc: Any, part: Any) -> Any:
             if not codes:
                 return combine(acc, part)
-            wide = (v.sext if type == "i8" else v.zext)(part, "i16")
+            wide = part if type == "i16" else (v.sext if type == "i8" else v.zext)(part, "i16")
             return v.dot16(acc, v.bitcast(wide, v.i32), ones)
 
         def row(r: Any, _: Any) -> None:

@@ -124,6 +124,20 @@ class Vec(Products):
         self.call(f"llvm.masked.store.{self._mangle(value.type)}.p0", ir.VoidType(),
                   [value, self.at(ptr, off), I32(1), mask])
 
+    def gather(self, ptr: Any, index: Any) -> Any:
+        """The float32 of a table whose numbers are in the lanes of `index` (i32)."""
+        zero, n = self.zero(self.f32), self.lanes
+        if self.x86 and n == 16:
+            return self.call("llvm.x86.avx512.mask.gather.dps.512", self.f32, [
+                zero, ptr, index, self.const(self.type("i1", n), 1), I32(4)])
+        if self.x86 and n == 8:
+            taken = self.const(self.f32, -1.0)                     # by their sign
+            return self.call("llvm.x86.avx2.gather.d.ps.256", self.f32, [zero, ptr, index, taken, I8(4)])
+        for k in range(n):
+            at = self.shl(self.sext(self.lane(index, k), "i64"), 2)
+            zero = self.b.insert_element(zero, self.load(F32, ptr, at), I32(k))
+        return zero
+
     # ---- lanes -----------------------------------------------------------------------------------
 
     def splat(self, scalar: Any, count: int = 0) -> Any:

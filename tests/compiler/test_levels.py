@@ -21,7 +21,18 @@ from litejit.compiler.cpu import LEVELS, Cpu, compiling_for, target
 from litejit.compiler.lazy import MICRO_KERNELS
 from litejit.compiler.primitives import store_i64
 from litejit.ops.depthwise_tiles import PARTS, SHAPES
-from litejit.ops.simd import best, depthwise_dot, depthwise_f32, functions, reductions, windows, xnn_product, xnn_sum
+from litejit.ops.simd import (
+    best,
+    depthwise_dot,
+    depthwise_f32,
+    few_classes,
+    functions,
+    one_number,
+    reductions,
+    windows,
+    xnn_product,
+    xnn_sum,
+)
 from litejit.ops.simd.gemm_int4 import block_rows
 from litejit.ops.simd.lookup import lookup8
 from litejit.ops.simd.tiles import f32_columns, tile_shape, tiles
@@ -43,6 +54,7 @@ def _every_micro_kernel() -> list[str]:
         for kind in reductions.SIZE:
             reductions.columns(what, kind)
             reductions.runs(what, kind)
+    reductions.runs("sum", "i16")
     for what in ("max", "average"):
         for kind in windows.SIZE:
             windows.windows(what, kind)
@@ -52,11 +64,16 @@ def _every_micro_kernel() -> list[str]:
     for width, stride in ((0, 1), *SHAPES):
         for part in PARTS:
             depthwise_f32.columns_f32(width, stride, part)
+    for name in one_number.FORMULAS:
+        one_number.one_number(name, True)
+        one_number.one_number(name, False)
     for name in functions.FORMULAS:
         functions.stream(name, SCALAR.get(name) or OPERATORS[name.upper()].formula)
     for kind in ("i8", "u8"):
         xnn_sum.xnn_sum(kind)
         xnn_product.xnn_product(kind)
+        few_classes.class_shares(kind, 2)
+        few_classes.class_shares(kind, few_classes.MOST)
     return sorted(name for name in MICRO_KERNELS if not name.startswith(("peak_", "test_")))
 
 
@@ -127,6 +144,7 @@ EXPECTED: tuple[tuple[str, dict[str, str]], ...] = (
                       "128": "^(movlhps|unpcklpd|punpcklqdq)"}),
     (r"columns_sum_f32|runs_sum_f32|windows_average_f32", {
         "512": "^vaddps .*%zmm", "256": "^vaddps .*%ymm", "128": "^addps", "neon": r"^fadd v\d+\.4s"}),
+    (r"runs_sum_i16", {**DOT16, "neon": r"^(s(m|ad)lal2?|sadalp|saddlp|saddw2?) v\d+\.4s"}),
     (r"(columns|runs)_sum_.*", {"512": "^vpmov[sz]xbw .*%zmm", "256": "^vpmov[sz]xbw .*%ymm", "128": "^pmov[sz]xbw",
                                 "neon": r"^[su](addw|shll)"}),
     (r"(columns|runs|windows)_(max|min)_f32", {"512": "^v(max|min)ps .*%zmm", "256": "^v(max|min)ps .*%ymm",
@@ -148,6 +166,17 @@ EXPECTED: tuple[tuple[str, dict[str, str]], ...] = (
     (r"xnn_sum_.*", {"512": "^vpmaddwd .*%zmm", "256": "^vpmaddwd .*%ymm", "128": "^pmaddwd", "neon": r"^m(la|ul) v"}),
     (r"mix_pixels_f32", {"512": "^vsubps .*%zmm", "256": "^vsubps .*%ymm", "128": "^subps", "neon": r"^fsub v\d+\.4s"}),
     (r"mix_pixels_codes", {"512": "^vpmulld .*%zmm", "256": "^vpmulld .*%ymm", "128": "^pmulld", "neon": r"^ml[as] v|^mul v"}),
+    (r"reverse_1", {"512": "^vp(ermb|shufb) .*%zmm", "256": "^vpshufb .*%ymm", "128": "^pshufb", "neon": "^rev64"}),
+    (r"reverse_2", {"512": "^vp(ermw|shufb) .*%zmm", "256": "^vpshufb .*%ymm", "128": "^pshuf(b|d|lw)", "neon": "^rev64"}),
+    (r"reverse_4", {"512": "^vperm(d|ps) .*%zmm", "256": "^vperm(d|ps) .*%ymm", "128": "^(pshufd|shufps)", "neon": "^rev64"}),
+    (r"reverse_8", {"512": "^vperm(q|pd) .*%zmm", "256": "^vperm(q|pd) .*%ymm", "128": "^(pshufd|shufps)", "neon": "^ext"}),
+    (r"class_shares_.*", {"512": "^vgatherdps .*%zmm", "256": "^vgatherdps .*%ymm", "128": "^divps", "neon": "^fdiv"}),
+    *((rf"{name}_(of|by)_one", {
+        "512": f"^v{x86}ps .*%zmm", "256": f"^v{x86}ps .*%ymm", "128": f"^{x86}ps",
+        "neon": rf"^f({x86}|cmgt|maxnm|minnm) v\d+\.4s"})
+      for name, x86 in (("add", "add"), ("sub", "sub"), ("mul", "mul"), ("div", "div"), ("maximum", "max"), ("minimum", "min"),
+                        ("squared_difference", "mul"))),
+    (r"powers_i32", {"512": "^vpmulld .*%zmm", "256": "^vpmulld .*%ymm", "128": "^pmulld", "neon": r"^mul v\d+\.4s"}),
     (r"spaced_rows|picked_pixels", {"512": "^vmov[du].*%[xyz]mm", "256": "^vmov[du].*%[xy]mm", "128": "^mov[du].*%xmm",
                                     "neon": r"^(st[rpu]+|ld[rpu]+) q"}),
     (r"stage_int16|fill|fill_int8|rows", {"512": "^vmov[du].*%zmm", "256": "^vmov[du].*%ymm", "128": "^mov[du].*%xmm",

@@ -4,6 +4,7 @@ import pytest
 
 from litejit.errors import LiteJitError
 from litejit.interpreter import Interpreter
+from litejit.ops.simd.powers import powers_i32
 from litejit.schema.builder import ModelBuilder
 from tests.harness import In, Out, op_model, run_model, run_op, type_of
 from tests.twins import binary as twin
@@ -119,6 +120,18 @@ def test_integer_powers(rng):
     np.testing.assert_array_equal(run("POW", x, y), twin.integer_power(x, y))
 
 
+@pytest.mark.parametrize("exponent", [0, 1, 2, 3, 13, 32, 2 ** 31 - 1])
+def test_integer_powers_with_one_exponent(rng, exponent):
+    one = np.int32(exponent)
+    for shape in ((1,), (5,), (7, 9), (64,), (3, 1, 23), (20001,)):
+        x = rng.integers(-2 ** 31, 2 ** 31, shape, np.int32)
+        want = np.array([pow(int(v), exponent, 2 ** 32) for v in x.reshape(-1)], np.uint32).astype(np.int32).reshape(shape)
+        np.testing.assert_array_equal(run("POW", x, np.full((1,) * len(shape), one)), want)
+        np.testing.assert_array_equal(run("POW", x, In(one, constant=True)), want)
+        powers_i32(x.ctypes.data, x.ctypes.data, min(x.size, 99), exponent)                     # the twin, in place
+        np.testing.assert_array_equal(x.reshape(-1)[:99], want.reshape(-1)[:99])
+
+
 def test_chunks_and_threads(rng):
     """Tensors of several chunks whose ends fall inside rows."""
     for a, b in (((67, 1001), (1001,)), ((67, 1001), (67, 1)), ((65543,), (65543,)), ((3, 23, 7, 129), (23, 1, 129))):
@@ -181,6 +194,8 @@ def test_refused():
     f, i = np.ones((2, 3), np.float32), np.ones((2, 3), np.int32)
     with pytest.raises(LiteJitError, match="negative value"):
         run("POW", i, -i)
+    with pytest.raises(LiteJitError, match="negative value"):
+        run("POW", i, np.array(-1, np.int32))
     with pytest.raises(LiteJitError, match=r"Given shapes, \[2,3\] and \[4\], are not broadcastable"):
         run_op("ADD", [f, np.ones(4, np.float32)], Out(shape=(2, 3)))
     with pytest.raises(LiteJitError, match="input1->type != input2->type"):

@@ -131,6 +131,16 @@ def test_single_elements_at_any_stride(rng, size, step):
         assert wrong == []
 
 
+@pytest.mark.parametrize("size", TYPES)
+@pytest.mark.parametrize("how", [native, as_python], ids=["compiled", "python"])
+def test_reversed_rows(rng, size, how):
+    for n in EXTENTS if how is as_python else (*EXTENTS, 31, 32, 63, 64, 130, 20_000):
+        shape, steps = (2, 3, n), strides((2, 3, n))
+        x = filled(rng, 6 * n, size)
+        step, wrong = copied(Move(shape, (*steps[:2], -1), steps, x_offset=n - 1), x, 6 * n, how)
+        assert wrong == [] and (step.kernel.name == f"copy_reversed_{size}") == (n > 1 and size < 16)
+
+
 def test_blocks_with_gaps_write_nothing_between(rng):
     for size in (1, 2, 4, 8):
         for rows, columns in ((3, 5), (2, 9), (7, 16), (12, 15), (9, 40), (16, 16), (70, 33), (300, 3), (5, 300)):
@@ -210,5 +220,5 @@ def test_side_by_side(rng):
 @pytest.mark.parametrize("level", LESSER)
 def test_other_cpus(level):
     """The same tests on code for lesser CPUs, in a process of their own."""
-    code, text = passes_as(level, __file__, "transposes or any_stride or gaps or side_by_side")
+    code, text = passes_as(level, __file__, "transposes or any_stride or reversed or gaps or side_by_side")
     assert code == 0, text

@@ -14,6 +14,7 @@ CASES = [  # shape, filter, stride, padding
     ((1, 12, 5, 3), (5, 2), (3, 1), "SAME"), ((3, 6, 6, 1), (2, 3), (1, 2), "VALID"), ((1, 5, 5, 7), (9, 9), (1, 1), "SAME"),
     ((1, 4, 4, 5), (1, 1), (2, 2), "VALID"), ((1, 3, 90, 17), (3, 4), (1, 1), "SAME"),
     ((2, 5, 60, 3), (3, 3), (1, 1), "SAME"), ((1, 4, 33, 2), (2, 2), (2, 1), "VALID"),
+    ((2, 9, 41, 1), (3, 3), (2, 2), "SAME"), ((1, 9, 50, 2), (2, 3), (3, 4), "VALID"), ((1, 8, 37, 3), (3, 2), (1, 2), "SAME"),
 ]
 
 
@@ -72,6 +73,18 @@ def test_windows_side_by_side_are_one_row(rng):
         got = run(what, x, ((3, 3), (1, 1), "SAME"))
         want = run(what, np.concatenate([x, x], 3), ((3, 3), (1, 1), "SAME"))
         np.testing.assert_array_equal(got, want[..., :5])
+
+
+def test_windows_of_few_channels_are_picked(rng):
+    """Windows two pixels apart: of one channel they are made at every pixel, of many only where they are wanted."""
+    x = rng.standard_normal((1, 7, 40, 1)).astype(np.float32)
+    x[0, 3, 20], x[0, 5, 0], x[0, 2, 39], x[0, 0, 4] = np.nan, np.inf, np.nan, -np.inf
+    for what in OPS:
+        for mode in ("auto", "ref"):
+            case = ((3, 3), (2, 2), "SAME")
+            got, want = run(what, x, case, mode=mode), run(what, np.repeat(x, 70, 3), case, mode=mode)
+            np.testing.assert_array_equal(got, want[..., :1])
+            np.testing.assert_array_equal(run(what, x, case, mode=mode, num_threads=3, fuse=False), got)
 
 
 def test_not_numbers():

@@ -76,6 +76,19 @@ def test_sums_and_means_of_codes(arithmetic, rng, dtype, mode):
             np.testing.assert_array_equal(got, want, f"{op} {shape} {axes}")
 
 
+@pytest.mark.parametrize("op", ["SUM", "MEAN"])
+def test_long_sums_of_int16(arithmetic, op, rng):
+    """The most codes whose sum fits 32 bits, and one more; sums of sums that wrap would have the other sign."""
+    oracle = {"SUM": arithmetic.sum_int_opt, "MEAN": arithmetic.mean_int}[op]
+    for shape, axes in (((3, 1 << 16), (1,)), ((2, (1 << 16) + 1), (1,)), ((2, 2, 2, 1 << 15), (0, 3)), ((2, 3, 40), (0, 2))):
+        x = np.full(shape, -32768, np.int16)
+        x[1] = rng.integers(32000, 32768, shape[1:])
+        scales = np.float32(0.5), np.float32(20000 if op == "SUM" else 0.7)
+        want = oracle(x, axes, (scales[0], 0), (scales[1], 0), False)
+        got = run(op, x, axes, False, Quant([scales[0]], [0]), Quant([scales[1]], [0]))
+        np.testing.assert_array_equal(got, want)
+
+
 @pytest.mark.parametrize("dtype", [np.int8, np.int16])
 def test_products_of_codes(arithmetic, rng, dtype):
     info = np.iinfo(dtype)

@@ -3,6 +3,8 @@ import numpy as np
 import pytest
 
 from litejit.errors import LiteJitError
+from litejit.ops.simd.few_classes import MOST
+from litejit.ops.softmax_table import exponentials
 from litejit.schema.builder import Quant
 from tests.harness import In, Out, run_op
 from tests.twins import unary as twin
@@ -47,6 +49,24 @@ def test_softmax_of_bytes(name, out, arithmetic, rng):
             x, beta = codes(rng, shape, name), float(rng.choice([1.0, 0.7]))
             got = run_op("SOFTMAX", [In(x, Quant(scale, 3))], Out(out, OUT[out], shape=shape), beta=beta)
             np.testing.assert_array_equal(got, arithmetic.softmax_int_ref(x, np.float32(scale), beta, NUMPY[out]))
+
+
+@pytest.mark.parametrize("name", ["INT8", "UINT8"])
+def test_softmax_of_few_classes(name, rng):
+    """In LiteRT's order of sums, in float32; one class more than there are micro-kernels for, too."""
+    half, low, high = np.float32(0.5), np.iinfo(NUMPY[name]).min, np.iinfo(NUMPY[name]).max
+    for depth in range(1, MOST + 2):
+        for rows, scale in ((1, 0.3), (3, 0.02), (16, 0.1), (37, 0.003), (9001, 0.05)):
+            x, total = codes(rng, (rows, depth), name), np.zeros((rows, 1), np.float32)
+            e = exponentials(scale, 1.0)[255 + x.astype(int) - x.max(axis=1, keepdims=True)]
+            for k in range(depth):
+                total += e[:, k:k + 1]
+            share = e * (np.float32(1) / (total * np.float32(1 / 256)))
+            up = share - np.trunc(share) >= half if name == "INT8" else np.trunc(share + half) > np.trunc(share)
+            want = np.clip(np.trunc(share).astype(int) + up + (-128 if name == "INT8" else 0), low, high)
+            given = [In(x, Quant(scale, 3))], Out(name, OUT[name], shape=x.shape)
+            np.testing.assert_array_equal(run_op("SOFTMAX", *given, beta=1.0), want)
+            np.testing.assert_array_equal(run_op("SOFTMAX", *given, beta=1.0, num_threads=3, fuse=False), want)
 
 
 def test_softmax_of_int16(arithmetic, rng):
