@@ -76,8 +76,7 @@ class Conv2D(Operator):
             return False
         if made.kh * made.kw == made.groups == 1:
             return True
-        plain = not by_channels(target.cpu, w, bias, made)
-        return plain and Weights(w, bias, made.groups, target.cpu).fits(xnn_scales(node))
+        return not by_channels(target.cpu, w, bias, made) and fits_xnn(node, target)
 
     def steps(self, node: Node, target: Target) -> list[Step]:
         x, w, bias = node[0], node[1], node.optional(2)
@@ -109,9 +108,9 @@ class Conv2D(Operator):
 
 
 def fits_xnn(node: Node, target: Target) -> bool:
-    """Whether scales of a node of codes let vectors round as XNNPACK does."""
-    made = windows_of(node)
-    return Weights(node[1], node.optional(2), made.groups, target.cpu).fits(xnn_scales(node))
+    """Whether weights and scales of a node of codes let vectors round as XNNPACK does."""
+    weights = Weights(node[1], node.optional(2), windows_of(node).groups, target.cpu)
+    return weights.fits(xnn_scales(node))
 
 
 def _tiling(node: Node, target: Target, made: Windows) -> Tiling | None:

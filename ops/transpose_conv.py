@@ -2,12 +2,11 @@
 
 Inputs: output_shape [4] int32, w [O, kh, kw, C], x [N, h, w, C], bias [O] or none: out[y * sh - top + ky] += x[y] w[ky].
 float32 (ops/transpose_conv_f32.py); int8, uint8, int16 (bias int32, int64 or none) with int8 weights; hybrid float32 x int8,
-quantised per image. Integers are exact sums, output by output, or ops/transpose_conv_int8.py, or, where patches lie a pixel
-apart, those of a convolution with the kernel turned around.
+quantised per image. Integers are exact sums, output by output, or ops/transpose_conv_int8.py.
 """
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +15,6 @@ from litejit.compiler.lazy import Kernel
 from litejit.compiler.primitives import load_i32
 from litejit.ops.arithmetic import act_range, activation, float_range, xnn_act_range
 from litejit.ops.base import Operator, Step, Target, chunked
-from litejit.ops.conv import OPERATORS as CONV
-from litejit.ops.conv import fits_xnn
-from litejit.ops.conv_geometry import Pads
 from litejit.ops.fully_connected import plain_activation, weight_scales
 from litejit.ops.hybrid import quantise_rows
 from litejit.ops.integer_product import DOTS, FIXED, FIXED64, HYBRID, HYBRID_XNN, ROUNDING, SIZES, XNN, Rounding, finish
@@ -79,9 +75,6 @@ class TransposeConv(Operator):
         if x.type == "f32":
             return _hybrid(node, target)
         if x.type != "i16" and _constant(node):
-            turned = _as_conv(node) if node.options.stride_h == node.options.stride_w == 1 else None
-            if turned is not None and (not node.xnn or fits_xnn(turned, target)):
-                return CONV["CONV_2D"].steps(turned, target)
             return [int8_step(node, target, geometry(node), x, x.type, _rounding(node), node.optional(3))]
         return [_exact(node, x, x.type, _rounding(node))]
 
@@ -103,25 +96,6 @@ def geometry(node: Node) -> dict[str, int]:
                  for size, s, k, out in ((h, sh, kh, oh), (width, sw, kw, ow)))
     return {"batch": n, "h": h, "width": width, "c": c, "oh": oh, "ow": ow, "o": o, "kh": kh, "kw": kw, "sh": sh, "sw": sw,
             "top": top, "left": left}
-
-
-class Turned(NamedTuple):
-    """Options of a convolution with stride 1 that has zeros around its image."""
-
-    pads: Pads
-    fused_activation_function: Any
-
-
-def _as_conv(node: Node) -> Node:
-    """A node with stride 1 as a CONV_2D: every output sees the patches around it, from the last tap to the first."""
-    w, at = node[1], geometry(node)
-    above, left = at["kh"] - 1 - at["top"], at["kw"] - 1 - at["left"]
-    pads = above, at["oh"] - at["h"] + at["top"], left, at["ow"] - at["width"] + at["left"]
-    weights = w.derived("turned", np.ascontiguousarray(np.asarray(w.data).reshape(w.dims)[:, ::-1, ::-1]))
-    made = Node(node.op, node.operator, node.index, node.subgraph, (node[2], weights, *node.inputs[3:]), node.outputs,
-                Turned(pads, node.options.fused_activation_function), version=node.version, spec=node.spec)
-    made.xnn = node.xnn
-    return made
 
 
 def _rounding(node: Node) -> Rounding:

@@ -17,16 +17,19 @@ TYPES = (("f32", "f32"), ("f32", "i8"), ("i8", "i8"), ("u8", "u8"))  # of input 
 
 def turn_transposed(uses: Uses, target: Target) -> list[str]:
     """TRANSPOSE_CONV becomes CONV_2D where its patches lie one pixel apart."""
-    from litejit.ops.conv import OPERATORS
+    from litejit.ops.conv import OPERATORS, fits_xnn
 
     notes = []
     for node in [node for node in uses.graph.nodes if node.op == "TRANSPOSE_CONV" and _fits(node, target)]:
-        was, x, w, pads = node.op, node[2], node[1], _pads(node)
+        w = node[1]
         turned = w.derived("turned", np.ascontiguousarray(np.asarray(w.data).reshape(w.dims)[:, ::-1, ::-1]))
-        node.inputs, node.options = (x, turned, node.optional(3)), Padded(node.options, pads)
-        node.op, node.operator = "CONV_2D", OPERATORS["CONV_2D"]
-        uses.replace([node], node)
-        notes.append(f"node {node.index} {was} as {node.op}")
+        inputs, options = (node[2], turned, node.optional(3)), Padded(node.options, _pads(node))
+        made = Node("CONV_2D", OPERATORS["CONV_2D"], node.index, node.subgraph, inputs, node.outputs, options,
+                    version=node.version, spec=node.spec)
+        made.xnn = node.xnn
+        if w.type != node[2].type or w.type == "f32" or fits_xnn(made, target):
+            uses.replace([node], made)
+            notes.append(f"node {node.index} {node.op} as {made.op}")
     return notes
 
 

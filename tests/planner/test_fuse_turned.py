@@ -43,6 +43,18 @@ def test_floats(rng: np.random.Generator, case: Any) -> None:
     assert np.abs(got - np.maximum(plain, 0)).max() <= 1e-5 * np.abs(plain).max()
 
 
+def test_codes_that_vectors_cannot_round_stay(rng: np.random.Generator) -> None:
+    """288 products of two codes, times 250, may leave the range of int32."""
+    case = CASES[-1]
+    x, w = rng.integers(-127, 128, case[0], np.int8), rng.choice(np.array([-127, 127], np.int8), case[1])
+    codes = In(x, Quant([2.0], [0])), In(w, Quant([1.0], [0]), constant=True)
+    model = content(case, *codes, In(np.zeros(32, np.int32), constant=True), Out("INT8", Quant([0.008], [0])))
+    got, ops = run(model, x)
+    assert set(ops) == {"TRANSPOSE_CONV"}
+    sums = scatter(x.astype(np.int64), w.astype(np.int64), (1, 1), case[2], case[3])
+    assert np.array_equal(got, np.clip(250 * sums, -128, 127))
+
+
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8])
 def test_codes_are_the_same(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator, dtype: type, case: Any) -> None:
