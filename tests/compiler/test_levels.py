@@ -113,8 +113,9 @@ DOT = {**DOT16, "avx512bf16": r"^vpdpbusd .*%zmm", "avx512vnni": r"^vpdpbusd .*%
 ADD32 = {"512": "^vpaddd .*%zmm", "256": "^vpaddd .*%ymm", "128": "^paddd", "neon": r"^add v\d+\.4s"}
 # micro-kernels -> what their hot loop must have, by level or class of levels; the first row that fits
 EXPECTED: tuple[tuple[str, dict[str, str]], ...] = (
-    (r"gemm_f32_quarter", {"512": r"^vfmadd\d+ps .*%ymm"}),
-    (r"gemm_int8_.*_(three|quarter)", {"avx512": "^vpmaddwd .*%[yz]mm", "512": "^vpdpbusd .*%[yz]mm"}),
+    (r"gemm_f32.*_quarter", {**FMA, "512": r"^vfmadd\d+ps .*%ymm"}),
+    (r"gemm_int8_.*_(three|quarter)", {**DOT, "avx512": "^vpmaddwd .*%[yz]mm", "avx512vnni": "^vpdpbusd .*%[yz]mm",
+                                       "avx512bf16": "^vpdpbusd .*%[yz]mm"}),
     (r"gemm_f32.*|gemv_f32|depthwise_f32.*|winograd_(taps|weights).*", FMA),
     (r"scale_panel_f32", {"512": "^vmulps .*%zmm", "256": "^vmulps .*%ymm", "128": "^mulps", "neon": r"^fmul v\d+\.4s"}),
     (r"gem[mv]_bf16.*", {**FMA, "avx512bf16": r"^vdpbf16ps .*%zmm"}),
@@ -234,7 +235,7 @@ SPILLS = (
     (r"depthwise_dot_i8_f32_3s1.*", "avx512.*", 34, "the same"),
     (r"depthwise_dot_.*_code.*_3s1.*", "avx512.*", 24, "the same"),
     (r"gemm_bf16.*", r"avx512vnni|avx512|avxvnni|avx2|neon.*", 44, "nobody runs what stands in for the instruction, but tests"),
-    (r"gemm_f32_three", "avxvnni|avx2", 12, "never called: half a register takes as long as a whole one"),
+    (r"gemm_f32_(segments_)?three", "avxvnni|avx2", 12, "never called: half a register takes as long as a whole one"),
     (r"gemm_int8_code_rows_segments.*", "avxvnni|avx2|neon.*", 83, "never called: only AVX-512 has registers for the sums"),
     (r"gemm_int8_code_signed.*", "avx2|neon.*", 24, "never called: only VNNI wants codes without their sign"),
     (r"gemm_int4_.*", "avx2|sse4", 12, "no time lost: there are more products than registers to unpack weights in"),
