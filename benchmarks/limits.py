@@ -24,8 +24,10 @@ from litejit.fusion.link import kernel_objects
 from litejit.store import open_store
 
 HEAD = ("tile", "products", "cycles", "of peak")
-SUMS, OTHERS = 14, 2                  # registers of sums, and of every other kind of instruction
+SUMS, OTHERS, CONVERTED = 12, 2, 4    # registers of sums, of every other kind of instruction, and of the one that takes longest
 MEMORY = 1 << 12                      # bytes that are read, and written, again and again
+APART = 5 * MEMORY - 1024             # from what is read to what is written: a read is taken for one of what was just written
+                                      # a multiple of 4 KiB away
 TURNS, SECONDS = 15, 2e-3             # the best of so many turns of so long
 
 
@@ -100,13 +102,15 @@ def emit(mix: Mix) -> Callable[..., None]:
             "saturate": (words, lambda x: v.sat_add(x, high)),
             "clamp": (v.f32, lambda x: v.fmin(factor, x)) if mix.type == "f32" else (words, lambda x: v.max(x, high))}
         used = [name for name in made if getattr(mix, name)]
-        kinds = [ty] * SUMS + [made[name][0] for name in used for _ in range(OTHERS)]
+        count = {name: CONVERTED if name == "convert" else OTHERS for name in used}
+        begin = {name: SUMS + sum(count[other] for other in used[:k]) for k, name in enumerate(used)}
+        kinds = [ty] * SUMS + [made[name][0] for name in used for _ in range(count[name])]
 
         def tile(i: Any, carried: list[Any]) -> list[Any]:
             place, seen, now = v.and_(v.shl(i, 6), MEMORY - 1), dict.fromkeys(Mix._fields, 0), list(carried)
             x = v.load(ty, v.at(data, place))
             for name in order(mix):
-                k, step = seen[name], seen[name] % OTHERS
+                k = seen[name]
                 seen[name] += 1
                 if name == "loads":
                     x = v.load(ty, v.at(data, place), k % 32 * size)
@@ -117,7 +121,7 @@ def emit(mix: Mix) -> Callable[..., None]:
                     value = v.bitcast(now[k % SUMS], v.type(codes, size))
                     v.store(v.shuffle(value, None, range(mix.bytes)), v.at(out, place), k % 32 * size)
                 else:
-                    at = SUMS + used.index(name) * OTHERS + step
+                    at = begin[name] + k % count[name]
                     now[at] = made[name][1](now[at])
             return now
         last = v.loop(rounds, [v.load(kind, data, j * size) for j, kind in enumerate(kinds)], tile)
@@ -139,7 +143,7 @@ def library(loops: Sequence[MicroKernel], cpu: Cpu) -> Library:
 def seconds(function: Callable[[int, int, int], None], memory: np.ndarray, rounds: int) -> float:
     """Of so many rounds."""
     start = time.perf_counter()
-    function(memory.ctypes.data, memory.ctypes.data + 4 * MEMORY, rounds)
+    function(memory.ctypes.data, memory.ctypes.data + APART, rounds)
     return time.perf_counter() - start
 
 
