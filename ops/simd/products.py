@@ -83,7 +83,7 @@ class Products:
     def opaque(self, values: list[Any]) -> list[Any]:
         """The values (integers, pointers, on x86 vectors), as something that LLVM cannot look into."""
         types, places = [x.type for x in values], range(len(values))
-        vectors = "=v" if self.cpu.nregs == 32 else "=x"                    # "x" are the first 16
+        vectors = "=v" if self.x86 and self.cpu.nregs == 32 else "=x"       # "x" are the first 16
         kinds = [vectors if isinstance(ty, ir.VectorType) else "=r" for ty in types]
         constraints = ",".join([*kinds, *(str(i) for i in places)])
         returned = ir.LiteralStructType(types) if len(types) > 1 else types[0]
