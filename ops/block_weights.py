@@ -18,9 +18,10 @@ from litejit.ops.base import Packed, Step, Target, chunked
 from litejit.ops.hybrid import quantise_rows
 from litejit.ops.packed_product import STAGED, grid, pairs, product_int8
 from litejit.ops.simd.gemm_int4 import UNIT, block_params, block_rows, pack_int4, panel_words
-from litejit.ops.simd.gemm_int8 import HEADER, float_bits
+from litejit.ops.simd.gemm_int8 import float_bits
 from litejit.ops.simd.nibbles import LONGEST
 from litejit.ops.simd.stage_int8 import k_group, staged_offset
+from litejit.ops.simd.tile_int8 import HEADER
 from litejit.planner.graph import Node, Value
 
 BLOCKS = np.dtype([("x", "i8"), ("terms", "i8"), ("w", "i8"), ("scales", "i8"), ("bias", "i8"), ("y", "i8"), ("n", "i8"),

@@ -17,8 +17,9 @@ from litejit.compiler.primitives import load_i32
 from litejit.ops.base import Packed, Scratch, Step, Target
 from litejit.ops.conv_band import band, make_stage, pieces, places, value_bytes
 from litejit.ops.conv_geometry import FIELDS, Windows
-from litejit.ops.simd.gemm_int8 import HEADER, SEGMENT_ARGUMENTS, Kind, panel_tiles
+from litejit.ops.simd.gemm_int8 import SEGMENT_ARGUMENTS, Kind, panel_tiles
 from litejit.ops.simd.stage_int8 import fill_staged, k_group, stage, stage_bytes
+from litejit.ops.simd.tile_int8 import HEADER
 from litejit.ops.simd.tiles import int8_columns, int8_rows
 from litejit.planner.graph import Node
 
@@ -57,7 +58,7 @@ def rows_step(node: Node, target: Target, windows: Windows, x: Any, panels: Pack
 
 
 def row_terms(cpu: Cpu, windows: Windows, factor: int, zero: int) -> Packed:
-    """What the tiles sum the windows with: see `emit_tile` in ops/simd/gemm_int8.py."""
+    """What the tiles sum the windows with: see `emit_tile` in ops/simd/tile_int8.py."""
     ones = padded(cpu, windows, np.ones(windows.k, np.int8)).reshape(pieces(windows)[0], -1)[0]
     terms = np.concatenate([np.array([factor, zero], np.int32), ones.view(np.int32)])
     return Packed(("row terms", terms.tobytes()), lambda: terms)

@@ -1,6 +1,6 @@
 """Fast 8-bit products: packed weights and the CPU's dot product instructions.
 
-8-bit codes are rounded inside the tiles of ops/simd/gemm_int8.py, in XNNPACK's and LiteRT's ways; other outputs work on
+8-bit codes are rounded inside the tiles of ops/simd/tile_int8.py, in XNNPACK's and LiteRT's ways; other outputs work on
 rows of accumulators. Hybrid products start from rows that a step in front has quantised and staged. One
 row is a product of a vector, bound by reading the weights.
 """

@@ -22,8 +22,8 @@ import numpy as np
 from litejit.compiler import device, micro_kernel
 from litejit.compiler.cpu import Cpu
 from litejit.ops.simd.gemm_f32 import emit_tile, emit_vector, panel_columns, rows_in, usual_rows
-from litejit.ops.simd.gemm_int8 import multiply_groups
 from litejit.ops.simd.overlap import Ends
+from litejit.ops.simd.tile_int8 import multiply_groups
 from litejit.ops.simd.tiles import f32_columns, f32_rows, tiles
 
 STAGE_BYTES = 1 << 16             # staged rows that stay in L2 while all panels pass

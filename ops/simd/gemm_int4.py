@@ -18,9 +18,10 @@ from litejit.compiler import micro_kernel
 from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import MicroKernel
 from litejit.ops.simd.gemm_f32 import store_tile
-from litejit.ops.simd.gemm_int8 import HEADER, TILE_ARGS
+from litejit.ops.simd.gemm_int8 import TILE_ARGS
 from litejit.ops.simd.nibbles import STEP, nibbles, unpacked
 from litejit.ops.simd.stage_int8 import k_group
+from litejit.ops.simd.tile_int8 import HEADER
 from litejit.ops.simd.tiles import tile_shape, tiles
 
 UNIT = 32                             # blocks are whole multiples of so many weights
@@ -75,7 +76,7 @@ def _minus_sums(weights: np.ndarray, scales: np.ndarray) -> np.ndarray:
 # ---- generators --------------------------------------------------------------------------------
 
 def emit_block_tile(mr: int) -> Callable[..., None]:
-    """Generator of tiles of mr rows below each other, with the arguments of those of gemm_int8.py; zero_point and out_flip are
+    """Generator of tiles of mr rows below each other, with the arguments of those of tile_int8.py; zero_point and out_flip are
     the weights of a block and the number of blocks."""
     def emit(v: Any, a: Any, lda: Any, panel: Any, c: Any, ldc: Any, m: Any, groups: Any, columns: Any, terms: Any,
              lo: Any, hi: Any, block: Any, blocks: Any) -> None:

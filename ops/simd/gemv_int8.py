@@ -13,9 +13,10 @@ from litejit.compiler import device, micro_kernel
 from litejit.compiler.cpu import Cpu
 from litejit.compiler.lazy import ByAddress, MicroKernel
 from litejit.ops.simd.gemm_f32 import store_tile
-from litejit.ops.simd.gemm_int8 import FLOATS, HEADER, PAIR, float_end
+from litejit.ops.simd.gemm_int8 import PAIR
 from litejit.ops.simd.nibbles import STEP, unpacked
 from litejit.ops.simd.stage_int8 import k_group
+from litejit.ops.simd.tile_int8 import FLOATS, HEADER, float_end
 from litejit.ops.simd.tiles import int8_columns, tiles
 
 CHAINS = 4

@@ -7,9 +7,9 @@ import numpy as np
 
 from litejit.compiler import device, micro_kernel
 from litejit.compiler.primitives import store_i8, store_i16
-from litejit.ops.simd.gemm_int8 import HEADER
 from litejit.ops.simd.moves import TRANSPOSE
 from litejit.ops.simd.stage_int8 import int8_group, stage, stage_bytes
+from litejit.ops.simd.tile_int8 import HEADER
 from litejit.ops.simd.tiles import int8_columns, tiles
 
 _transpose = TRANSPOSE[4]

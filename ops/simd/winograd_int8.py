@@ -64,7 +64,7 @@ def input_transform_int8(m: int) -> MicroKernel:
 
 def output_transform_int8(m: int) -> MicroKernel:
     """output(sums, step, first, scale, table, n, lo, hi, zero_point, out_flip): the pixels at table[m * m] = the codes of
-    At M A + first as the "code" end of ops/simd/gemm_int8.py makes them, the points of M `step` bytes apart."""
+    At M A + first as the "code" end of ops/simd/tile_int8.py makes them, the points of M `step` bytes apart."""
     size, outputs, shifts, inverse = m + 2, _OUTPUTS[m], SHIFTS[m], INVERSE[m]
     signed = inverse - (inverse >> 31 << 32)
 
