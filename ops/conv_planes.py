@@ -24,6 +24,7 @@ from litejit.planner.graph import Node, Value
 PICK = np.dtype([(name, "i8") for name in ("x", "y", "table", "pixels", "registers", "spans", "x_pixel", "y_pixel", "block")],
                 align=True)
 PICK_BYTES = 1 << 16                  # of picked channels that are worth a chunk
+MOST_BYTES = 1 << 24                  # of planes, which take up to MANY times the memory of the output
 MANY = 8                              # channels of a group: a plane each would read them too often
 PIECE = 0.65                          # cycles of a register of sums in ops/conv_rows.py: a tap, beside one for each channel
 TAP, SPAN, ROW = 2.5, 4.0, 500.0      # and here: a tap; a register that is picked from; the borders of an output row
@@ -39,9 +40,10 @@ def pays(cpu: Cpu, w: Value, bias: Value | None, windows: Windows) -> bool:
         return False
     each, vectors = o // windows.groups, -(-o // cpu.lanes) * depth
     tiles = windows.groups * -(-each // (panel_columns(cpu) // 2)) * taps * (depth + PIECE)
-    far = FAR if windows.images * windows.height * windows.width * vectors * cpu.vbytes > NEAR else 0
+    size = windows.images * windows.height * windows.width * vectors * cpu.vbytes
+    far = FAR if size > NEAR else 0
     planes = vectors * (taps * TAP + windows.sh * windows.sw * (-(-depth // each) * SPAN + far))
-    return planes + ROW / max(windows.out_width, 1) < tiles
+    return size <= MOST_BYTES and planes + ROW / max(windows.out_width, 1) < tiles
 
 
 def planes_steps(node: Node, cpu: Cpu, x: Any, y: Any, w: Value, bias: Value | None, windows: Windows,

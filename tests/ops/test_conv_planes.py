@@ -68,7 +68,8 @@ def test_tables_read_few_registers(cpu: Cpu) -> None:
 @pytest.mark.parametrize("image, kernel, options, wanted", [
     ((1, 28, 28, 32), (32, 3, 3, 2), {}, True), ((1, 28, 28, 32), (32, 3, 3, 4), {}, True),
     ((1, 14, 14, 64), (64, 3, 3, 8), {}, False), ((1, 14, 14, 32), (512, 3, 3, 2), {}, False),
-    ((1, 28, 28, 32), (32, 3, 3, 2), {"dilations": (1, 2)}, False), ((1, 28, 28, 2), (32, 3, 3, 2), {}, False)])
+    ((1, 512, 512, 32), (32, 3, 3, 2), {}, False), ((1, 28, 28, 32), (32, 3, 3, 2), {"dilations": (1, 2)}, False),
+    ((1, 28, 28, 2), (32, 3, 3, 2), {}, False)])
 def test_when_planes_pay(image: tuple[int, ...], kernel: tuple[int, ...], options: dict[str, Any], wanted: bool) -> None:
     windows = Windows(image, kernel[1:3], kernel[3], padding="SAME", **options)
     w = Value("w", 0, 0, "f32", kernel, data=np.ones(kernel, F32), key="w")
