@@ -10,17 +10,17 @@ import functools
 import numpy as np
 
 from litejit.compiler import device, kernel, prange
-from litejit.compiler.lazy import Device, Kernel
+from litejit.compiler.lazy import ByAddress, Device, Kernel
 from litejit.compiler.primitives import load_f32, rint_f32, round_f32, trunc_f32
 from litejit.ops.base import Packed, Scratch, Step, chunked
-from litejit.ops.simd.few_classes import MOST, class_shares
+from litejit.ops.simd.few_classes import MOST, SHARES_ARGUMENTS, class_shares
 from litejit.ops.streams import LOAD, STORE
 from litejit.ops.vector_math import log_f32
 from litejit.planner.graph import Node
 
 ROWS = np.dtype([
     ("x", "i8"), ("y", "i8"), ("rows", "i8"), ("depth", "i8"), ("block", "i8"), ("table", "i8"), ("zero", "i8"),
-    ("shares", "i8"), ("scale", "f4")], align=True)
+    ("shares", "i8"), ("class_shares", "i8"), ("scale", "f4")], align=True)
 LOG_ROWS = np.dtype([
     ("x", "i8"), ("y", "i8"), ("rows", "i8"), ("depth", "i8"), ("block", "i8"), ("table", "i8"), ("zero", "i8"),
     ("shifts", "i8"), ("scale", "f4"), ("out_scale", "f4"), ("ratio", "f4")], align=True)
@@ -41,7 +41,8 @@ def softmax_table_steps(node: Node, beta: float) -> list[Step]:
     rows = x.size // depth
     chunks, block = chunked(rows, max(LANES, GRAIN // depth // LANES * LANES))
     few = depth <= MOST
-    return [Step(node, softmax_few(x.type, depth) if few else softmax_table(x.type), {
+    return [Step(node, softmax_few if few else softmax_table(x.type), {
+        "class_shares": class_shares(x.type, depth) if few else None,
         "x": x, "y": y, "rows": rows, "depth": depth, "block": block, "zero": y.zero_point, "scale": y.scale,
         "shares": None if few else Scratch(chunks * LANES * 4 * depth + 64),
         "table": Packed(("float exponentials", scale, beta), lambda: exponentials(scale, beta))}, chunks)]
@@ -125,17 +126,16 @@ def softmax_table(type: str) -> Kernel:
     return run
 
 
-@functools.cache
-def softmax_few(type: str, depth: int) -> Kernel:
-    """The same of a few classes."""
-    shares = class_shares(type, depth)
+_class_shares = ByAddress(SHARES_ARGUMENTS)
 
-    @kernel(ROWS, name=f"softmax_few_{type}_{depth}")
-    def run(p, begin, end):
-        first = begin * p.block
-        shares(p.x + first * p.depth, p.y + first * p.depth, min(p.rows, end * p.block) - first, p.table, p.scale, p.zero)
-        return 0
-    return run
+
+@kernel(ROWS)
+def softmax_few(p, begin, end):
+    """The same of a few classes."""
+    first = begin * p.block
+    _class_shares(p.class_shares, p.x + first * p.depth, p.y + first * p.depth, min(p.rows, end * p.block) - first, p.table,
+                  p.scale, p.zero)
+    return 0
 
 
 @functools.cache

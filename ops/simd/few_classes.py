@@ -10,6 +10,7 @@ from litejit.compiler import micro_kernel
 from litejit.compiler.lazy import MicroKernel
 
 MOST = 7                              # classes for which there are micro-kernels
+SHARES_ARGUMENTS = "ppipfi"
 
 
 def class_shares(type: str, depth: int) -> MicroKernel:
@@ -18,7 +19,7 @@ def class_shares(type: str, depth: int) -> MicroKernel:
     x, y: codes [rows, depth] of `type`, perhaps the same ones; table: float32[256]. Codes of int8 are rounded, halves away from
     zero, plus `zero`; those of uint8 half is added to and the rest cut off, as LiteRT does.
     """
-    return micro_kernel(f"class_shares_{type}_{depth}", "ppipfi", partial(_emit, type, depth))
+    return micro_kernel(f"class_shares_{type}_{depth}", SHARES_ARGUMENTS, partial(_emit, type, depth))
 
 
 def _emit(type: str, depth: int, v: Any, x: Any, y: Any, rows: Any, table: Any, scale: Any, zero: Any) -> None:
