@@ -133,19 +133,27 @@ def _line(load: Any, store: Any, word: int, words: int) -> Any:
     return line
 
 
+def _blocks_kernel(name: str, block: Any) -> Any:
+    """The kernel of block(p, y, x, i, n0, j, n1): the elements i .. i + n0, j .. j + n1 of the inner dimensions."""
+    @kernel(COPY, name=name)
+    def copy_blocks(p, begin, end):
+        for c in prange(begin, end):
+            for unit in range(c * p.block, min(p.units, (c + 1) * p.block)):
+                o, i, n0, j, n1 = corner(p, unit)
+                x, y = place(p, o)
+                block(p, y, x, i, n0, j, n1)
+        return 0
+    return copy_blocks
+
+
 def _strided_kernel(load: Any, store: Any, word: int, words: int) -> Any:
     line = _line(load, store, word, words)
 
-    @kernel(COPY, name=f"copy_strided_{word * words}")
-    def copy_strided(p, begin, end):
-        for c in prange(begin, end):
-            for unit in range(c * p.block, min(p.units, (c + 1) * p.block)):
-                o, first, n0, j, n1 = corner(p, unit)
-                x, y = place(p, o)
-                for i in range(first, first + n0):
-                    line(y + i * p.ys0 + j * p.ys1, x + i * p.xs0 + j * p.xs1, p.ys1, p.xs1, n1)
-        return 0
-    return copy_strided
+    @device
+    def block(p, y, x, first, n0, j, n1):
+        for i in range(first, first + n0):
+            line(y + i * p.ys0 + j * p.ys1, x + i * p.xs0 + j * p.xs1, p.ys1, p.xs1, n1)
+    return _blocks_kernel(f"copy_strided_{word * words}", block)
 
 
 STRIDED = {word * words: _strided_kernel(load, store, word, words) for load, store, word, words in (
@@ -156,15 +164,10 @@ STRIDED = {word * words: _strided_kernel(load, store, word, words) for load, sto
 def _reversed_kernel(size: int) -> Any:
     reverse = REVERSE[size]
 
-    @kernel(COPY, name=f"copy_reversed_{size}")
-    def copy_reversed(p, begin, end):
-        for c in prange(begin, end):
-            for unit in range(c * p.block, min(p.units, (c + 1) * p.block)):
-                o, i, n0, j, n1 = corner(p, unit)
-                x, y = place(p, o)
-                reverse(y + i * p.ys0 + j * size, x + i * p.xs0 - (j + n1 - 1) * size, p.ys0, p.xs0, n0, n1)
-        return 0
-    return copy_reversed
+    @device
+    def block(p, y, x, i, n0, j, n1):
+        reverse(y + i * p.ys0 + j * size, x + i * p.xs0 - (j + n1 - 1) * size, p.ys0, p.xs0, n0, n1)
+    return _blocks_kernel(f"copy_reversed_{size}", block)
 
 
 REVERSED = {size: _reversed_kernel(size) for size in REVERSE}
