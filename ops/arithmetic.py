@@ -162,10 +162,15 @@ def mbqm(x, multiplier, shift):
 
 
 @device
+def short_multiplier(multiplier):
+    """A multiplier of 31 bits rounded to 16."""
+    return (multiplier + (1 << 15)) >> 16 if multiplier < 0x7FFF0000 else 0x7FFF
+
+
+@device
 def mbqm64(x, multiplier, shift):
     """The same for accumulators of 64 bits (16x8 kernels): the multiplier is rounded to 16 bits."""
-    short = (multiplier + (1 << 15)) >> 16 if multiplier < 0x7FFF0000 else 0x7FFF
-    return wrap32((x * short + (1 << (14 - shift))) >> (15 - shift))
+    return wrap32((x * short_multiplier(multiplier) + (1 << (14 - shift))) >> (15 - shift))
 
 
 @device

@@ -15,7 +15,16 @@ from litejit.compiler import device
 from litejit.compiler.lazy import Kernel
 from litejit.compiler.primitives import STORE, load_i32, rint_f32, store_i32
 from litejit.ops import streams
-from litejit.ops.arithmetic import mbqm, mbqm64, quantize_multiplier, round_away_f32, round_half_away, saturate, wrap32
+from litejit.ops.arithmetic import (
+    mbqm,
+    mbqm64,
+    quantize_multiplier,
+    round_away_f32,
+    round_half_away,
+    saturate,
+    short_multiplier,
+    wrap32,
+)
 from litejit.ops.base import Step
 from litejit.ops.reduce_loops import LOOP, Geometry, columns, columns_params, rows_params, runs, strided
 from litejit.ops.simd import reductions
@@ -128,7 +137,7 @@ def add_wide(p, acc, x):
 def times(p, acc, x):
     """mbqm64(acc * (x - offset)); few of the operations wait for the element before."""
     value = x - p.offset
-    factor = value * ((p.multiplier + (1 << 15)) >> 16 if p.multiplier < 0x7FFF0000 else 0x7FFF)
+    factor = value * short_multiplier(p.multiplier)
     return value if acc == NOTHING else np.int64(np.int32((acc * factor + (1 << (14 - p.shift))) >> (15 - p.shift)))
 
 
