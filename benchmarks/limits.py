@@ -90,13 +90,13 @@ def order(mix: Mix) -> list[str]:
 def emit(mix: Mix) -> Callable[..., None]:
     """Generator of `rounds` tiles: (data, out, rounds)."""
     def loop(v: Any, data: Any, out: Any, rounds: Any) -> None:
-        ty, size, words, codes = v.f32 if mix.type == "f32" else v.i32, v.cpu.vbytes, v.type("i16", 2 * v.lanes), "i8"
+        ty, size, words = v.f32 if mix.type == "f32" else v.i32, v.cpu.vbytes, v.type("i16", 2 * v.lanes)
         factor, numbers = v.load(v.f32, data), v.load(v.i32, data)
-        high, bytes_ = v.const(words, 3), v.type(codes, size)
+        high, codes = v.const(words, 3), v.type("i8", size)
         interleave = [p + i // 2 + i % 2 * size for p in range(0, size, 16) for i in range(16)]
         made: dict[str, tuple[Any, Callable[[Any], Any]]] = {
             "flip": (v.i32, lambda x: v.xor(x, numbers)),
-            "unpack": (bytes_, lambda x: v.shuffle(x, v.bitcast(numbers, bytes_), interleave)),
+            "unpack": (codes, lambda x: v.shuffle(x, v.bitcast(numbers, codes), interleave)),
             "convert": (v.i32, lambda x: v.nearest(v.to_float(x))), "scale": (v.f32, lambda x: v.fmul(x, factor)),
             "pack": (v.i32, lambda x: v.bitcast(v.pack16(x, numbers), v.i32)),
             "saturate": (words, lambda x: v.sat_add(x, high)),
@@ -118,7 +118,7 @@ def emit(mix: Mix) -> Callable[..., None]:
                     at = k % SUMS
                     now[at] = v.fma(x, factor, now[at]) if mix.type == "f32" else v.dot(now[at], numbers, x)
                 elif name == "stores":
-                    value = v.bitcast(now[k % SUMS], v.type(codes, size))
+                    value = v.bitcast(now[k % SUMS], codes)
                     v.store(v.shuffle(value, None, range(mix.bytes)), v.at(out, place), k % 32 * size)
                 else:
                     at = begin[name] + k % count[name]

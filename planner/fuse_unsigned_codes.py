@@ -7,6 +7,8 @@ makes the same of both. VNNI's product wants its left side without signs: what r
 
 from __future__ import annotations
 
+import numpy as np
+
 from litejit.ops.base import Target
 from litejit.planner.graph import Node, Value
 from litejit.planner.patterns import Uses
@@ -49,6 +51,6 @@ def _linked(nodes: list[Node], values: list[Value]) -> list[Value]:
 
 
 def _unsigned(value: Value) -> Value:
-    assert value.zero_points is not None
+    zero_points = np.array([value.zero_point + SIGN], np.int64)
     return Value(value.name, value.index, value.subgraph, "u8", value.shape, signature=value.signature, scales=value.scales,
-                 zero_points=value.zero_points + SIGN, dimension=value.dimension, spec=value.spec)
+                 zero_points=zero_points, dimension=value.dimension, spec=value.spec)
